@@ -1,0 +1,2 @@
+//! Shared with motherd.
+#![cfg_attr(not(test), no_std)]

@@ -1,0 +1,2 @@
+//! The service manager.
+fn main() {}

@@ -1,0 +1,19 @@
+//! From policy text to a confined process.
+//!
+//! One pipeline, one verb a stage:
+//!
+//! ```text
+//! TOML text --parse--> RawPolicy --validate--> Policy --compile--> Plan --apply--> confined child --exec--> service
+//!            (toml)               (spans kept)            (cannot be wrong)  (for this Kernel)  (between clone and exec)
+//! ```
+//!
+//! The invariant of the whole crate: **a process runs with everything its policy says, or it does not run.** Whatever
+//! can fail for a knowable reason fails in the parent, before the child exists, with the place in the file; what fails
+//! in the child is reported as `{step, index, errno}`, which the parent maps back to that place.
+//!
+//! Vocabulary: a [`policy::Policy`] is what an author wanted, checked; a [`kernel::Kernel`] is what this machine offers,
+//! probed once; a [`compile::Plan`] is the ordered steps that a child walks; [`launch::launch`] makes the child.
+
+pub mod diagnostic;
+pub mod kernel;
+pub mod policy;

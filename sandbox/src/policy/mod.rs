@@ -1,0 +1,401 @@
+//! [`Policy`]: what a service may do. Holding one proves that every value in it was checked and that `extends` is
+//! resolved; it says nothing about this machine, which is `compile`'s question.
+//!
+//! No serde here: the file's shape is `raw`, and `validate` is the only way from there to here.
+
+use std::collections::BTreeSet;
+
+use crate::diagnostic::{Located, Place, Sources};
+
+/// A checked policy.
+#[derive(Debug, Clone)]
+pub struct Policy {
+    /// The name it is called by (`base/default`), or the path of a file given directly.
+    pub(crate) name: String,
+    /// What its author says it is for.
+    pub(crate) description: String,
+    /// The texts that the places in it point into.
+    pub(crate) sources: Sources,
+    /// The rules, or the loudly named absence of any.
+    pub(crate) rules: Rules,
+}
+
+/// Confined, or not.
+#[derive(Debug, Clone)]
+pub enum Rules {
+    /// `unconfined = true`, at this place: a cgroup of its own and nothing else.
+    Unconfined(Place),
+    /// Everything below applies.
+    Confined(Box<Confinement>),
+}
+
+/// Every section of a confining policy. A key that the file and its ancestors leave out has the value that this
+/// type's documentation calls the default; each default is the strict one.
+#[derive(Debug, Clone)]
+pub struct Confinement {
+    /// `[namespaces]`
+    pub namespaces: Namespaces,
+    /// `[filesystem]`
+    pub filesystem: Filesystem,
+    /// `[process]`
+    pub process: Process,
+    /// `[capabilities]`
+    pub capabilities: Capabilities,
+    /// `[landlock]`
+    pub landlock: Landlock,
+    /// `[seccomp]`
+    pub seccomp: Seccomp,
+    /// `[cgroup]`
+    pub cgroup: CgroupLimits,
+    /// `[rlimits]`, in file order.
+    pub rlimits: Vec<Located<Rlimit>>,
+}
+
+/// A namespace: a new one, or the host's (namespaces(7)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Share {
+    /// A new one (the default).
+    Private,
+    /// The one that motherd is in.
+    Host,
+}
+
+/// The network namespace (network_namespaces(7)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Net {
+    /// A new one with the loopback interface up (the default).
+    Private,
+    /// A new one with nothing up, not even loopback.
+    None,
+    /// The one that motherd is in.
+    Host,
+}
+
+/// `[namespaces]`. `user` is always the host's in this version: other values are refused while validating.
+#[derive(Debug, Clone)]
+pub struct Namespaces {
+    /// mount_namespaces(7)
+    pub mount: Located<Share>,
+    /// pid_namespaces(7)
+    pub pid: Located<Share>,
+    /// ipc_namespaces(7)
+    pub ipc: Located<Share>,
+    /// uts_namespaces(7)
+    pub uts: Located<Share>,
+    /// cgroup_namespaces(7)
+    pub cgroup: Located<Share>,
+    /// network_namespaces(7)
+    pub net: Located<Net>,
+    /// time_namespaces(7); the default is the host's.
+    pub time: Located<Share>,
+}
+
+/// Where the service's root comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Root {
+    /// The host's tree (the default).
+    Host,
+    /// An empty tmpfs; what is needed is bound into it.
+    Empty,
+    /// A directory.
+    Directory(String),
+}
+
+/// What `/proc` shows (proc(5), `hidepid=` and `subset=`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProcView {
+    /// A new proc with `hidepid=ptraceable,subset=pid` (the default).
+    SelfOnly,
+    /// A new proc with everything, its dangerous files masked or read-only.
+    Full,
+    /// None: an empty, unreadable directory.
+    None,
+}
+
+/// What `/dev` holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DevView {
+    /// null zero full random urandom tty, its own pts and shm (the default).
+    Minimal,
+    /// The host's.
+    Host,
+    /// None.
+    None,
+}
+
+/// What `/sys` shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SysView {
+    /// A read-only sysfs (the default).
+    ReadOnly,
+    /// None.
+    None,
+    /// The host's.
+    Host,
+}
+
+/// One tmpfs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tmpfs {
+    /// Absolute, without `..`.
+    pub path: String,
+    /// `size=`, bytes.
+    pub size_bytes: u64,
+    /// `mode=`, the permission bits.
+    pub mode: u32,
+    /// `nr_inodes=`; the default is one inode per 4 KiB of `size`.
+    pub inodes: u64,
+}
+
+/// One bind mount.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bind {
+    /// On the host.
+    pub from: Located<String>,
+    /// In the sandbox.
+    pub to: Located<String>,
+    /// Recursively read-only (the default is true).
+    pub read_only: bool,
+    /// A missing `from` is no error.
+    pub optional: bool,
+}
+
+/// `[filesystem]`.
+#[derive(Debug, Clone)]
+pub struct Filesystem {
+    /// Where the root comes from.
+    pub root: Located<Root>,
+    /// Paths made read-only, submounts included.
+    pub read_only: Vec<Located<String>>,
+    /// Paths replaced by an empty, unreadable node; a missing one is hidden already.
+    pub hidden: Vec<Located<String>>,
+    /// Fresh tmpfs mounts.
+    pub tmpfs: Vec<Located<Tmpfs>>,
+    /// `/proc`
+    pub proc: Located<ProcView>,
+    /// `/dev`
+    pub dev: Located<DevView>,
+    /// `/sys`
+    pub sys: Located<SysView>,
+    /// Paths that are writable although an ancestor is read-only; a missing one is an error.
+    pub read_write: Vec<Located<OptionalPath>>,
+    /// Binds.
+    pub bind: Vec<Located<Bind>>,
+}
+
+/// A path, and whether its absence is an error.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OptionalPath {
+    /// Absolute, without `..`.
+    pub path: String,
+    /// A missing one is no error.
+    pub optional: bool,
+}
+
+/// A user or a group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Account {
+    /// An id of the service's own, stable by its name (the default).
+    Auto,
+    /// A name of passwd(5) or group(5); `root` among them.
+    Name(String),
+    /// A number.
+    Id(u32),
+}
+
+/// `[process]`.
+#[derive(Debug, Clone)]
+pub struct Process {
+    /// The user.
+    pub user: Located<Account>,
+    /// The group.
+    pub group: Located<Account>,
+    /// Supplementary groups; empty means none.
+    pub supplementary_groups: Vec<Located<Account>>,
+    /// PR_SET_NO_NEW_PRIVS; the default is true, and `false` is refused together with a seccomp section for a user
+    /// who is not root.
+    pub no_new_privs: Located<bool>,
+    /// umask(2); the default is 0077.
+    pub umask: Located<u32>,
+    /// Inside the sandbox; the default is `/`.
+    pub working_directory: Located<String>,
+    /// The whole environment, sorted by name.
+    pub environment: Vec<Located<(String, String)>>,
+    /// `/proc/self/oom_score_adj`, -1000 to 1000; the default is 0.
+    pub oom_score_adj: Located<i16>,
+    /// nice(2), -20 to 19; the default is 0.
+    pub nice: Located<i8>,
+    /// W^X, enforced by seccomp rules; the default is true.
+    pub memory_deny_write_execute: Located<bool>,
+    /// personality(2) may be read and not changed; the default is true.
+    pub lock_personality: Located<bool>,
+    /// The default is false: none is written, whatever core_pattern says.
+    pub core_dumps: Located<bool>,
+    /// A session keyring of its own (keyrings(7)); the default is private.
+    pub keyring: Located<Share>,
+}
+
+/// `[capabilities]`: numbers of capabilities(7).
+#[derive(Debug, Clone)]
+pub struct Capabilities {
+    /// Bounding and permitted; everything else is gone for good.
+    pub keep: Vec<Located<caps::Capability>>,
+    /// Ambient; each is also in `keep`.
+    pub ambient: Vec<Located<caps::Capability>>,
+}
+
+/// TCP ports that may be used.
+#[derive(Debug, Clone)]
+pub enum Ports {
+    /// No rule at all: `"any"`.
+    Any(Place),
+    /// These; an empty list means none (the default).
+    Only(Vec<Located<u16>>),
+}
+
+/// A right that an older kernel may lack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LandlockFeature {
+    /// `bind_tcp` and `connect_tcp`: ABI 4.
+    Net,
+    /// `scope`: ABI 6.
+    Scope,
+    /// All of it: ABI 1.
+    Filesystem,
+}
+
+/// Where signals and abstract sockets end at the sandbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Scope {
+    /// LANDLOCK_SCOPE_ABSTRACT_UNIX_SOCKET
+    AbstractUnixSocket,
+    /// LANDLOCK_SCOPE_SIGNAL
+    Signal,
+}
+
+/// `[landlock]` (landlock(7)).
+#[derive(Debug, Clone)]
+pub struct Landlock {
+    /// Read files and directories beneath.
+    pub read: Vec<Located<OptionalPath>>,
+    /// Execute files beneath.
+    pub execute: Vec<Located<OptionalPath>>,
+    /// Write, truncate, make, remove, rename and link beneath.
+    pub write: Vec<Located<OptionalPath>>,
+    /// bind(2) on TCP.
+    pub bind_tcp: Ports,
+    /// connect(2) on TCP.
+    pub connect_tcp: Ports,
+    /// Scopes.
+    pub scope: Vec<Located<Scope>>,
+    /// What an older kernel may lack.
+    pub optional: BTreeSet<LandlockFeature>,
+    /// Where the section is, for errors that concern the whole of it.
+    pub at: Place,
+}
+
+/// What a denied call gets (seccomp(2)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Denial {
+    /// SECCOMP_RET_KILL_PROCESS
+    KillProcess,
+    /// SECCOMP_RET_ERRNO with this errno.
+    Errno(u16),
+    /// SECCOMP_RET_LOG: allowed, and logged.
+    Log,
+    /// SECCOMP_RET_TRAP: SIGSYS.
+    Trap,
+}
+
+/// A rule on one argument of one call: the call is allowed only with one of these values.
+#[derive(Debug, Clone)]
+pub struct ArgumentRule {
+    /// The call's number on x86_64.
+    pub call: Located<u32>,
+    /// Which argument, 0 to 5.
+    pub argument: Located<u8>,
+    /// The values, compared as 32 bits.
+    pub values: Vec<Located<u32>>,
+}
+
+/// `[seccomp]`, its groups already expanded.
+#[derive(Debug, Clone)]
+pub struct Seccomp {
+    /// For calls not allowed; a call unknown to the table gets ENOSYS.
+    pub default: Located<Denial>,
+    /// Numbers of the calls that are allowed: `allow` less `deny`.
+    pub allowed: BTreeSet<u32>,
+    /// `[[seccomp.rule]]`
+    pub rules: Vec<Located<ArgumentRule>>,
+    /// SECCOMP_FILTER_FLAG_LOG; the default is true.
+    pub log: bool,
+}
+
+/// A limit of cgroup v2: a figure, or `max`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Limit {
+    /// No limit: `"max"`.
+    Max,
+    /// Bytes, or a count.
+    Value(u64),
+}
+
+/// `[cgroup]` (Documentation/admin-guide/cgroup-v2.rst). What is `None` keeps the kernel's default.
+#[derive(Debug, Clone)]
+pub struct CgroupLimits {
+    /// `memory.high`, bytes.
+    pub memory_high: Option<Located<Limit>>,
+    /// `memory.max`, bytes.
+    pub memory_max: Option<Located<Limit>>,
+    /// `memory.swap.max`, bytes.
+    pub swap_max: Option<Located<Limit>>,
+    /// `pids.max`
+    pub pids_max: Option<Located<Limit>>,
+    /// `cpu.weight`, 1 to 10,000.
+    pub cpu_weight: Option<Located<u32>>,
+    /// `cpu.max`: microseconds of CPU time per 100,000 microseconds.
+    pub cpu_max: Option<Located<Limit>>,
+    /// `io.weight`, 1 to 10,000.
+    pub io_weight: Option<Located<u32>>,
+    /// `memory.oom.group`
+    pub oom_group: Option<Located<bool>>,
+    /// Controllers that a host may lack: `cpu`, `memory`, `pids`, `io`.
+    pub optional: BTreeSet<String>,
+}
+
+/// One resource limit (getrlimit(2)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rlimit {
+    /// RLIMIT_*
+    pub resource: u32,
+    /// The soft limit; `None` is RLIM_INFINITY.
+    pub soft: Option<u64>,
+    /// The hard limit; `None` is RLIM_INFINITY.
+    pub hard: Option<u64>,
+}
+
+impl Policy {
+    /// The name it is called by.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What its author says it is for.
+    #[must_use]
+    pub fn description(&self) -> &str {
+        &self.description
+    }
+
+    /// The texts that its places point into.
+    #[must_use]
+    pub fn sources(&self) -> &Sources {
+        &self.sources
+    }
+
+    /// The rules, or their absence.
+    #[must_use]
+    pub fn rules(&self) -> &Rules {
+        &self.rules
+    }
+}
