@@ -1,1 +1,3 @@
 //! The service manager.
+
+pub mod control;

@@ -1,0 +1,10 @@
+//! The control socket: Varlink over a UNIX stream socket, JSON objects that each end in a NUL.
+//!
+//! ```text
+//! client.rs --Request--> server.rs --Incoming--> the daemon --Reply--> server.rs --> client.rs
+//!                     (limits, peer, protocol.rs)            (any time later)
+//! ```
+//!
+//! Invariant: nothing that a peer sends, or fails to send, blocks or ends the daemon.
+
+pub mod protocol;

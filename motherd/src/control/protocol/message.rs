@@ -1,0 +1,314 @@
+//! The envelope: requests and replies to and from the JSON objects of Varlink (<https://varlink.org/Method-Call>).
+//!
+//! A server is strict with what it reads (an unknown parameter is an error that names it), a client is lenient (a
+//! later server adds fields).
+
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::{Map, Value, json};
+
+use super::{
+    Acted, Call, DESCRIPTION, Failure, INTERFACE, Reply, Request, RequestError, SERVICE_DESCRIPTION,
+    SERVICE_INTERFACE, VERSION,
+};
+
+impl Request {
+    /// The message that asks for it, as a client sends it.
+    #[must_use]
+    pub fn encode(&self) -> Value {
+        let parameters = match self {
+            Request::List | Request::PowerOff | Request::Reboot | Request::Halt => json!({}),
+            Request::Status { services }
+            | Request::Start { services }
+            | Request::Stop { services }
+            | Request::Restart { services }
+            | Request::Reload { services } => json!({ "services": services }),
+            Request::Kill { services, signal } => json!({ "services": services, "signal": signal }),
+        };
+        json!({ "method": format!("{INTERFACE}.{}", self.method()), "parameters": parameters })
+    }
+}
+
+/// A message of a client, taken apart.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Message {
+    /// What is asked, or why it cannot even be asked.
+    pub call: Result<Call, RequestError>,
+    /// The client wants no reply.
+    pub one_way: bool,
+}
+
+impl Message {
+    /// Reads the JSON text of one message. `Err` is for text that is no Varlink message at all: there is nothing to
+    /// answer, and the connection is of no use any more.
+    ///
+    /// # Errors
+    /// What is wrong with the text.
+    pub fn decode(text: &[u8]) -> Result<Self, serde_json::Error> {
+        /// Exactly Varlink's keys of a call.
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Envelope {
+            method: String,
+            #[serde(default)]
+            parameters: Option<Map<String, Value>>,
+            #[serde(default)]
+            oneway: bool,
+            #[serde(default)]
+            #[serde(rename = "more")]
+            _more: bool,
+            #[serde(default)]
+            upgrade: bool,
+        }
+        let Envelope { method, parameters, oneway, _more: _, upgrade } = serde_json::from_slice(text)?;
+        let call = if upgrade {
+            // Nothing here turns a connection into something else; `more` needs no refusal: one reply is a stream.
+            Err(RequestError::InvalidParameter { parameter: "upgrade: no method here upgrades".into() })
+        } else {
+            decode_call(&method, parameters.unwrap_or_default())
+        };
+        Ok(Self { call, one_way: oneway })
+    }
+}
+
+/// No parameters.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NoParameters {}
+
+/// The parameters of most methods.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Services {
+    services: Vec<String>,
+}
+
+impl Services {
+    /// For the methods that need to be told a service.
+    fn some(self) -> Result<Vec<String>, RequestError> {
+        if self.services.is_empty() {
+            return Err(RequestError::InvalidParameter {
+                parameter: "services: at least one is needed".into(),
+            });
+        }
+        Ok(self.services)
+    }
+}
+
+/// The parameters of `Status`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SomeServices {
+    services: Option<Vec<String>>,
+}
+
+/// The parameters of `Kill`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct KillParameters {
+    services: Vec<String>,
+    signal: i32,
+}
+
+/// The parameters of `GetInterfaceDescription`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct InterfaceParameters {
+    interface: String,
+}
+
+fn decode_call(method: &str, parameters: Map<String, Value>) -> Result<Call, RequestError> {
+    let Some((interface, name)) = method.rsplit_once('.') else {
+        return Err(RequestError::MethodNotFound { method: method.into() });
+    };
+    if interface == SERVICE_INTERFACE {
+        return match name {
+            "GetInfo" => from_parameters(parameters).map(|NoParameters {}| Call::GetInfo),
+            "GetInterfaceDescription" => from_parameters(parameters)
+                .map(|InterfaceParameters { interface }| Call::GetInterfaceDescription { interface }),
+            _ => Err(RequestError::MethodNotFound { method: method.into() }),
+        };
+    }
+    if interface != INTERFACE {
+        return Err(RequestError::InterfaceNotFound { interface: interface.into() });
+    }
+    let some = |parameters| from_parameters::<Services>(parameters)?.some();
+    let none = |request| from_parameters::<NoParameters>(parameters.clone()).map(|NoParameters {}| request);
+    let request = match name {
+        "List" => none(Request::List)?,
+        "Status" => Request::Status {
+            services: from_parameters::<SomeServices>(parameters)?.services.unwrap_or_default(),
+        },
+        "Start" => Request::Start { services: some(parameters)? },
+        "Stop" => Request::Stop { services: some(parameters)? },
+        "Restart" => Request::Restart { services: some(parameters)? },
+        "Reload" => Request::Reload { services: some(parameters)? },
+        "Kill" => {
+            let KillParameters { services, signal } = from_parameters(parameters)?;
+            if !(1..=64).contains(&signal) {
+                let parameter = format!("signal: {signal} is not between 1 and 64");
+                return Err(RequestError::InvalidParameter { parameter });
+            }
+            Request::Kill { services: Services { services }.some()?, signal }
+        }
+        "PowerOff" => none(Request::PowerOff)?,
+        "Reboot" => none(Request::Reboot)?,
+        "Halt" => none(Request::Halt)?,
+        _ => return Err(RequestError::MethodNotFound { method: method.into() }),
+    };
+    Ok(Call::MotherD(request))
+}
+
+fn from_parameters<T: DeserializeOwned>(parameters: Map<String, Value>) -> Result<T, RequestError> {
+    serde_json::from_value(Value::Object(parameters))
+        .map_err(|error| RequestError::InvalidParameter { parameter: error.to_string() })
+}
+
+impl Reply {
+    /// The message as the server sends it.
+    #[must_use]
+    pub fn encode(&self) -> Value {
+        match self {
+            Reply::List(services) => json!({ "parameters": { "version": VERSION, "services": services } }),
+            Reply::Status(services) => json!({ "parameters": { "version": VERSION, "services": services } }),
+            Reply::Acted(services) => json!({ "parameters": { "version": VERSION, "services": services } }),
+            Reply::Ending => json!({ "parameters": { "version": VERSION } }),
+            Reply::Error(error) => error.encode(),
+        }
+    }
+
+    /// Reads the answer to `request`, as a client does. Unknown fields are ignored: a later server adds some.
+    ///
+    /// # Errors
+    /// What is wrong with the text.
+    pub fn decode(request: &Request, text: &[u8]) -> Result<Self, serde_json::Error> {
+        /// Varlink's keys of a reply.
+        #[derive(Deserialize)]
+        struct Envelope {
+            #[serde(default)]
+            parameters: Value,
+            #[serde(default)]
+            error: Option<String>,
+        }
+        /// `services` of every reply that has any.
+        #[derive(Deserialize)]
+        struct Of<T> {
+            services: Vec<T>,
+        }
+        let Envelope { parameters, error } = serde_json::from_slice(text)?;
+        if let Some(name) = error {
+            return RequestError::decode(&name, parameters).map(Reply::Error);
+        }
+        Ok(match request {
+            Request::List => Reply::List(serde_json::from_value::<Of<_>>(parameters)?.services),
+            Request::Status { .. } => Reply::Status(serde_json::from_value::<Of<_>>(parameters)?.services),
+            Request::Start { .. }
+            | Request::Stop { .. }
+            | Request::Restart { .. }
+            | Request::Reload { .. }
+            | Request::Kill { .. } => Reply::Acted(serde_json::from_value::<Of<_>>(parameters)?.services),
+            Request::PowerOff | Request::Reboot | Request::Halt => Reply::Ending,
+        })
+    }
+}
+
+impl RequestError {
+    fn encode(&self) -> Value {
+        let (interface, name, parameters) = match self {
+            RequestError::NoSuchService { service, near: None } => {
+                (INTERFACE, "NoSuchService", json!({ "service": service }))
+            }
+            RequestError::NoSuchService { service, near: Some(near) } => {
+                (INTERFACE, "NoSuchService", json!({ "service": service, "near": near }))
+            }
+            RequestError::NotRunning { service } => (INTERFACE, "NotRunning", json!({ "service": service })),
+            RequestError::PermissionDenied { method, uid } => {
+                (INTERFACE, "PermissionDenied", json!({ "method": method, "uid": uid }))
+            }
+            RequestError::Failed { failures, done } => {
+                (INTERFACE, "Failed", json!({ "failures": failures, "done": done }))
+            }
+            RequestError::Refused { why } => (INTERFACE, "Refused", json!({ "why": why })),
+            RequestError::InterfaceNotFound { interface } => {
+                (SERVICE_INTERFACE, "InterfaceNotFound", json!({ "interface": interface }))
+            }
+            RequestError::MethodNotFound { method } => {
+                (SERVICE_INTERFACE, "MethodNotFound", json!({ "method": method }))
+            }
+            RequestError::InvalidParameter { parameter } => {
+                (SERVICE_INTERFACE, "InvalidParameter", json!({ "parameter": parameter }))
+            }
+            RequestError::Unknown { name, parameters } => {
+                return json!({ "error": name, "parameters": parameters });
+            }
+        };
+        json!({ "error": format!("{interface}.{name}"), "parameters": parameters })
+    }
+
+    fn decode(name: &str, parameters: Value) -> Result<Self, serde_json::Error> {
+        /// The fields of every error; each has some of them.
+        #[derive(Default, Deserialize)]
+        #[serde(default)]
+        struct Fields {
+            service: String,
+            near: Option<String>,
+            method: String,
+            uid: u32,
+            failures: Vec<Failure>,
+            done: Vec<Acted>,
+            why: String,
+            interface: String,
+            parameter: String,
+        }
+        let unknown = |parameters: &Value| RequestError::Unknown {
+            name: name.into(),
+            parameters: parameters.to_string(),
+        };
+        let Some((interface, short)) = name.rsplit_once('.') else { return Ok(unknown(&parameters)) };
+        if parameters.is_null() {
+            return Ok(unknown(&parameters));
+        }
+        let fields: Fields = serde_json::from_value(parameters.clone())?;
+        Ok(match (interface, short) {
+            (INTERFACE, "NoSuchService") => {
+                RequestError::NoSuchService { service: fields.service, near: fields.near }
+            }
+            (INTERFACE, "NotRunning") => RequestError::NotRunning { service: fields.service },
+            (INTERFACE, "PermissionDenied") => {
+                RequestError::PermissionDenied { method: fields.method, uid: fields.uid }
+            }
+            (INTERFACE, "Failed") => RequestError::Failed { failures: fields.failures, done: fields.done },
+            (INTERFACE, "Refused") => RequestError::Refused { why: fields.why },
+            (SERVICE_INTERFACE, "InterfaceNotFound") => {
+                RequestError::InterfaceNotFound { interface: fields.interface }
+            }
+            (SERVICE_INTERFACE, "MethodNotFound") => RequestError::MethodNotFound { method: fields.method },
+            (SERVICE_INTERFACE, "InvalidParameter") => {
+                RequestError::InvalidParameter { parameter: fields.parameter }
+            }
+            _ => unknown(&parameters),
+        })
+    }
+}
+
+/// The answer to `GetInfo`.
+#[must_use]
+pub fn info() -> Value {
+    json!({ "parameters": {
+        "vendor": "AltimatOS",
+        "product": "MotherD",
+        "version": env!("CARGO_PKG_VERSION"),
+        "url": "https://github.com/AltimatOS/motherd",
+        "interfaces": [SERVICE_INTERFACE, INTERFACE],
+    }})
+}
+
+/// The answer to `GetInterfaceDescription`.
+#[must_use]
+pub fn interface_description(interface: &str) -> Value {
+    let description = match interface {
+        INTERFACE => DESCRIPTION,
+        SERVICE_INTERFACE => SERVICE_DESCRIPTION,
+        _ => return RequestError::InterfaceNotFound { interface: interface.into() }.encode(),
+    };
+    json!({ "parameters": { "description": description } })
+}

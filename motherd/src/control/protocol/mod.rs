@@ -1,0 +1,247 @@
+//! What is said on the control socket: the wire types of the Varlink interface `io.altimatos.MotherD`, and the few
+//! methods of `org.varlink.service` that every Varlink service has.
+//!
+//! Invariants: these types live here and nowhere else (the domain types know no serde); every reply carries
+//! [`VERSION`]; a figure that cannot be had on this host says which file and why ([`Figure::Missing`]) and is never
+//! 0; what is read here from a peer is checked here, so that a [`Request`] in hand is well formed. The interface text
+//! that introspection returns is [`DESCRIPTION`], and a test holds it against these types.
+
+mod message;
+mod status;
+
+use serde::{Deserialize, Serialize};
+
+pub use self::{message::*, status::*};
+
+/// The version of the replies' shape. Fields are only ever added under one version.
+pub const VERSION: u32 = 1;
+
+/// The interface's name.
+pub const INTERFACE: &str = "io.altimatos.MotherD";
+
+/// The interface in Varlink's own language, as `GetInterfaceDescription` returns it.
+pub const DESCRIPTION: &str = include_str!("io.altimatos.MotherD.varlink");
+
+/// The interface that every Varlink service has, as varlink.org defines it.
+pub const SERVICE_DESCRIPTION: &str = include_str!("org.varlink.service.varlink");
+
+const SERVICE_INTERFACE: &str = "org.varlink.service";
+
+/// One well-formed message of a client: something for the manager, or a question that the socket itself answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Call {
+    /// `org.varlink.service.GetInfo`
+    GetInfo,
+    /// `org.varlink.service.GetInterfaceDescription`
+    GetInterfaceDescription {
+        /// Which.
+        interface: String,
+    },
+    /// A method of [`INTERFACE`].
+    MotherD(Request),
+}
+
+/// What a client asks of the manager. Holding one proves that its parameters are of the right shape: a list of
+/// services that must not be empty is not, a signal is between 1 and 64.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Request {
+    /// A line for each service.
+    List,
+    /// Everything about some services; about all of them when the list is empty.
+    Status {
+        /// Names.
+        services: Vec<String>,
+    },
+    /// Start them and what they need.
+    Start {
+        /// Names, at least one.
+        services: Vec<String>,
+    },
+    /// Stop them and what needs them.
+    Stop {
+        /// Names, at least one.
+        services: Vec<String>,
+    },
+    /// Stop, then start.
+    Restart {
+        /// Names, at least one.
+        services: Vec<String>,
+    },
+    /// Have them read their own configuration again.
+    Reload {
+        /// Names, at least one.
+        services: Vec<String>,
+    },
+    /// Send a signal to every process of each.
+    Kill {
+        /// Names, at least one.
+        services: Vec<String>,
+        /// 1 to 64.
+        signal: i32,
+    },
+    /// Stop everything and switch the machine off.
+    PowerOff,
+    /// Stop everything and start the machine anew.
+    Reboot,
+    /// Stop everything and halt.
+    Halt,
+}
+
+/// What the manager answers.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Reply {
+    /// To [`Request::List`].
+    List(Vec<ServiceSummary>),
+    /// To [`Request::Status`].
+    Status(Vec<ServiceStatus>),
+    /// To start, stop, restart, reload and kill: what each service is now. Sent when it has got there.
+    Acted(Vec<Acted>),
+    /// To power-off, reboot and halt: it has begun.
+    Ending,
+    /// To any of them.
+    Error(RequestError),
+}
+
+/// Why a request was not done.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RequestError {
+    /// A name that no service has. Nothing was done for the other names of the request either.
+    #[error("no service is named `{service}`{}", near.as_ref().map(|n| format!("; did you mean `{n}`?")).unwrap_or_default())]
+    NoSuchService {
+        /// The name.
+        service: String,
+        /// The nearest name that exists.
+        near: Option<String>,
+    },
+    /// The service has to run for this and does not.
+    #[error("{service} is not running")]
+    NotRunning {
+        /// The name.
+        service: String,
+    },
+    /// The peer may not do this.
+    #[error("permission denied: {method} is for root; this is uid {uid}, which may only read")]
+    PermissionDenied {
+        /// The method that was refused, without the interface.
+        method: String,
+        /// Who asked.
+        uid: u32,
+    },
+    /// It was tried, and did not succeed for these.
+    #[error("{}", failures.iter().map(|f| format!("{}: {}", f.service, f.why)).collect::<Vec<_>>().join("\n"))]
+    Failed {
+        /// Each service and why; never empty.
+        failures: Vec<Failure>,
+        /// What did succeed.
+        done: Vec<Acted>,
+    },
+    /// It cannot be done now: the machine is ending, say.
+    #[error("{why}")]
+    Refused {
+        /// Why.
+        why: String,
+    },
+    /// Varlink: this service has no such interface.
+    #[error("no interface is named `{interface}`")]
+    InterfaceNotFound {
+        /// The name.
+        interface: String,
+    },
+    /// Varlink: the interface has no such method.
+    #[error("no method is named `{method}`")]
+    MethodNotFound {
+        /// The name, with its interface.
+        method: String,
+    },
+    /// Varlink: a parameter is missing, unknown, or of the wrong type or range.
+    #[error("invalid parameter: {parameter}")]
+    InvalidParameter {
+        /// The parameter, and what is wrong with it.
+        parameter: String,
+    },
+    /// An error that this version does not know; only a client ever holds one.
+    #[error("{name} {parameters}")]
+    Unknown {
+        /// The error's full name.
+        name: String,
+        /// Its parameters as JSON.
+        parameters: String,
+    },
+}
+
+/// One service and why the request did not succeed for it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// The name.
+    pub service: String,
+    /// What was tried, on what, and what came back.
+    pub why: String,
+}
+
+/// What a service is after an action.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Acted {
+    /// The name.
+    pub service: String,
+    /// Now.
+    pub state: State,
+    /// False when it was so before.
+    pub changed: bool,
+    /// The main process, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub main_pid: Option<u32>,
+}
+
+impl Request {
+    /// The method's name, without its interface.
+    #[must_use]
+    pub fn method(&self) -> &'static str {
+        match self {
+            Request::List => "List",
+            Request::Status { .. } => "Status",
+            Request::Start { .. } => "Start",
+            Request::Stop { .. } => "Stop",
+            Request::Restart { .. } => "Restart",
+            Request::Reload { .. } => "Reload",
+            Request::Kill { .. } => "Kill",
+            Request::PowerOff => "PowerOff",
+            Request::Reboot => "Reboot",
+            Request::Halt => "Halt",
+        }
+    }
+
+    /// Whether it changes nothing, so that anybody who may connect may ask.
+    #[must_use]
+    pub fn only_reads(&self) -> bool {
+        match self {
+            Request::List | Request::Status { .. } => true,
+            Request::Start { .. }
+            | Request::Stop { .. }
+            | Request::Restart { .. }
+            | Request::Reload { .. }
+            | Request::Kill { .. }
+            | Request::PowerOff
+            | Request::Reboot
+            | Request::Halt => false,
+        }
+    }
+}
+
+impl RequestError {
+    /// The exit status of motherctl (the command line's contract): 1 failed, 2 usage, 3 not running, 4 no such
+    /// service, 5 no permission.
+    #[must_use]
+    pub fn exit_status(&self) -> u8 {
+        match self {
+            RequestError::InvalidParameter { .. } => 2,
+            RequestError::NotRunning { .. } => 3,
+            RequestError::NoSuchService { .. } => 4,
+            RequestError::PermissionDenied { .. } => 5,
+            RequestError::Failed { .. }
+            | RequestError::Refused { .. }
+            | RequestError::InterfaceNotFound { .. }
+            | RequestError::MethodNotFound { .. }
+            | RequestError::Unknown { .. } => 1,
+        }
+    }
+}
