@@ -17,3 +17,4 @@
 pub mod diagnostic;
 pub mod kernel;
 pub mod policy;
+pub mod syscalls;
