@@ -1,1 +1,31 @@
-//! End-to-end tests.
+//! End-to-end tests: the vocabulary in which they are written.
+//!
+//! [`fetch`] gets kernels, daemons and QEMU; [`initramfs`] makes a boot image of them and of the [`programs`] of this
+//! workspace; [`machine`] boots it and talks to it over serial lines. The tests themselves stand in `tests/tests`.
+
+pub mod cpio;
+pub mod fetch;
+pub mod initramfs;
+pub mod machine;
+pub mod programs;
+
+#[allow(unsafe_code, reason = "what a child does between fork and exec")]
+mod sys;
+
+use std::path::{Path, PathBuf};
+
+/// The workspace that these tests belong to.
+#[must_use]
+pub fn workspace() -> &'static Path {
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
+    tests.parent().unwrap_or(tests)
+}
+
+/// Where cargo builds to.
+#[must_use]
+pub fn target_dir() -> PathBuf {
+    match std::env::var_os("CARGO_TARGET_DIR") {
+        Some(dir) => workspace().join(dir),
+        None => workspace().join("target"),
+    }
+}

@@ -1,0 +1,2 @@
+//! Attempts one act and says what came of it.
+fn main() {}

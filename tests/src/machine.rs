@@ -1,0 +1,353 @@
+//! A virtual machine in QEMU, and what a test says to it.
+//!
+//! It has two serial lines. The first is the kernel's console: it is followed and kept, within bounds. The second
+//! carries commands to a shell in the guest, so that nothing the kernel prints falls into an answer. Everything waits
+//! with poll(2) and a deadline.
+//!
+//! The emulation is TCG, so it runs where there is no KVM. Two of its faults are known and kept apart from ours: it
+//! corrupts 6.12 guests around `cmpxchg16b`, so the CPU has none, and about one boot in thirty trips over the kernel
+//! patching its own text while the other CPU runs it, so [`run_on`] tries once more, loudly, after such a panic.
+
+use std::collections::VecDeque;
+use std::io::{ErrorKind, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use crate::fetch::{Cache, Kernel};
+
+/// How long a boot may take, the emulation being slow and the machine shared.
+const BOOT: Duration = Duration::from_secs(180);
+/// How long one command may take.
+const COMMAND: Duration = Duration::from_secs(60);
+/// How much of a line's past is kept.
+const KEPT: usize = 1 << 20;
+/// What the guest's shell says first on the second line.
+const READY: &str = "shell is ready\n";
+
+/// A running guest. Dropping it ends QEMU.
+#[derive(Debug)]
+pub struct Machine {
+    kernel: Kernel,
+    qemu: Child,
+    console: Line,
+    shell: Line,
+    commands: u64,
+    started: Instant,
+}
+
+/// What a command in the guest came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// Its exit status.
+    pub status: i32,
+    /// Both its outputs.
+    pub output: String,
+}
+
+impl Answer {
+    /// The output of a command that succeeded.
+    pub fn ok(self) -> Result<String> {
+        ensure!(self.status == 0, "exit status {}: {}", self.status, self.output.trim_end());
+        Ok(self.output)
+    }
+}
+
+/// One serial line and what came over it.
+#[derive(Debug)]
+struct Line {
+    socket: UnixStream,
+    kept: VecDeque<u8>,
+    /// How many bytes came before those kept.
+    forgotten: u64,
+    ended: bool,
+}
+
+impl Line {
+    /// A line, and the end of it that QEMU gets.
+    fn new() -> Result<(Self, OwnedFd)> {
+        let (ours, theirs) = UnixStream::pair()?;
+        ours.set_nonblocking(true)?;
+        Ok((Self { socket: ours, kept: VecDeque::new(), forgotten: 0, ended: false }, theirs.into()))
+    }
+
+    /// Reads what is there.
+    fn drain(&mut self) -> Result<()> {
+        let mut bytes = [0; 4096];
+        loop {
+            match self.socket.read(&mut bytes) {
+                Ok(0) => self.ended = true,
+                Ok(count) => {
+                    self.kept.extend(&bytes[..count]);
+                    continue;
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(error) if error.kind() == ErrorKind::ConnectionReset => self.ended = true,
+                Err(error) => return Err(error.into()),
+            }
+            break;
+        }
+        let excess = self.kept.len().saturating_sub(KEPT);
+        self.kept.drain(..excess);
+        self.forgotten += excess as u64;
+        Ok(())
+    }
+
+    /// What came after the first `mark` bytes of all, as far as it is kept.
+    fn since(&mut self, mark: u64) -> String {
+        let skip = usize::try_from(mark.saturating_sub(self.forgotten)).unwrap_or(usize::MAX);
+        let bytes = self.kept.make_contiguous();
+        String::from_utf8_lossy(bytes.get(skip..).unwrap_or_default()).into_owned()
+    }
+
+    /// How much came so far.
+    fn mark(&self) -> u64 {
+        self.forgotten + self.kept.len() as u64
+    }
+}
+
+impl Machine {
+    /// Boots `image` and waits until its shell is there.
+    pub fn boot(kernel: Kernel, image: &Path) -> Result<Self> {
+        let mut machine = Self::start(kernel, image)?;
+        machine.shell_text(0, READY, BOOT).context("the guest's shell did not come up")?;
+        Ok(machine)
+    }
+
+    /// Starts QEMU and returns at once.
+    pub fn start(kernel: Kernel, image: &Path) -> Result<Self> {
+        let cache = Cache::open()?;
+        let qemu = cache.qemu()?;
+        let (console, console_end) = Line::new()?;
+        let (shell, shell_end) = Line::new()?;
+        let (program, before) = qemu.command.split_first().context("QEMU has no command")?;
+        let mut command = Command::new(program);
+        command
+            .args(before)
+            .envs(qemu.environment)
+            .args(["-machine", "q35", "-accel", "tcg", "-cpu", "max,-cx16", "-smp", "2", "-m", "512"])
+            .args(["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"])
+            .args(["-chardev", "socket,id=console,fd=0", "-serial", "chardev:console"])
+            .args(["-chardev", "socket,id=shell,fd=1", "-serial", "chardev:shell"])
+            .args(["-append", "console=ttyS0 panic=-1 oops=panic quiet"])
+            .arg("-kernel")
+            .arg(cache.kernel(kernel)?)
+            .arg("-initrd")
+            .arg(image)
+            .stdin(console_end)
+            .stdout(shell_end)
+            .stderr(Stdio::inherit());
+        let qemu = crate::sys::end_with_this_thread(&mut command).spawn().context("cannot start QEMU")?;
+        Ok(Self { kernel, qemu, console, shell, commands: 0, started: Instant::now() })
+    }
+
+    /// The kernel it runs.
+    #[must_use]
+    pub fn kernel(&self) -> Kernel {
+        self.kernel
+    }
+
+    /// How long ago QEMU was started.
+    #[must_use]
+    pub fn age(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// Runs a shell command in the guest and waits for its end.
+    pub fn run(&mut self, command: &str) -> Result<Answer> {
+        ensure!(!command.contains('\n'), "one line at a time: {command}");
+        self.commands += 1;
+        // The guest's loop prints this and the status after the command; nothing prints it before.
+        let end = format!("end-of-{}-{}", std::process::id(), self.commands);
+        let mark = self.shell.mark();
+        self.send(&format!("{end} {command}\n"))?;
+        let (before, after) = self
+            .shell_text(mark, &format!("\n{end} "), COMMAND)
+            .and_then(|before| Ok((before, self.rest_of_line(mark, &format!("\n{end} "))?)))
+            .with_context(|| format!("in the guest: {command}"))?;
+        let status = after.parse().with_context(|| format!("status {after:?} of {command}"))?;
+        Ok(Answer { status, output: before })
+    }
+
+    /// Runs a shell command that has to succeed and returns its output.
+    pub fn ok(&mut self, command: &str) -> Result<String> {
+        self.run(command)?.ok().with_context(|| format!("in the guest: {command}"))
+    }
+
+    /// Asks again and again until `check` has an answer. It does not sleep: each question is a command's run time.
+    pub fn eventually<T>(
+        &mut self,
+        what: &str,
+        limit: Duration,
+        mut check: impl FnMut(&mut Self) -> Result<Option<T>>,
+    ) -> Result<T> {
+        let deadline = Instant::now() + limit;
+        loop {
+            if let Some(found) = check(self)? {
+                return Ok(found);
+            }
+            ensure!(Instant::now() < deadline, "not within {limit:?}: {what}");
+        }
+    }
+
+    /// Waits until `text` has stood on the console, however long ago.
+    pub fn console_shows(&mut self, text: &str, limit: Duration) -> Result<()> {
+        let deadline = Instant::now() + limit;
+        while !self.console.since(0).contains(text) {
+            self.wait(deadline).with_context(|| format!("waiting for {text:?} on the console"))?;
+        }
+        Ok(())
+    }
+
+    /// What the console has shown so far.
+    pub fn console(&mut self) -> String {
+        self.console.since(0)
+    }
+
+    /// Starts a command that is not expected to answer, such as the one that ends the machine.
+    pub fn begin(&mut self, command: &str) -> Result<()> {
+        self.send(&format!("unanswered {command}\n"))
+    }
+
+    /// Waits until QEMU has ended, and says how.
+    pub fn ended(&mut self, limit: Duration) -> Result<ExitStatus> {
+        let deadline = Instant::now() + limit;
+        while !(self.console.ended && self.shell.ended) {
+            self.poll(deadline).context("waiting for the machine to end")?;
+        }
+        Ok(self.qemu.wait()?)
+    }
+
+    /// Joins this terminal and the console until the machine ends. `input` is read without waiting for lines.
+    pub fn attach(&mut self, input: &impl AsFd, mut output: impl Write) -> Result<()> {
+        let mut mark = self.console.mark();
+        let mut input_open = true;
+        while !self.console.ended {
+            let mut fds = vec![
+                PollFd::new(self.console.socket.as_fd(), PollFlags::POLLIN),
+                PollFd::new(self.shell.socket.as_fd(), PollFlags::POLLIN),
+            ];
+            if input_open {
+                fds.push(PollFd::new(input.as_fd(), PollFlags::POLLIN));
+            }
+            poll(&mut fds, PollTimeout::NONE)?;
+            let typed = fds.get(2).is_some_and(|fd| fd.any().unwrap_or(false));
+            if typed {
+                let mut bytes = [0; 256];
+                let count = nix::unistd::read(input, &mut bytes)?;
+                input_open = count > 0;
+                self.console.socket.write_all(&bytes[..count])?;
+            }
+            self.console.drain()?;
+            self.shell.drain()?;
+            output.write_all(self.console.since(mark).as_bytes())?;
+            output.flush()?;
+            mark = self.console.mark();
+        }
+        Ok(())
+    }
+
+    /// Whether the emulation failed, as far as its console tells: see the module's text.
+    fn emulation_failed(&mut self) -> bool {
+        let text = self.console.since(0);
+        let panicked = text.contains("Kernel panic - not syncing: Fatal exception");
+        panicked && (text.contains("Fatal exception in interrupt") || text.contains("int3: 0000"))
+    }
+
+    /// What came over the shell's line between `mark` and `pattern`, waiting for the latter.
+    fn shell_text(&mut self, mark: u64, pattern: &str, limit: Duration) -> Result<String> {
+        let deadline = Instant::now() + limit;
+        loop {
+            let text = self.shell.since(mark);
+            if let Some((before, _)) = text.split_once(pattern) {
+                return Ok(before.to_owned());
+            }
+            self.wait(deadline)?;
+        }
+    }
+
+    /// What stands between `pattern` and the end of its line, which may still be under way.
+    fn rest_of_line(&mut self, mark: u64, pattern: &str) -> Result<String> {
+        let deadline = Instant::now() + COMMAND;
+        loop {
+            let text = self.shell.since(mark);
+            let line = text.split_once(pattern).and_then(|(_, after)| after.split_once('\n'));
+            if let Some((line, _)) = line {
+                return Ok(line.to_owned());
+            }
+            self.wait(deadline)?;
+        }
+    }
+
+    /// Waits for anything on either line; an end of the machine is an error here.
+    fn wait(&mut self, deadline: Instant) -> Result<()> {
+        if self.console.ended {
+            bail!("the machine has ended; its console's last lines:\n{}", self.console_tail());
+        }
+        self.poll(deadline).with_context(|| format!("the console's last lines:\n{}", self.console_tail()))
+    }
+
+    fn poll(&mut self, deadline: Instant) -> Result<()> {
+        let left = deadline.saturating_duration_since(Instant::now());
+        ensure!(!left.is_zero(), "the time for this is over");
+        let mut fds = Vec::new();
+        for line in [&self.console, &self.shell].into_iter().filter(|line| !line.ended) {
+            fds.push(PollFd::new(line.socket.as_fd(), PollFlags::POLLIN));
+        }
+        let timeout = PollTimeout::try_from(left.as_millis().min(60_000) + 1).unwrap_or(PollTimeout::MAX);
+        match poll(&mut fds, timeout) {
+            Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        self.console.drain()?;
+        self.shell.drain()
+    }
+
+    fn send(&mut self, text: &str) -> Result<()> {
+        // A command is far smaller than the socket's buffer, and the guest takes each before the next is sent.
+        self.shell.socket.write_all(text.as_bytes()).context("the guest's shell takes no command")
+    }
+
+    fn console_tail(&mut self) -> String {
+        let text = self.console.since(0);
+        let lines: Vec<&str> = text.lines().collect();
+        lines[lines.len().saturating_sub(40)..].join("\n")
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        // Our own child, by its handle: it has ended already, or it ends now.
+        if let Err(error) = self.qemu.kill().and_then(|()| self.qemu.wait()) {
+            eprintln!("cannot end QEMU: {error}");
+        }
+    }
+}
+
+/// Boots `image` on `kernel` and runs `scenario` on it, once more if the emulation failed.
+pub fn run_on(kernel: Kernel, image: &Path, scenario: impl Fn(&mut Machine) -> Result<()>) -> Result<()> {
+    let mut attempt = 1;
+    loop {
+        let mut machine = Machine::start(kernel, image)?;
+        let result = machine
+            .shell_text(0, READY, BOOT)
+            .context("the guest's shell did not come up")
+            .and_then(|_| scenario(&mut machine));
+        let Err(error) = result else { return Ok(()) };
+        if attempt == 1 && machine.emulation_failed() {
+            eprintln!(
+                "THE EMULATED KERNEL PANICKED in interrupt context (a known fault of QEMU's TCG), trying once more: \
+                 {error:#}"
+            );
+            attempt += 1;
+            continue;
+        }
+        return Err(error.context(format!("on Linux {}", kernel.version())));
+    }
+}
