@@ -1,3 +1,8 @@
-//! The service manager.
+//! The service manager, and motherctl.
 
 pub mod control;
+pub mod graph;
+pub mod service;
+
+#[allow(unsafe_code, reason = "the one module of this crate that makes raw system calls")]
+mod sys;

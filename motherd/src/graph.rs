@@ -1,0 +1,496 @@
+//! Dependencies: names resolved, cycles refused naming every edge, and the order that is left.
+//!
+//! Whatever cannot be started with what it needs is refused here, with a diagnostic, and takes only those with it that
+//! need it: the rest of the graph boots. Holding a [`Graph`] proves that every need is there and that
+//! needs, wants and after together have no cycle; so recursion along them ends.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use sandbox::diagnostic::{Diagnostic, Located, Report, Severity};
+
+use crate::service::Service;
+
+/// One service among those of a [`Graph`]: an index, stable while services are only added.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Id(pub(crate) usize);
+
+/// What one service depends on, and who depends on it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Edges {
+    /// Must be up before it.
+    pub needs: Vec<Id>,
+    /// Started too; settled before it.
+    pub wants: Vec<Id>,
+    /// Settled before it, if they are on their way.
+    pub after: Vec<Id>,
+    /// Never up together with it, whichever of the two files says so.
+    pub conflicts: Vec<Id>,
+    /// Who needs it.
+    pub needed_by: Vec<Id>,
+    /// Who comes later than it: whoever needs it, wants it or is after it. They stop first.
+    pub later: Vec<Id>,
+}
+
+/// Services and their dependencies.
+#[derive(Debug, Clone, Default)]
+pub struct Graph {
+    services: Vec<Service>,
+    edges: Vec<Edges>,
+    by_name: BTreeMap<String, Id>,
+}
+
+/// What came out of resolving the names.
+#[derive(Debug, Default)]
+pub struct Built {
+    /// Those that can be started, in the order in which they were given.
+    pub graph: Graph,
+    /// Those that cannot, each with the reason.
+    pub refused: BTreeMap<String, Report>,
+    /// What the authors should know.
+    pub warnings: Vec<Report>,
+}
+
+/// The relations that order two services in time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Relation {
+    Needs,
+    Wants,
+    After,
+}
+
+impl Relation {
+    fn verb(self) -> &'static str {
+        match self {
+            Self::Needs => "needs",
+            Self::Wants => "wants",
+            Self::After => "is after",
+        }
+    }
+}
+
+impl Graph {
+    /// Resolves names. `broken` are services whose files did not load: needing one of them is said as such.
+    #[must_use]
+    pub fn build(services: Vec<Service>, broken: &BTreeSet<String>) -> Built {
+        let mut built = Built::default();
+        let mut services = services;
+        refuse_cycles(&mut services, &mut built.refused);
+        refuse_missing_needs(&mut services, broken, &mut built.refused);
+        while refuse_conflicts(&mut services, &mut built.refused) {
+            refuse_missing_needs(&mut services, broken, &mut built.refused);
+        }
+        built.warnings = warnings(&services, broken, &built.refused);
+        built.graph = Self::resolve(services);
+        built
+    }
+
+    fn resolve(services: Vec<Service>) -> Self {
+        let by_name: BTreeMap<String, Id> = services
+            .iter()
+            .enumerate()
+            .map(|(index, service)| (service.name().to_owned(), Id(index)))
+            .collect();
+        let find = |names: &[Located<String>]| -> Vec<Id> {
+            names.iter().filter_map(|name| by_name.get(&name.value).copied()).collect()
+        };
+        let mut edges: Vec<Edges> = services
+            .iter()
+            .map(|service| Edges {
+                needs: find(&service.dependencies().needs),
+                wants: find(&service.dependencies().wants),
+                after: find(&service.dependencies().after),
+                conflicts: find(&service.dependencies().conflicts),
+                ..Edges::default()
+            })
+            .collect();
+        for index in 0..edges.len() {
+            let own = edges[index].clone();
+            for need in &own.needs {
+                push_new(&mut edges[need.0].needed_by, Id(index));
+            }
+            for earlier in own.needs.iter().chain(&own.wants).chain(&own.after) {
+                push_new(&mut edges[earlier.0].later, Id(index));
+            }
+            for other in own.conflicts {
+                push_new(&mut edges[other.0].conflicts, Id(index));
+            }
+        }
+        Self { services, edges, by_name }
+    }
+
+    /// How many services there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.services.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.services.is_empty()
+    }
+
+    /// All ids.
+    pub fn ids(&self) -> impl Iterator<Item = Id> + use<> {
+        (0..self.services.len()).map(Id)
+    }
+
+    /// The service of a name.
+    #[must_use]
+    pub fn find(&self, name: &str) -> Option<Id> {
+        self.by_name.get(name).copied()
+    }
+
+    /// A service.
+    #[must_use]
+    pub fn service(&self, id: Id) -> &Service {
+        &self.services[id.0]
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self, id: Id) -> &str {
+        self.services[id.0].name()
+    }
+
+    /// Its dependencies.
+    #[must_use]
+    pub fn edges(&self, id: Id) -> &Edges {
+        &self.edges[id.0]
+    }
+
+    /// All services, in the order of their ids.
+    #[must_use]
+    pub fn services(&self) -> &[Service] {
+        &self.services
+    }
+
+    /// All names, sorted.
+    pub fn names(&self) -> impl Iterator<Item = (&str, Id)> {
+        self.by_name.iter().map(|(name, id)| (name.as_str(), *id))
+    }
+}
+
+fn push_new(list: &mut Vec<Id>, id: Id) {
+    if !list.contains(&id) {
+        list.push(id);
+    }
+}
+
+/// The ordering edges of one service, needs first.
+fn ordering(service: &Service) -> impl Iterator<Item = (Relation, &Located<String>)> {
+    let dependencies = service.dependencies();
+    let needs = dependencies.needs.iter().map(|name| (Relation::Needs, name));
+    let wants = dependencies.wants.iter().map(|name| (Relation::Wants, name));
+    let after = dependencies.after.iter().map(|name| (Relation::After, name));
+    needs.chain(wants).chain(after)
+}
+
+fn report(service: &Service, problem: Diagnostic) -> Report {
+    Report { sources: service.sources().clone(), diagnostics: vec![problem] }
+}
+
+fn take_out(
+    services: &mut Vec<Service>,
+    refused: &mut BTreeMap<String, Report>,
+    out: BTreeMap<String, Report>,
+) {
+    services.retain(|service| !out.contains_key(service.name()));
+    refused.extend(out);
+}
+
+/// Refuses who needs what is not there, until all that is left have what they need.
+fn refuse_missing_needs(
+    services: &mut Vec<Service>,
+    broken: &BTreeSet<String>,
+    refused: &mut BTreeMap<String, Report>,
+) {
+    loop {
+        let names: BTreeSet<&str> = services.iter().map(Service::name).collect();
+        let mut out = BTreeMap::new();
+        for service in services.iter() {
+            let missing =
+                service.dependencies().needs.iter().find(|need| !names.contains(need.value.as_str()));
+            if let Some(need) = missing {
+                let known = broken.contains(&need.value) || refused.contains_key(&need.value);
+                let problem = missing_problem("missing-need", "needs", service, need, known, &names);
+                out.insert(service.name().to_owned(), report(service, problem));
+            }
+        }
+        if out.is_empty() {
+            return;
+        }
+        take_out(services, refused, out);
+    }
+}
+
+fn missing_problem(
+    code: &'static str,
+    verb: &str,
+    service: &Service,
+    name: &Located<String>,
+    known: bool,
+    names: &BTreeSet<&str>,
+) -> Diagnostic {
+    let why = if known { "which has errors of its own" } else { "and there is no such service" };
+    let message = format!("`{}` {verb} `{}`, {why}", service.name(), name.value);
+    let problem = Diagnostic::error(code, name.at.clone(), message);
+    match crate::service::nearest_name(&name.value, names.iter().copied()) {
+        Some(near) if !known => problem.label(format!("did you mean `{near}`?")),
+        Some(_) | None => problem,
+    }
+}
+
+/// Refuses everyone on a cycle.
+fn refuse_cycles(services: &mut Vec<Service>, refused: &mut BTreeMap<String, Report>) {
+    loop {
+        let Some(cycle) = find_cycle(services) else { return };
+        let edges: Vec<String> = cycle
+            .iter()
+            .map(|(from, relation, to)| {
+                let at = services[*from].sources().locate(&to.at);
+                format!("`{}` {} `{}` ({at})", services[*from].name(), relation.verb(), to.value)
+            })
+            .collect();
+        let mut out = BTreeMap::new();
+        for (from, relation, to) in &cycle {
+            let service = &services[*from];
+            let message = format!("a cycle: {}", edges.join(", "));
+            let problem = Diagnostic::error("dependency-cycle", to.at.clone(), message)
+                .label(format!("`{}` {} `{}`", service.name(), relation.verb(), to.value))
+                .help("take one of these edges out; none of them is dropped silently");
+            out.insert(service.name().to_owned(), report(service, problem));
+        }
+        take_out(services, refused, out);
+    }
+}
+
+type Edge = (usize, Relation, Located<String>);
+
+/// Some cycle, edge by edge: depth first, the current path kept.
+fn find_cycle(services: &[Service]) -> Option<Vec<Edge>> {
+    #[derive(Clone, Copy, PartialEq)]
+    enum Mark {
+        New,
+        OnPath,
+        Done,
+    }
+    let index: BTreeMap<&str, usize> =
+        services.iter().enumerate().map(|(index, service)| (service.name(), index)).collect();
+    let edges: Vec<Vec<(usize, Edge)>> = services
+        .iter()
+        .enumerate()
+        .map(|(from, service)| {
+            ordering(service)
+                .filter_map(|(relation, to)| {
+                    Some((*index.get(to.value.as_str())?, (from, relation, to.clone())))
+                })
+                .collect()
+        })
+        .collect();
+    let mut marks = vec![Mark::New; services.len()];
+    for start in 0..services.len() {
+        // An own stack instead of recursion: a chain may be as long as there are services.
+        let mut path: Vec<(usize, usize)> = Vec::new();
+        if marks[start] == Mark::New {
+            marks[start] = Mark::OnPath;
+            path.push((start, 0));
+        }
+        while let Some((node, next)) = path.last_mut() {
+            let Some((to, _)) = edges[*node].get(*next) else {
+                marks[*node] = Mark::Done;
+                path.pop();
+                continue;
+            };
+            *next += 1;
+            match marks[*to] {
+                Mark::Done => {}
+                Mark::New => {
+                    marks[*to] = Mark::OnPath;
+                    path.push((*to, 0));
+                }
+                Mark::OnPath => {
+                    let first = path.iter().position(|(node, _)| node == to)?;
+                    let cycle = path[first..].iter().map(|(node, next)| edges[*node][next - 1].1.clone());
+                    return Some(cycle.collect());
+                }
+            }
+        }
+    }
+    None
+}
+
+/// Refuses who needs, however far away, two services that conflict, or one that conflicts with it.
+fn refuse_conflicts(services: &mut Vec<Service>, refused: &mut BTreeMap<String, Report>) -> bool {
+    let graph = Graph::resolve(services.clone());
+    let mut out = BTreeMap::new();
+    for id in graph.ids() {
+        let mut closure = BTreeSet::from([id]);
+        let mut queue = vec![id];
+        while let Some(next) = queue.pop() {
+            queue.extend(graph.edges(next).needs.iter().filter(|need| closure.insert(**need)));
+        }
+        let pair = closure.iter().find_map(|one| {
+            graph
+                .edges(*one)
+                .conflicts
+                .iter()
+                .find(|other| closure.contains(other))
+                .map(|other| (*one, *other))
+        });
+        if let Some((one, other)) = pair {
+            let service = graph.service(id);
+            let dependencies = service.dependencies();
+            let at = dependencies.needs.iter().chain(&dependencies.conflicts).map(|name| &name.at).next();
+            let message = format!(
+                "`{}` cannot be up: it takes `{}` and `{}`, which conflict",
+                service.name(),
+                graph.name(one),
+                graph.name(other)
+            );
+            let problem = match at {
+                Some(at) => Diagnostic::error("conflict-with-need", at.clone(), message),
+                None => Diagnostic::error_nowhere("conflict-with-need", message),
+            };
+            out.insert(service.name().to_owned(), report(service, problem));
+        }
+    }
+    let some = !out.is_empty();
+    take_out(services, refused, out);
+    some
+}
+
+/// What is wanted or ordered after and is not there.
+fn warnings(
+    services: &[Service],
+    broken: &BTreeSet<String>,
+    refused: &BTreeMap<String, Report>,
+) -> Vec<Report> {
+    let names: BTreeSet<&str> = services.iter().map(Service::name).collect();
+    let mut warnings = Vec::new();
+    for service in services {
+        let missing = ordering(service)
+            .filter(|(relation, name)| *relation != Relation::Needs && !names.contains(name.value.as_str()));
+        for (relation, name) in missing {
+            let known = broken.contains(&name.value) || refused.contains_key(&name.value);
+            let code = if relation == Relation::Wants { "missing-want" } else { "missing-after" };
+            let mut problem = missing_problem(code, relation.verb(), service, name, known, &names);
+            problem.severity = Severity::Warning;
+            warnings.push(report(service, problem));
+        }
+    }
+    warnings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::service::parse_text;
+
+    fn services(files: &[(&str, &str)]) -> Vec<Service> {
+        files
+            .iter()
+            .map(|(name, dependencies)| {
+                let text = format!("exec = [\"/bin/{name}\"]\n[dependencies]\n{dependencies}\n");
+                parse_text(name, &text).unwrap()
+            })
+            .collect()
+    }
+
+    fn build(files: &[(&str, &str)]) -> Built {
+        Graph::build(services(files), &BTreeSet::from(["broken".to_owned()]))
+    }
+
+    fn left(built: &Built) -> Vec<&str> {
+        built.graph.names().map(|(name, _)| name).collect()
+    }
+
+    #[test]
+    fn edges_are_seen_from_both_ends() {
+        let built =
+            build(&[("a", "needs = [\"b\"]\nconflicts = [\"c\"]"), ("b", ""), ("c", "after = [\"b\"]")]);
+        let graph = &built.graph;
+        let (a, b, c) = (graph.find("a").unwrap(), graph.find("b").unwrap(), graph.find("c").unwrap());
+        assert_eq!(graph.edges(a).needs, [b]);
+        assert_eq!(graph.edges(b).needed_by, [a]);
+        assert_eq!(graph.edges(b).later, [a, c]);
+        assert_eq!(graph.edges(c).conflicts, [a]);
+        assert!(built.refused.is_empty() && built.warnings.is_empty());
+    }
+
+    #[test]
+    fn a_cycle_is_refused_naming_every_edge_and_the_rest_boots() {
+        let built = build(&[
+            ("a", "needs = [\"b\"]"),
+            ("b", "wants = [\"c\"]"),
+            ("c", "after = [\"a\"]"),
+            ("d", "wants = [\"a\"]"),
+            ("e", "needs = [\"b\"]"),
+        ]);
+        assert_eq!(left(&built), ["d"]);
+        assert_eq!(built.refused.keys().collect::<Vec<_>>(), ["a", "b", "c", "e"]);
+        assert_eq!(
+            built.refused["b"].to_string(),
+            "error[dependency-cycle]: a cycle: `a` needs `b` (a.toml:3:10), `b` wants `c` (b.toml:3:10), \
+             `c` is after `a` (c.toml:3:10)\n --> b.toml:3:10\n  |\n3 | wants = [\"c\"]\n  |          ^^^ \
+             `b` wants `c`\n  = help: take one of these edges out; none of them is dropped silently\n"
+        );
+        assert_eq!(built.warnings.len(), 1, "d wants a, which has errors");
+    }
+
+    #[test]
+    fn a_missing_need_refuses_and_a_missing_want_warns() {
+        let built = build(&[
+            ("web", "needs = [\"netwrok\"]"),
+            ("network", ""),
+            ("top", "needs = [\"web\"]"),
+            ("soft", "wants = [\"nothing-like-it\"]\nafter = [\"neither\"]"),
+            ("unlucky", "needs = [\"broken\"]"),
+        ]);
+        assert_eq!(left(&built), ["network", "soft"]);
+        let text = built.refused["web"].to_string();
+        assert!(
+            text.contains("error[missing-need]: `web` needs `netwrok`, and there is no such service"),
+            "{text}"
+        );
+        assert!(text.contains("did you mean `network`?"), "{text}");
+        assert!(built.refused["top"].to_string().contains("which has errors of its own"));
+        assert!(built.refused["unlucky"].to_string().contains("which has errors of its own"));
+        let codes: Vec<_> = built.warnings.iter().map(|report| report.diagnostics[0].code).collect();
+        assert_eq!(codes, ["missing-want", "missing-after"]);
+        assert!(built.warnings.iter().all(|report| !report.has_errors()));
+    }
+
+    #[test]
+    fn who_needs_two_that_conflict_is_refused() {
+        let built = build(&[
+            ("a", "needs = [\"b\", \"c\"]"),
+            ("b", "conflicts = [\"c\"]"),
+            ("c", ""),
+            ("d", "needs = [\"a\"]"),
+            ("e", "needs = [\"c\"]\nconflicts = [\"c\"]"),
+        ]);
+        assert_eq!(left(&built), ["b", "c"]);
+        assert_eq!(built.refused["a"].diagnostics[0].code, "conflict-with-need");
+        assert_eq!(built.refused["e"].diagnostics[0].code, "conflict-with-need");
+    }
+
+    #[test]
+    fn a_chain_of_ten_thousand_is_no_problem() {
+        let names: Vec<String> = (0..10_000).map(|n| format!("s{n}")).collect();
+        let files: Vec<(&str, String)> = names
+            .iter()
+            .enumerate()
+            .map(|(n, name)| (name.as_str(), format!("after = [\"s{}\"]", (n + 1).min(9_999))))
+            .collect();
+        let files: Vec<Service> = files
+            .iter()
+            .take(9_999)
+            .map(|(name, dependencies)| {
+                let text = format!("exec = [\"/bin/x\"]\n[dependencies]\n{dependencies}\n");
+                parse_text(name, &text).unwrap()
+            })
+            .collect();
+        assert!(find_cycle(&files).is_none());
+    }
+}

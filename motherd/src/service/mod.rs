@@ -1,0 +1,183 @@
+//! [`Service`]: what is to run, and when. Holding one proves that every value in it was checked; what its dependencies
+//! are worth is [`crate::graph`]'s question, and its policy is loaded when it is launched.
+//!
+//! A file goes through the same stages as a policy: text, `raw`, `validate`. What the format has and this version does
+//! not execute is an error with the code `not-yet`: nothing is ever ignored.
+
+mod load;
+mod raw;
+mod validate;
+mod words;
+
+use std::time::Duration;
+
+use sandbox::diagnostic::{Located, Sources};
+
+pub use load::{Catalog, Template, load_dirs};
+pub(crate) use words::nearest as nearest_name;
+pub use words::{NAME_MAX, signal_name};
+
+/// A checked service.
+#[derive(Debug, Clone)]
+pub struct Service {
+    name: String,
+    description: String,
+    sources: Sources,
+    body: Body,
+    dependencies: Dependencies,
+}
+
+/// What a service runs.
+#[derive(Debug, Clone)]
+pub enum Body {
+    /// Nothing: it is up when what it names is up. The boot target is one.
+    Group,
+    /// A program.
+    Program(Box<Program>),
+}
+
+/// A service that has a process.
+#[derive(Debug, Clone)]
+pub struct Program {
+    /// The file, absolute, and its arguments.
+    pub exec: Located<Vec<String>>,
+    /// The policy's name; `base/default` where none is written.
+    pub policy: Located<String>,
+    /// The slice without `.slice`; `system` where none is written.
+    pub slice: String,
+    /// When it counts as started.
+    pub start: Start,
+    /// How long it may take to start; for a oneshot, to finish. `None`: as long as it likes.
+    pub start_timeout: Option<Duration>,
+    /// The signal of `reload`, if it knows how to.
+    pub reload_signal: Option<i32>,
+    /// The signal of `stop`, to the main process.
+    pub stop_signal: i32,
+    /// After this long what is left is killed.
+    pub stop_timeout: Duration,
+    /// What happens when it ends by itself.
+    pub restart: Restart,
+    /// How many bytes of output are kept in all.
+    pub log_keep_bytes: u64,
+}
+
+/// When a service counts as started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// When execve succeeded.
+    Exec,
+    /// When it says `READY=1` on its readiness socket (sd_notify(3)).
+    Notify,
+    /// When it ended with status 0; it stays up without a process.
+    Oneshot,
+}
+
+/// When a service that ended by itself is started again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum When {
+    /// Never.
+    Never,
+    /// When it failed: a status other than 0, a signal, a timeout.
+    Failure,
+    /// Always.
+    Always,
+}
+
+/// `[restart]`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Restart {
+    /// After which ends.
+    pub when: When,
+    /// The first wait.
+    pub delay: Duration,
+    /// Each further wait is this many times the one before; at least 1.
+    pub factor: f64,
+    /// No wait is longer.
+    pub max_delay: Duration,
+    /// Up this long: the delay starts from the beginning.
+    pub reset_after: Duration,
+    /// More restarts than this within `limit_window`, and the service is `failing`.
+    pub limit: u32,
+    /// See `limit`.
+    pub limit_window: Duration,
+}
+
+impl Default for Restart {
+    fn default() -> Self {
+        Self {
+            when: When::Failure,
+            delay: Duration::from_millis(100),
+            factor: 2.0,
+            max_delay: Duration::from_secs(60),
+            reset_after: Duration::from_secs(30),
+            limit: 10,
+            limit_window: Duration::from_secs(60),
+        }
+    }
+}
+
+/// `[dependencies]`, by name and place.
+#[derive(Debug, Clone, Default)]
+pub struct Dependencies {
+    /// Must be up.
+    pub needs: Vec<Located<String>>,
+    /// Started too, failure tolerated.
+    pub wants: Vec<Located<String>>,
+    /// Order only.
+    pub after: Vec<Located<String>>,
+    /// Never at the same time.
+    pub conflicts: Vec<Located<String>>,
+}
+
+impl Service {
+    /// The file's name without `.toml`.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What its author says it is.
+    #[must_use]
+    pub fn description(&self) -> &str {
+        &self.description
+    }
+
+    /// The text that its places point into.
+    #[must_use]
+    pub fn sources(&self) -> &Sources {
+        &self.sources
+    }
+
+    /// What it runs.
+    #[must_use]
+    pub fn body(&self) -> &Body {
+        &self.body
+    }
+
+    /// The program, where it has one.
+    #[must_use]
+    pub fn program(&self) -> Option<&Program> {
+        match &self.body {
+            Body::Group => None,
+            Body::Program(program) => Some(program),
+        }
+    }
+
+    /// What it depends on.
+    #[must_use]
+    pub fn dependencies(&self) -> &Dependencies {
+        &self.dependencies
+    }
+
+    /// Its cgroup below the base: `web.slice/web.service`. `None` for a group.
+    #[must_use]
+    pub fn cgroup(&self) -> Option<String> {
+        self.program().map(|program| format!("{}.slice/{}.service", program.slice, self.name))
+    }
+}
+
+/// A service from its text, for tests of what comes after the file.
+#[cfg(test)]
+pub(crate) fn parse_text(name: &str, text: &str) -> Result<Service, sandbox::diagnostic::Report> {
+    load::parse(name, std::path::Path::new(&format!("{name}.toml")), text.to_owned())
+}

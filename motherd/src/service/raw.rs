@@ -1,0 +1,245 @@
+//! A service file as it is written: every key that the format has, with its place, and nothing decided yet.
+//!
+//! Read from the parser's own tree and not through serde, because serde stops at the first wrong key: here all wrong
+//! keys, wrong types and syntax errors of a file come out at once.
+
+use sandbox::diagnostic::{Diagnostic, FileId, Located, Place};
+use toml::{
+    Spanned,
+    de::{DeTable, DeValue},
+};
+
+use super::words::nearest;
+
+/// Exactly the keys of a service file that this version executes, and the places of those that it does not.
+#[derive(Debug, Default)]
+pub(crate) struct RawService {
+    pub(crate) description: Option<Located<String>>,
+    pub(crate) exec: Option<Located<Vec<Located<String>>>>,
+    pub(crate) policy: Option<Located<String>>,
+    pub(crate) slice: Option<Located<String>>,
+    pub(crate) needs: Vec<Located<String>>,
+    pub(crate) wants: Vec<Located<String>>,
+    pub(crate) after: Vec<Located<String>>,
+    pub(crate) conflicts: Vec<Located<String>>,
+    pub(crate) start_type: Option<Located<String>>,
+    pub(crate) start_timeout: Option<Located<String>>,
+    pub(crate) reload_signal: Option<Located<String>>,
+    pub(crate) stop_signal: Option<Located<String>>,
+    pub(crate) stop_timeout: Option<Located<String>>,
+    pub(crate) restart_when: Option<Located<String>>,
+    pub(crate) restart_delay: Option<Located<String>>,
+    pub(crate) restart_factor: Option<Located<f64>>,
+    pub(crate) restart_max_delay: Option<Located<String>>,
+    pub(crate) restart_reset_after: Option<Located<String>>,
+    pub(crate) restart_limit: Option<Located<i64>>,
+    pub(crate) restart_limit_window: Option<Located<String>>,
+    pub(crate) log_keep: Option<Located<String>>,
+    /// Keys and sections of the format that this version cannot execute.
+    pub(crate) not_yet: Vec<Located<&'static str>>,
+    /// The first key or section that only a process has: a group that has one lacks its `exec`.
+    pub(crate) process_key: Option<Located<&'static str>>,
+}
+
+/// Text to [`RawService`]; what is wrong with its shape goes to `problems`. `None` where it is no TOML: what a parser
+/// makes of the rest of such a file would only lead to errors that are none.
+pub(crate) fn parse(text: &str, file: FileId, problems: &mut Vec<Diagnostic>) -> Option<RawService> {
+    let (document, errors) = DeTable::parse_recoverable(text);
+    let broken = !errors.is_empty();
+    for error in errors {
+        let span = error.span().unwrap_or(0..0);
+        let code = if error.message().contains("duplicate key") { "duplicate-key" } else { "syntax" };
+        problems.push(Diagnostic::error(code, Place { file, span }, error.message().to_owned()));
+    }
+    (!broken).then(|| Reader { file, problems }.service(document.get_ref()))
+}
+
+/// Reads typed values out of a table, and says what is wrong with the others.
+struct Reader<'p> {
+    file: FileId,
+    problems: &'p mut Vec<Diagnostic>,
+}
+
+type Entry<'t> = &'t Spanned<DeValue<'t>>;
+
+impl Reader<'_> {
+    fn service(&mut self, table: &DeTable<'_>) -> RawService {
+        const KEYS: [&str; 14] = [
+            "description",
+            "exec",
+            "policy",
+            "slice",
+            "dependencies",
+            "start",
+            "reload",
+            "stop",
+            "restart",
+            "watchdog",
+            "health",
+            "socket",
+            "timer",
+            "log",
+        ];
+        let mut raw = RawService::default();
+        self.known(table, "a service file", &KEYS);
+        raw.description = self.string(table, "description");
+        raw.exec = self.strings(table, "exec");
+        raw.policy = self.string(table, "policy");
+        raw.slice = self.string(table, "slice");
+        if let Some(section) = self.section(table, "dependencies", &["needs", "wants", "after", "conflicts"])
+        {
+            raw.needs = self.strings(section, "needs").map_or_else(Vec::new, |list| list.value);
+            raw.wants = self.strings(section, "wants").map_or_else(Vec::new, |list| list.value);
+            raw.after = self.strings(section, "after").map_or_else(Vec::new, |list| list.value);
+            raw.conflicts = self.strings(section, "conflicts").map_or_else(Vec::new, |list| list.value);
+        }
+        if let Some(section) = self.section(table, "start", &["type", "timeout", "pre"]) {
+            raw.start_type = self.string(section, "type");
+            raw.start_timeout = self.string(section, "timeout");
+            self.later(section, "pre", "start.pre", &mut raw);
+        }
+        if let Some(section) = self.section(table, "reload", &["signal", "exec"]) {
+            raw.reload_signal = self.string(section, "signal");
+            self.later(section, "exec", "reload.exec", &mut raw);
+        }
+        if let Some(section) = self.section(table, "stop", &["signal", "timeout"]) {
+            raw.stop_signal = self.string(section, "signal");
+            raw.stop_timeout = self.string(section, "timeout");
+        }
+        self.restart(table, &mut raw);
+        if let Some(section) = self.section(table, "log", &["rate", "keep"]) {
+            raw.log_keep = self.string(section, "keep");
+            self.later(section, "rate", "log.rate", &mut raw);
+        }
+        self.later(table, "watchdog", "[watchdog]", &mut raw);
+        self.later(table, "health", "[[health]]", &mut raw);
+        self.later(table, "socket", "[[socket]]", &mut raw);
+        self.later(table, "timer", "[[timer]]", &mut raw);
+        for key in ["policy", "slice", "start", "reload", "stop", "restart", "watchdog", "health", "log"] {
+            if let (None, Some((name, _))) = (&raw.process_key, table.get_key_value(key)) {
+                raw.process_key = Some(Located::new(key, self.place(name.span())));
+            }
+        }
+        raw
+    }
+
+    fn restart(&mut self, table: &DeTable<'_>, raw: &mut RawService) {
+        const KEYS: [&str; 7] =
+            ["when", "delay", "factor", "max_delay", "reset_after", "limit", "limit_window"];
+        let Some(section) = self.section(table, "restart", &KEYS) else { return };
+        raw.restart_when = self.string(section, "when");
+        raw.restart_delay = self.string(section, "delay");
+        raw.restart_factor = self.number(section, "factor");
+        raw.restart_max_delay = self.string(section, "max_delay");
+        raw.restart_reset_after = self.string(section, "reset_after");
+        raw.restart_limit = self.integer(section, "limit");
+        raw.restart_limit_window = self.string(section, "limit_window");
+    }
+
+    fn place(&self, span: std::ops::Range<usize>) -> Place {
+        Place { file: self.file, span }
+    }
+
+    fn known(&mut self, table: &DeTable<'_>, what: &str, keys: &[&str]) {
+        for key in table.keys() {
+            let name = key.get_ref().as_ref();
+            if keys.contains(&name) {
+                continue;
+            }
+            let problem = Diagnostic::error(
+                "unknown-key",
+                self.place(key.span()),
+                format!("{what} has no key `{name}`"),
+            )
+            .help(format!("it has {}", keys.join(", ")));
+            self.problems.push(match nearest(name, keys.iter().copied()) {
+                Some(near) => problem.label(format!("did you mean `{near}`?")),
+                None => problem,
+            });
+        }
+    }
+
+    /// What is there but not executed yet: remembered, and refused by `validate`.
+    fn later(&mut self, table: &DeTable<'_>, key: &str, what: &'static str, raw: &mut RawService) {
+        if let Some((name, _)) = table.get_key_value(key) {
+            raw.not_yet.push(Located::new(what, self.place(name.span())));
+        }
+    }
+
+    fn section<'t>(&mut self, table: &'t DeTable<'t>, key: &str, keys: &[&str]) -> Option<&'t DeTable<'t>> {
+        let entry = table.get(key)?;
+        match entry.get_ref().as_table() {
+            Some(section) => {
+                self.known(section, &format!("[{key}]"), keys);
+                Some(section)
+            }
+            None => {
+                self.wrong_type(key, entry, "a table");
+                None
+            }
+        }
+    }
+
+    fn string(&mut self, table: &DeTable<'_>, key: &str) -> Option<Located<String>> {
+        let entry = table.get(key)?;
+        match entry.get_ref().as_str() {
+            Some(text) => Some(Located::new(text.to_owned(), self.place(entry.span()))),
+            None => {
+                self.wrong_type(key, entry, "a string");
+                None
+            }
+        }
+    }
+
+    fn strings(&mut self, table: &DeTable<'_>, key: &str) -> Option<Located<Vec<Located<String>>>> {
+        let entry = table.get(key)?;
+        let Some(array) = entry.get_ref().as_array() else {
+            self.wrong_type(key, entry, "a list of strings");
+            return None;
+        };
+        let mut list = Vec::new();
+        for item in array.iter() {
+            match item.get_ref().as_str() {
+                Some(text) => list.push(Located::new(text.to_owned(), self.place(item.span()))),
+                None => self.wrong_type(key, item, "a string in this list"),
+            }
+        }
+        Some(Located::new(list, self.place(entry.span())))
+    }
+
+    fn integer(&mut self, table: &DeTable<'_>, key: &str) -> Option<Located<i64>> {
+        let entry = table.get(key)?;
+        let value = entry
+            .get_ref()
+            .as_integer()
+            .and_then(|integer| i64::from_str_radix(integer.as_str(), integer.radix()).ok());
+        match value {
+            Some(value) => Some(Located::new(value, self.place(entry.span()))),
+            None => {
+                self.wrong_type(key, entry, "an integer");
+                None
+            }
+        }
+    }
+
+    fn number(&mut self, table: &DeTable<'_>, key: &str) -> Option<Located<f64>> {
+        let entry = table.get(key)?;
+        let float = entry.get_ref().as_float().and_then(|float| float.as_str().parse::<f64>().ok());
+        let integer =
+            || entry.get_ref().as_integer().and_then(|integer| integer.as_str().parse::<f64>().ok());
+        match float.or_else(integer) {
+            Some(value) => Some(Located::new(value, self.place(entry.span()))),
+            None => {
+                self.wrong_type(key, entry, "a number");
+                None
+            }
+        }
+    }
+
+    fn wrong_type(&mut self, key: &str, entry: Entry<'_>, wanted: &str) {
+        self.problems.push(
+            Diagnostic::error("wrong-type", self.place(entry.span()), format!("`{key}` has to be {wanted}"))
+                .label(format!("this is of type {}", entry.get_ref().type_str())),
+        );
+    }
+}

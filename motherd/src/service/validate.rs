@@ -1,0 +1,362 @@
+//! [`RawService`] to [`Service`]: every value checked, every problem of the file told at once.
+
+use std::time::Duration;
+
+use sandbox::diagnostic::{Diagnostic, FileId, Located, Place, Sources};
+
+use super::{
+    Body, Dependencies, Program, Restart, Service, Start, When,
+    raw::RawService,
+    words::{SIGNALS, check_name, check_service_name, duration, nearest, signal, size},
+};
+
+/// The policy of a service that names none.
+pub(crate) const DEFAULT_POLICY: &str = "base/default";
+/// The slice of a service that names none.
+pub(crate) const DEFAULT_SLICE: &str = "system";
+/// What a program may take to be ready where nothing is written.
+const START_TIMEOUT: Duration = Duration::from_secs(90);
+/// What a program may take to end where nothing is written.
+const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+/// What is kept of a service's output where nothing is written.
+const LOG_KEEP_BYTES: u64 = 16 << 20;
+/// Rotation works in quarters of `log.keep`, and a quarter should hold some lines.
+const LOG_KEEP_MIN_BYTES: u64 = 16 << 10;
+
+/// Checks one file's keys. `None` if `problems` got an error.
+pub(crate) fn validate(
+    name: &str,
+    raw: RawService,
+    sources: &Sources,
+    file: FileId,
+    problems: &mut Vec<Diagnostic>,
+) -> Option<Service> {
+    let before = problems.len();
+    let mut checker =
+        Checker { instance: name.split_once('@').map(|(_, instance)| instance), file, problems };
+    for key in &raw.not_yet {
+        checker.refuse(
+            "not-yet",
+            &key.at,
+            format!("`{}` is not executed by this version", key.value),
+            "take it out; a key that would be ignored is refused instead",
+        );
+    }
+    let description = raw.description.clone().map(|text| checker.expand(text).value).unwrap_or_default();
+    let dependencies = Dependencies {
+        needs: checker.names(name, &raw.needs),
+        wants: checker.names(name, &raw.wants),
+        after: checker.names(name, &raw.after),
+        conflicts: checker.names(name, &raw.conflicts),
+    };
+    let body = match &raw.exec {
+        Some(exec) => checker.program(exec, &raw).map(|program| Body::Program(Box::new(program))),
+        None => checker.group(&raw),
+    };
+    let service =
+        Service { name: name.to_owned(), description, sources: sources.clone(), body: body?, dependencies };
+    (problems.len() == before).then_some(service)
+}
+
+struct Checker<'p> {
+    /// What `%i` stands for; `None` in a file that is no template.
+    instance: Option<&'p str>,
+    file: FileId,
+    problems: &'p mut Vec<Diagnostic>,
+}
+
+impl Checker<'_> {
+    fn refuse(
+        &mut self,
+        code: &'static str,
+        at: &Place,
+        message: impl Into<String>,
+        help: impl Into<String>,
+    ) {
+        self.problems.push(Diagnostic::error(code, at.clone(), message).help(help));
+    }
+
+    /// A group has nothing but a description and dependencies.
+    fn group(&mut self, raw: &RawService) -> Option<Body> {
+        let Some(key) = &raw.process_key else { return Some(Body::Group) };
+        self.refuse(
+            "missing-exec",
+            &key.at,
+            format!("`{}` is about a process, and this service has no `exec`", key.value),
+            "write `exec = [\"/path/to/program\"]`, or leave a group with a description and dependencies alone",
+        );
+        None
+    }
+
+    fn program(&mut self, exec: &Located<Vec<Located<String>>>, raw: &RawService) -> Option<Program> {
+        let exec = self.exec(exec);
+        let start = self.start(raw);
+        let restart = self.restart(raw, start);
+        let policy = raw.policy.clone().unwrap_or_else(|| {
+            Located::new(DEFAULT_POLICY.to_owned(), Place { file: self.file, span: 0..0 })
+        });
+        let default_timeout = match start {
+            Start::Exec | Start::Notify => Some(START_TIMEOUT),
+            Start::Oneshot => None,
+        };
+        let slice = self.slice(raw);
+        let start_timeout = self.duration(raw.start_timeout.as_ref()).or(default_timeout);
+        let reload_signal = self.signal(raw.reload_signal.as_ref());
+        let stop_signal = self.signal(raw.stop_signal.as_ref()).unwrap_or(libc::SIGTERM);
+        let stop_timeout = self.duration(raw.stop_timeout.as_ref()).unwrap_or(STOP_TIMEOUT);
+        let log_keep_bytes = self.log_keep(raw);
+        // Only here, so that a wrong `exec` hides nothing that is wrong after it.
+        Some(Program {
+            exec: exec?,
+            policy,
+            slice,
+            start,
+            start_timeout,
+            reload_signal,
+            stop_signal,
+            stop_timeout,
+            restart,
+            log_keep_bytes,
+        })
+    }
+
+    fn exec(&mut self, exec: &Located<Vec<Located<String>>>) -> Option<Located<Vec<String>>> {
+        let arguments: Vec<Located<String>> =
+            exec.value.iter().map(|word| self.expand(word.clone())).collect();
+        let Some(file) = arguments.first() else {
+            self.refuse(
+                "bad-exec",
+                &exec.at,
+                "`exec` is empty",
+                "its first word is the program's absolute path",
+            );
+            return None;
+        };
+        if !file.value.starts_with('/') || file.value.split('/').any(|part| part == "..") {
+            self.refuse(
+                "bad-exec",
+                &file.at,
+                format!("`{}` is not an absolute path without `..`", file.value),
+                "nothing is searched for in a PATH: write where the program is",
+            );
+            return None;
+        }
+        for word in &arguments {
+            if word.value.contains('\0') {
+                self.refuse(
+                    "bad-exec",
+                    &word.at,
+                    "an argument has a NUL byte",
+                    "execve(2) would cut it there",
+                );
+                return None;
+            }
+        }
+        Some(Located::new(arguments.into_iter().map(|word| word.value).collect(), exec.at.clone()))
+    }
+
+    /// `%i` is the instance of a template and `%%` a percent sign; elsewhere a percent sign is itself.
+    fn expand(&mut self, text: Located<String>) -> Located<String> {
+        let Some(instance) = self.instance else { return text };
+        let mut expanded = String::new();
+        let mut rest = text.value.as_str();
+        while let Some(percent) = rest.find('%') {
+            expanded.push_str(&rest[..percent]);
+            let mut after = rest[percent + 1..].chars();
+            match after.next() {
+                Some('i') => expanded.push_str(instance),
+                Some('%') => expanded.push('%'),
+                Some(_) | None => self.refuse(
+                    "bad-value",
+                    &text.at,
+                    "a percent sign in a template is followed by `i` or `%`",
+                    "%i is the part of the name after @, %% is a percent sign",
+                ),
+            }
+            rest = after.as_str();
+        }
+        expanded.push_str(rest);
+        Located::new(expanded, text.at)
+    }
+
+    fn names(&mut self, own: &str, list: &[Located<String>]) -> Vec<Located<String>> {
+        let mut names: Vec<Located<String>> = Vec::new();
+        for written in list {
+            let name = self.expand(written.clone());
+            if let Err(why) = check_service_name(&name.value) {
+                self.refuse(
+                    "bad-name",
+                    &name.at,
+                    format!("`{}` is not the name of a service", name.value),
+                    why,
+                );
+            } else if name.value == own {
+                let message = format!("`{own}` depends on itself");
+                self.refuse("dependency-cycle", &name.at, message, "take it out");
+            } else if names.iter().all(|known| known.value != name.value) {
+                names.push(name);
+            }
+        }
+        names
+    }
+
+    fn slice(&mut self, raw: &RawService) -> String {
+        let Some(slice) = &raw.slice else { return DEFAULT_SLICE.to_owned() };
+        if let Err(why) = check_name(&slice.value) {
+            self.refuse("bad-name", &slice.at, format!("`{}` is not the name of a slice", slice.value), why);
+        }
+        slice.value.clone()
+    }
+
+    /// One of a few words.
+    fn word<T: Copy>(
+        &mut self,
+        key: &str,
+        written: Option<&Located<String>>,
+        words: &[(&str, T)],
+    ) -> Option<T> {
+        let written = written?;
+        if let Some((_, value)) = words.iter().find(|(word, _)| *word == written.value) {
+            return Some(*value);
+        }
+        let known: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
+        let message = format!("`{key}` cannot be \"{}\"", written.value);
+        let problem = Diagnostic::error("bad-value", written.at.clone(), message)
+            .help(format!("it is one of \"{}\"", known.join("\", \"")));
+        self.problems.push(match nearest(&written.value, known) {
+            Some(near) => problem.label(format!("did you mean \"{near}\"?")),
+            None => problem,
+        });
+        None
+    }
+
+    fn start(&mut self, raw: &RawService) -> Start {
+        if let Some(written) = &raw.start_type
+            && matches!(written.value.as_str(), "fd" | "forking")
+        {
+            self.refuse(
+                "not-yet",
+                &written.at,
+                format!("`start.type = \"{}\"` is not executed by this version", written.value),
+                "it is one of \"exec\", \"notify\", \"oneshot\"",
+            );
+            return Start::Exec;
+        }
+        let words = [("exec", Start::Exec), ("notify", Start::Notify), ("oneshot", Start::Oneshot)];
+        self.word("start.type", raw.start_type.as_ref(), &words).unwrap_or(Start::Exec)
+    }
+
+    fn restart(&mut self, raw: &RawService, start: Start) -> Restart {
+        let default = Restart::default();
+        let words = [("never", When::Never), ("failure", When::Failure), ("always", When::Always)];
+        // What a oneshot does is often not safe to do twice: it is done again only where that is written.
+        let otherwise = if start == Start::Oneshot { When::Never } else { default.when };
+        let when = self.word("restart.when", raw.restart_when.as_ref(), &words).unwrap_or(otherwise);
+        if let (Start::Oneshot, When::Always, Some(written)) = (start, when, &raw.restart_when) {
+            self.refuse(
+                "bad-value",
+                &written.at,
+                "a oneshot that succeeded is done, so it cannot restart \"always\"",
+                "write \"failure\", or another `start.type`",
+            );
+        }
+        let delay = self.duration(raw.restart_delay.as_ref()).unwrap_or(default.delay);
+        let max_delay = self.duration(raw.restart_max_delay.as_ref()).unwrap_or(default.max_delay.max(delay));
+        if let (Some(written), true) = (&raw.restart_max_delay, max_delay < delay) {
+            self.refuse(
+                "bad-value",
+                &written.at,
+                "`restart.max_delay` is shorter than `restart.delay`",
+                "the delay grows from the one to the other",
+            );
+        }
+        Restart {
+            when,
+            delay,
+            factor: self.factor(raw).unwrap_or(default.factor),
+            max_delay,
+            reset_after: self.duration(raw.restart_reset_after.as_ref()).unwrap_or(default.reset_after),
+            limit: self.limit(raw).unwrap_or(default.limit),
+            limit_window: self.duration(raw.restart_limit_window.as_ref()).unwrap_or(default.limit_window),
+        }
+    }
+
+    fn factor(&mut self, raw: &RawService) -> Option<f64> {
+        let written = raw.restart_factor.as_ref()?;
+        if (1.0..=100.0).contains(&written.value) {
+            return Some(written.value);
+        }
+        self.refuse(
+            "bad-value",
+            &written.at,
+            "`restart.factor` is between 1 and 100",
+            "2.0 doubles each delay",
+        );
+        None
+    }
+
+    fn limit(&mut self, raw: &RawService) -> Option<u32> {
+        let written = raw.restart_limit.as_ref()?;
+        match u32::try_from(written.value).ok().filter(|limit| *limit >= 1) {
+            Some(limit) => Some(limit),
+            None => {
+                self.refuse(
+                    "bad-value",
+                    &written.at,
+                    "`restart.limit` is at least 1",
+                    "`when = \"never\"` is how not to restart",
+                );
+                None
+            }
+        }
+    }
+
+    fn duration(&mut self, written: Option<&Located<String>>) -> Option<Duration> {
+        let written = written?;
+        match duration(&written.value) {
+            Ok(value) => Some(value),
+            Err(why) => {
+                self.refuse("bad-duration", &written.at, format!("\"{}\" is not a time", written.value), why);
+                None
+            }
+        }
+    }
+
+    fn signal(&mut self, written: Option<&Located<String>>) -> Option<i32> {
+        let written = written?;
+        let number = signal(&written.value);
+        if number.is_none() {
+            let problem = Diagnostic::error(
+                "bad-signal",
+                written.at.clone(),
+                format!("no signal is named \"{}\"", written.value),
+            )
+            .help("the kernel's names, as in signal(7): \"SIGTERM\", \"SIGHUP\", \"SIGRTMIN+3\"");
+            let with_prefix = format!("SIG{}", written.value);
+            let near = nearest(&written.value, SIGNALS.iter().map(|(name, _)| *name))
+                .or_else(|| SIGNALS.iter().map(|(name, _)| *name).find(|name| *name == with_prefix));
+            self.problems.push(match near {
+                Some(near) => problem.label(format!("did you mean \"{near}\"?")),
+                None => problem,
+            });
+        }
+        number
+    }
+
+    fn log_keep(&mut self, raw: &RawService) -> u64 {
+        let Some(written) = &raw.log_keep else { return LOG_KEEP_BYTES };
+        match size(&written.value) {
+            Ok(bytes) if bytes >= LOG_KEEP_MIN_BYTES => return bytes,
+            Ok(_) => self.refuse(
+                "bad-size",
+                &written.at,
+                "`log.keep` is at least 16K",
+                "a rotated file holds a quarter",
+            ),
+            Err(why) => {
+                self.refuse("bad-size", &written.at, format!("\"{}\" is not a size", written.value), why)
+            }
+        }
+        LOG_KEEP_BYTES
+    }
+}

@@ -1,0 +1,4 @@
+//! Every unsafe line and every raw system call of this crate. Functions here are named after what they call and decide
+//! nothing.
+
+pub(crate) mod file;
