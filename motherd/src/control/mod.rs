@@ -2,9 +2,12 @@
 //!
 //! ```text
 //! client.rs --Request--> server.rs --Incoming--> the daemon --Reply--> server.rs --> client.rs
-//!                     (limits, peer, protocol.rs)            (any time later)
+//!                     (limits, peer, protocol)              (any time later)
 //! ```
 //!
 //! Invariant: nothing that a peer sends, or fails to send, blocks or ends the daemon.
 
+pub mod address;
+pub mod client;
 pub mod protocol;
+pub mod server;

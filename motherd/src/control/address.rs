@@ -1,0 +1,118 @@
+//! A UNIX socket by its path: listening on it without a moment in which the mode is wrong, connecting to it, and
+//! paths longer than `sun_path` (108 bytes, unix(7)), which a `--root` deep in a tree makes.
+
+use std::{
+    fs::{self, File, Permissions},
+    io,
+    os::{
+        fd::{AsRawFd, OwnedFd},
+        unix::{ffi::OsStrExt, fs::OpenOptionsExt, fs::PermissionsExt, net::UnixStream},
+    },
+    path::{Path, PathBuf},
+};
+
+use nix::sys::socket::{
+    AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen as listen_on, socket,
+};
+
+/// sizeof(sun_path), less the NUL.
+const PATH_MAX_BYTES: usize = 107;
+
+/// Connections that wait to be accepted.
+const BACKLOG: i32 = 32;
+
+/// Makes a listening stream socket at `path`, with exactly these permission bits, in the place of what was there.
+///
+/// # Errors
+/// socket(2), bind(2), chmod(2), listen(2), rename(2)
+pub fn listen(path: &Path, mode: u32) -> io::Result<OwnedFd> {
+    let mut temporary = path.to_owned().into_os_string();
+    temporary.push(".new");
+    let temporary = PathBuf::from(temporary);
+    match fs::remove_file(&temporary) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    let fd = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+    let short = Short::of(&temporary)?;
+    bind(fd.as_raw_fd(), &UnixAddr::new(&short.path)?)?;
+    fs::set_permissions(&temporary, Permissions::from_mode(mode))?;
+    listen_on(&fd, Backlog::new(BACKLOG)?)?;
+    fs::rename(&temporary, path)?;
+    Ok(fd)
+}
+
+/// Connects to the socket at `path`.
+///
+/// # Errors
+/// connect(2)
+pub fn connect(path: &Path) -> io::Result<UnixStream> {
+    UnixStream::connect(Short::of(path)?.path)
+}
+
+/// A path that fits into an address, and the folder that it goes through.
+struct Short {
+    path: PathBuf,
+    _folder: Option<File>,
+}
+
+impl Short {
+    fn of(path: &Path) -> io::Result<Self> {
+        let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
+            return Ok(Self { path: path.to_owned(), _folder: None });
+        };
+        if path.as_os_str().as_bytes().len() <= PATH_MAX_BYTES {
+            return Ok(Self { path: path.to_owned(), _folder: None });
+        }
+        let folder = File::options().read(true).custom_flags(nix::libc::O_PATH).open(folder)?;
+        let path = PathBuf::from(format!("/proc/self/fd/{}", folder.as_raw_fd())).join(name);
+        Ok(Self { path, _folder: Some(folder) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{io::Write, os::unix::net::UnixListener};
+
+    /// A folder that ends with the test.
+    struct Scratch(PathBuf);
+
+    impl Scratch {
+        fn new(name: &str) -> Self {
+            let path = std::env::temp_dir().join(format!("motherd-{name}-{}", std::process::id()));
+            fs::create_dir_all(&path).unwrap();
+            Self(path)
+        }
+    }
+
+    impl Drop for Scratch {
+        fn drop(&mut self) {
+            fs::remove_dir_all(&self.0).expect("it was made by the test");
+        }
+    }
+
+    fn reachable(path: &Path) {
+        let listener = UnixListener::from(listen(path, 0o600).unwrap());
+        connect(path).unwrap().write_all(b"x").unwrap();
+        listener.accept().unwrap();
+    }
+
+    #[test]
+    fn a_socket_takes_the_place_of_a_stale_one_and_has_its_mode() {
+        let scratch = Scratch::new("stale");
+        let path = scratch.0.join("motherd.sock");
+        drop(listen(&path, 0o666).unwrap());
+        reachable(&path);
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o600);
+        assert_eq!(fs::read_dir(&scratch.0).unwrap().count(), 1, "the temporary name is gone");
+    }
+
+    #[test]
+    fn a_path_longer_than_an_address_works() {
+        let scratch = Scratch::new("long");
+        let folder = scratch.0.join("x".repeat(120));
+        fs::create_dir(&folder).unwrap();
+        reachable(&folder.join("motherd.sock"));
+    }
+}

@@ -1,0 +1,139 @@
+//! The client's side of the control socket: one connection, one call at a time, blocking.
+
+use std::{
+    io::{self, Read, Write},
+    os::unix::net::UnixStream,
+    path::{Path, PathBuf},
+};
+
+use serde_json::Value;
+
+use super::{
+    address,
+    protocol::{Reply, Request, RequestError},
+};
+
+/// A reply longer than this is refused: 64 MiB, far above what all services of a machine make.
+const REPLY_MAX_BYTES: usize = 64 << 20;
+
+/// A connection to motherd.
+#[derive(Debug)]
+pub struct Client {
+    path: PathBuf,
+    stream: UnixStream,
+}
+
+/// Why a call has no good answer.
+#[derive(Debug, thiserror::Error)]
+pub enum CallError {
+    /// There is nobody at the socket, or the socket is not for this user.
+    #[error("motherd is not reachable at {}", path.display())]
+    Unreachable {
+        /// The socket.
+        path: PathBuf,
+        /// connect(2)
+        source: io::Error,
+    },
+    /// The connection broke before the reply was whole: motherd may or may not have done it.
+    #[error("the connection to motherd at {} broke before it answered", path.display())]
+    Broken {
+        /// The socket.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// What came back is no reply.
+    #[error("motherd at {} answered with something else than a reply to {method}", path.display())]
+    Nonsense {
+        /// The socket.
+        path: PathBuf,
+        /// What was asked.
+        method: &'static str,
+        /// What is wrong with it.
+        source: serde_json::Error,
+    },
+    /// motherd refused, or tried and failed.
+    #[error(transparent)]
+    Refused(#[from] RequestError),
+}
+
+impl CallError {
+    /// The exit status of motherctl: 6 not reachable, 5 not allowed to connect, else by the error.
+    #[must_use]
+    pub fn exit_status(&self) -> u8 {
+        match self {
+            CallError::Unreachable { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => 5,
+            CallError::Unreachable { .. } => 6,
+            CallError::Broken { .. } | CallError::Nonsense { .. } => 1,
+            CallError::Refused(error) => error.exit_status(),
+        }
+    }
+}
+
+impl Client {
+    /// Connects to the socket at `path`.
+    ///
+    /// # Errors
+    /// [`CallError::Unreachable`]
+    pub fn connect(path: &Path) -> Result<Self, CallError> {
+        match address::connect(path) {
+            Ok(stream) => Ok(Self { path: path.to_owned(), stream }),
+            Err(source) => Err(CallError::Unreachable { path: path.to_owned(), source }),
+        }
+    }
+
+    /// Asks, and waits for the answer for as long as it takes: a stop may take its whole time-out.
+    ///
+    /// # Errors
+    /// Any; a reply that is an error is one.
+    pub fn call(&mut self, request: &Request) -> Result<Reply, CallError> {
+        let text = self.exchange(&request.encode()).map_err(|source| self.broken(source))?;
+        match Reply::decode(request, &text) {
+            Ok(Reply::Error(error)) => Err(error.into()),
+            Ok(reply) => Ok(reply),
+            Err(source) => {
+                Err(CallError::Nonsense { path: self.path.clone(), method: request.method(), source })
+            }
+        }
+    }
+
+    fn broken(&self, source: io::Error) -> CallError {
+        CallError::Broken { path: self.path.clone(), source }
+    }
+
+    fn exchange(&mut self, message: &Value) -> io::Result<Vec<u8>> {
+        let mut output = message.to_string().into_bytes();
+        output.push(0);
+        // A server that is full says so and hangs up before it reads: what it said is there to be read.
+        let sent = match self.stream.write_all(&output) {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(error),
+            other => Ok(other?),
+        };
+        match (self.receive(), sent) {
+            (Err(_), Err(error)) => Err(error),
+            (received, _) => received,
+        }
+    }
+
+    fn receive(&mut self) -> io::Result<Vec<u8>> {
+        let mut text = Vec::new();
+        let mut chunk = [0; 16 << 10];
+        loop {
+            let read = match self.stream.read(&mut chunk) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                other => other?,
+            };
+            if read == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            if let Some(end) = chunk[..read].iter().position(|byte| *byte == 0) {
+                text.extend_from_slice(&chunk[..end]);
+                return Ok(text);
+            }
+            text.extend_from_slice(&chunk[..read]);
+            if text.len() > REPLY_MAX_BYTES {
+                return Err(io::ErrorKind::FileTooLarge.into());
+            }
+        }
+    }
+}
