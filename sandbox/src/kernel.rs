@@ -1,7 +1,13 @@
 //! What this kernel and host offer, as a value: probed once, printed by `motherctl doctor`, and given to `compile`,
 //! which asks nothing else. So every kernel can be described in a test without booting it.
 
-use std::{collections::BTreeSet, path::PathBuf};
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use crate::sys::raw;
 
 /// The Landlock ABI: 0 where the kernel has none (Documentation/userspace-api/landlock.rst).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -22,4 +28,87 @@ pub struct Kernel {
     pub cgroup_base: Option<PathBuf>,
     /// The controllers that can be enabled for services there: `cgroup.controllers` of `cgroup_base`.
     pub controllers: BTreeSet<String>,
+}
+
+/// A machine that could not be asked.
+#[derive(Debug, thiserror::Error)]
+#[error("{what}: {source}")]
+pub struct ProbeError {
+    what: String,
+    source: std::io::Error,
+}
+
+impl Kernel {
+    /// Asks this machine. `base` is the cgroup below which services get theirs; without one it is the root of the
+    /// cgroup2 tree, wherever that is mounted.
+    ///
+    /// # Errors
+    /// /proc cannot be read, or `base` is given and is no cgroup.
+    pub fn probe(base: Option<&Path>) -> Result<Self, ProbeError> {
+        let read = |path: &str| {
+            fs::read_to_string(path).map_err(|source| ProbeError { what: format!("read {path}"), source })
+        };
+        let cgroup_root = cgroup2_mount(&read("/proc/self/mountinfo")?);
+        let cgroup_base = base.map(Path::to_owned).or_else(|| cgroup_root.clone());
+        let controllers = match &cgroup_base {
+            Some(base) => controllers(base)?,
+            None => BTreeSet::new(),
+        };
+        let last_capability = read("/proc/sys/kernel/cap_last_cap")?;
+        let last_capability = last_capability.trim().parse().map_err(|_| ProbeError {
+            what: "/proc/sys/kernel/cap_last_cap".to_owned(),
+            source: std::io::Error::other(format!("reads {last_capability:?}")),
+        })?;
+        Ok(Self {
+            release: read("/proc/sys/kernel/osrelease")?.trim().to_owned(),
+            // ENOSYS: built without; EOPNOTSUPP: not among the enabled LSMs (landlock_create_ruleset(2)).
+            landlock: LandlockAbi(raw::landlock_abi().unwrap_or(0)),
+            last_capability,
+            cgroup_root,
+            cgroup_base,
+            controllers,
+        })
+    }
+}
+
+/// Where cgroup2 is mounted: /sys/fs/cgroup itself on a unified host (cgroups-rs knows that layout), or a folder such as
+/// /sys/fs/cgroup/unified on a hybrid one (mountinfo has it).
+fn cgroup2_mount(mountinfo: &str) -> Option<PathBuf> {
+    if cgroups_rs::hierarchies::is_cgroup2_unified_mode() {
+        return Some(PathBuf::from("/sys/fs/cgroup"));
+    }
+    // proc_pid_mountinfo(5): the fifth field is the mount point; after a lone `-` comes the type. Only a mount of the
+    // hierarchy's own root will do, which the fourth field tells.
+    mountinfo.lines().find_map(|line| {
+        let (mount, kind) = line.split_once(" - ")?;
+        let mut fields = mount.split(' ').skip(3);
+        let (root, point) = (fields.next()?, fields.next()?);
+        (kind.starts_with("cgroup2 ") && root == "/").then(|| PathBuf::from(point))
+    })
+}
+
+/// The controllers that the children of `base` can have. A base that does not exist yet gets what its nearest existing
+/// ancestor has.
+fn controllers(base: &Path) -> Result<BTreeSet<String>, ProbeError> {
+    let existing = base.ancestors().find(|path| path.join("cgroup.controllers").exists()).unwrap_or(base);
+    let file = existing.join("cgroup.controllers");
+    let text = fs::read_to_string(&file)
+        .map_err(|source| ProbeError { what: format!("read {}", file.display()), source })?;
+    Ok(text.split_whitespace().map(str::to_owned).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hybrid_hosts_cgroup2_tree_is_found_where_it_is_mounted() {
+        let mountinfo = "30 23 0:26 / /sys/fs/cgroup ro - tmpfs tmpfs ro\n\
+                         31 30 0:27 / /sys/fs/cgroup/unified rw,nosuid shared:5 - cgroup2 cgroup2 rw\n\
+                         32 30 0:28 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n";
+        if !cgroups_rs::hierarchies::is_cgroup2_unified_mode() {
+            assert_eq!(cgroup2_mount(mountinfo), Some(PathBuf::from("/sys/fs/cgroup/unified")));
+            assert_eq!(cgroup2_mount("30 23 0:26 / / ro - tmpfs tmpfs ro\n"), None);
+        }
+    }
 }

@@ -14,7 +14,16 @@
 //! Vocabulary: a [`policy::Policy`] is what an author wanted, checked; a [`kernel::Kernel`] is what this machine offers,
 //! probed once; a [`compile::Plan`] is the ordered steps that a child walks; [`launch::launch`] makes the child.
 
+mod apply;
+pub mod cgroup;
+pub mod compile;
 pub mod diagnostic;
 pub mod kernel;
+pub mod launch;
+mod plan;
 pub mod policy;
+#[allow(unsafe_code, reason = "the boundary to the kernel: raw system calls and clone3")]
+mod sys;
 pub mod syscalls;
+
+pub use plan::{LeftOut, Plan};

@@ -1,0 +1,224 @@
+//! What the child does between clone3 and execve: walks the plan's steps, and execs only if every one succeeded.
+//!
+//! The child shares the parent's memory (`CLONE_VM`) while the parent waits (`CLONE_VFORK`). So here nothing allocates,
+//! locks, formats or decides: each step's data was prepared in the parent, each act is a system call of `sys::raw`.
+//! The first failure is written to [`Outcome`], which is the parent's memory, and ends the child.
+
+use std::{
+    os::fd::RawFd,
+    sync::atomic::{AtomicI32, AtomicU32, Ordering},
+};
+
+use nix::errno::Errno;
+
+use crate::{
+    plan::{Op, SLOTS, Slot, Step},
+    sys::raw::{self, Answer, PointerArray},
+};
+
+/// The step that stands for execve itself.
+pub(crate) const EXEC: u32 = u32::MAX - 1;
+/// No step failed.
+const NONE: u32 = u32::MAX;
+/// The child's exit status where it never ran the program. The parent goes by [`Outcome`], not by this.
+const EXIT_NOT_CONFINED: i32 = 125;
+
+/// Where the child says what failed. It lives in the parent, which reads it after clone3 has returned.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    step: AtomicU32,
+    errno: AtomicI32,
+}
+
+impl Outcome {
+    pub(crate) const fn new() -> Self {
+        Self { step: AtomicU32::new(NONE), errno: AtomicI32::new(0) }
+    }
+
+    /// The step that failed and why; `None` means that execve took place.
+    pub(crate) fn failure(&self) -> Option<(u32, Errno)> {
+        match self.step.load(Ordering::Acquire) {
+            NONE => None,
+            step => Some((step, Errno::from_raw(self.errno.load(Ordering::Acquire)))),
+        }
+    }
+
+    fn fail(&self, step: u32, errno: Errno) -> ! {
+        self.errno.store(errno as i32, Ordering::Release);
+        self.step.store(step, Ordering::Release);
+        raw::exit_group(EXIT_NOT_CONFINED)
+    }
+}
+
+/// Everything the child uses.
+#[derive(Debug)]
+pub(crate) struct Context<'a> {
+    pub(crate) steps: &'a [Step],
+    /// What becomes 0, 1 and 2; each is 3 or more.
+    pub(crate) stdio: [RawFd; 3],
+    pub(crate) ruleset: Option<RawFd>,
+    pub(crate) argv: &'a PointerArray,
+    pub(crate) envp: &'a PointerArray,
+    pub(crate) outcome: &'a Outcome,
+}
+
+/// The body of the child.
+pub(crate) fn run(context: &Context<'_>) -> ! {
+    let mut slots = Slots([-1; SLOTS]);
+    let mut number = 0;
+    for step in context.steps {
+        if let Err(errno) = apply(&step.op, context, &mut slots) {
+            context.outcome.fail(number, errno);
+        }
+        number += 1;
+    }
+    let Some(program) = context.argv.first() else { context.outcome.fail(EXEC, Errno::ENOENT) };
+    let errno = raw::execve(program, context.argv, context.envp);
+    context.outcome.fail(EXEC, errno)
+}
+
+/// The descriptors that steps hand to one another.
+struct Slots([RawFd; SLOTS]);
+
+impl Slots {
+    fn get(&self, slot: Slot) -> Answer<RawFd> {
+        self.0.get(slot.0).copied().filter(|fd| *fd >= 0).ok_or(Errno::EBADF)
+    }
+
+    fn put(&mut self, slot: Slot, fd: RawFd) -> Answer<()> {
+        *self.0.get_mut(slot.0).ok_or(Errno::EMFILE)? = fd;
+        Ok(())
+    }
+}
+
+fn apply(op: &Op, context: &Context<'_>, slots: &mut Slots) -> Answer<()> {
+    match op {
+        Op::NewSession => raw::setsid(),
+        Op::DefaultSignals => default_signals(),
+        Op::UnblockSignals => raw::unblock_signals(),
+        Op::Rlimit { resource, soft, hard } => raw::set_rlimit(*resource, *soft, *hard),
+        Op::Umask(mask) => raw::umask(*mask),
+        Op::Nice(nice) => raw::set_nice(*nice),
+        Op::OomScoreAdj(text) => write_oom_score_adj(text),
+        Op::Unshare(flags) => raw::unshare(*flags),
+        Op::LoopbackUp => raw::loopback_up(),
+        Op::PrivateMounts => raw::make_mounts_private(),
+        Op::CloneTree { path, into } => slots.put(*into, raw::clone_tree(path)?),
+        Op::NewFilesystem { kind, options, attributes, into } => {
+            let context = raw::fsopen(kind)?;
+            for (key, value) in options {
+                raw::fsconfig(context, key, value)?;
+            }
+            raw::fscreate(context)?;
+            let mount = raw::fsmount(context, *attributes)?;
+            raw::close(context)?;
+            slots.put(*into, mount)
+        }
+        Op::Mkdir { at, name, mode } => {
+            raw::mkdir(slots.get(*at)?, name, *mode)?;
+            raw::chmod(slots.get(*at)?, name, *mode)
+        }
+        Op::Mknod { at, name, mode, device } => {
+            raw::mknod(slots.get(*at)?, name, *mode, *device)?;
+            raw::chmod(slots.get(*at)?, name, *mode & 0o7777)
+        }
+        Op::Symlink { at, name, target } => raw::symlink(target, slots.get(*at)?, name),
+        Op::SetAttributes { of, set, recursive } => {
+            raw::set_mount_attributes(slots.get(*of)?, *set, *recursive)
+        }
+        Op::Attach { from, target } => {
+            let target = raw::open_target(target)?;
+            raw::move_mount(slots.get(*from)?, target)?;
+            raw::close(target)
+        }
+        Op::MakeDirectory(path) => match raw::mkdir(libc::AT_FDCWD, path, 0o755) {
+            Err(Errno::EEXIST) => Ok(()),
+            Ok(()) => raw::chmod(libc::AT_FDCWD, path, 0o755),
+            Err(errno) => Err(errno),
+        },
+        Op::MakeFile(path) => {
+            raw::close(raw::open(libc::AT_FDCWD, path, libc::O_CREAT | libc::O_WRONLY, 0o644)?)
+        }
+        Op::PivotRoot(slot) => pivot_into(slots.get(*slot)?),
+        Op::Chdir(path) => {
+            raw::chdir(path)?;
+            if raw::working_directory_is_reachable()? { Ok(()) } else { Err(Errno::ENOENT) }
+        }
+        Op::DropBounding(capability) => raw::prctl(libc::PR_CAPBSET_DROP, usize::from(*capability), 0),
+        Op::SetGroups(groups) => raw::setgroups(groups),
+        Op::SetGid(gid) => raw::setresgid(*gid),
+        Op::SetUid { uid, keep_capabilities } => {
+            raw::prctl(libc::PR_SET_KEEPCAPS, usize::from(*keep_capabilities), 0)?;
+            raw::setresuid(*uid)
+        }
+        Op::SetCapabilities { permitted, effective, inheritable } => {
+            raw::capset(*permitted, *effective, *inheritable)
+        }
+        Op::RaiseAmbient(capability) => {
+            raw::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_RAISE as usize, usize::from(*capability))
+        }
+        Op::Securebits(bits) => raw::prctl(libc::PR_SET_SECUREBITS, *bits as usize, 0),
+        Op::NewKeyring => raw::join_session_keyring(),
+        Op::NoNewPrivs => raw::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0),
+        Op::Descriptors => place_descriptors(context.stdio),
+        Op::LandlockPath { path, directory, file, optional } => {
+            let ruleset = context.ruleset.ok_or(Errno::EBADF)?;
+            add_landlock_path(ruleset, path, *directory, *file, *optional)
+        }
+        Op::LandlockRestrict => raw::landlock_restrict_self(context.ruleset.ok_or(Errno::EBADF)?),
+        Op::Seccomp { program, log } => raw::seccomp_set_filter(program, *log),
+    }
+}
+
+/// An ignored signal stays ignored over exec, and Rust's start-up ignores SIGPIPE: a service must not inherit that.
+fn default_signals() -> Answer<()> {
+    const HIGHEST: i32 = 64; // _NSIG
+    for signal in 1..=HIGHEST {
+        if signal != libc::SIGKILL && signal != libc::SIGSTOP {
+            raw::default_disposition(signal)?;
+        }
+    }
+    Ok(())
+}
+
+fn write_oom_score_adj(text: &[u8]) -> Answer<()> {
+    let file = raw::open(libc::AT_FDCWD, c"/proc/self/oom_score_adj", libc::O_WRONLY, 0)?;
+    raw::write_all(file, text)?;
+    raw::close(file)
+}
+
+/// The tree goes on top of `/` and becomes the working directory; pivot_root(".", ".") makes it the root and leaves
+/// the old root mounted over it, which is then detached (pivot_root(2), NOTES).
+fn pivot_into(tree: RawFd) -> Answer<()> {
+    let root = raw::open(libc::AT_FDCWD, c"/", libc::O_PATH | libc::O_DIRECTORY, 0)?;
+    raw::move_mount(tree, root)?;
+    raw::close(root)?;
+    raw::fchdir(tree)?;
+    raw::pivot_root_here()?;
+    raw::detach_here()?;
+    raw::chdir(c"/")
+}
+
+fn place_descriptors(stdio: [RawFd; 3]) -> Answer<()> {
+    for (from, to) in stdio.into_iter().zip(0..) {
+        raw::dup_onto(from, to)?;
+    }
+    raw::cloexec_from(3)
+}
+
+/// Rights that only make sense on a directory are EINVAL on a file, so each kind has its own mask.
+fn add_landlock_path(
+    ruleset: RawFd,
+    path: &std::ffi::CStr,
+    directory: u64,
+    file: u64,
+    optional: bool,
+) -> Answer<()> {
+    let node = match raw::open(libc::AT_FDCWD, path, libc::O_PATH, 0) {
+        Err(Errno::ENOENT) if optional => return Ok(()),
+        answer => answer?,
+    };
+    let access = if raw::is_directory(node)? { directory } else { file };
+    raw::landlock_add_path(ruleset, node, access)?;
+    raw::close(node)
+}

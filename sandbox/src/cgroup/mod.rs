@@ -1,0 +1,378 @@
+//! A service's cgroup: made, limited and read back before the service exists; watched, killed and removed after.
+//!
+//! By hand, over a directory descriptor, and not by cgroups-rs: that crate drops write errors (`enable_controllers`, the
+//! `update!` macro), knows no cgroup2 tree but /sys/fs/cgroup, and has no cgroup.events, no PSI and no descriptor for
+//! CLONE_INTO_CGROUP. It tells the layout of the host (`kernel::probe`) and is the oracle of the figures in the tests.
+//!
+//! Source: Documentation/admin-guide/cgroup-v2.rst.
+
+mod figures;
+
+use std::{
+    fs::{self, File},
+    io::{self, Read, Write},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
+
+use nix::{
+    dir::Dir,
+    errno::Errno,
+    fcntl::{OFlag, openat},
+    sys::stat::{Mode, mkdirat},
+};
+
+pub use figures::{Figure, Figures, Missing, Pressure};
+
+use crate::plan::Plan;
+
+/// What went wrong with a cgroup: what was being done, to which file, and what the kernel said.
+#[derive(Debug, thiserror::Error)]
+#[error("{action} {}: {source}", path.display())]
+pub struct Error {
+    action: String,
+    path: PathBuf,
+    source: io::Error,
+}
+
+impl Error {
+    fn new(action: impl Into<String>, path: impl Into<PathBuf>, source: impl Into<io::Error>) -> Self {
+        Self { action: action.into(), path: path.into(), source: source.into() }
+    }
+
+    /// The errno behind it, where there is one.
+    #[must_use]
+    pub fn errno(&self) -> Option<Errno> {
+        self.source.raw_os_error().map(Errno::from_raw)
+    }
+}
+
+/// One cgroup, held by its directory: it stays this one even if another takes its path.
+#[derive(Debug)]
+pub struct Cgroup {
+    directory: OwnedFd,
+    path: PathBuf,
+    id: u64,
+}
+
+impl Cgroup {
+    /// Makes the cgroup `relative` below `base` (`web.slice/web.service`), enables the plan's controllers on the way
+    /// down, writes the plan's limits and reads each back. A cgroup that is there already is used if it is empty.
+    ///
+    /// # Errors
+    /// The first write that failed or did not take. The cgroup is removed again then.
+    pub fn create(base: &Path, relative: &str, plan: &Plan) -> Result<Self, Error> {
+        // A base that is not there yet is made on the way, like a slice.
+        let existing = base.ancestors().find(|path| path.exists()).unwrap_or(base);
+        let below = base.strip_prefix(existing).unwrap_or(Path::new("")).join(relative);
+        let mut path = existing.to_owned();
+        let mut directory = open_directory(existing)?;
+        for name in below.iter().filter_map(|name| name.to_str()) {
+            enable_controllers(&directory, &path, &plan.controllers)?;
+            path.push(name);
+            match mkdirat(&directory, name, Mode::from_bits_truncate(0o755)) {
+                Ok(()) | Err(Errno::EEXIST) => {}
+                Err(errno) => return Err(Error::new("make", path, errno)),
+            }
+            directory = open_below(&directory, &path, name)?;
+        }
+        let cgroup = Self::held(directory, path)?;
+        if cgroup.populated()? {
+            return Err(Error::new("use", &cgroup.path, io::Error::other("it has processes already")));
+        }
+        match cgroup.limit(plan) {
+            Ok(()) => Ok(cgroup),
+            Err(error) => {
+                cgroup.remove()?;
+                Err(error)
+            }
+        }
+    }
+
+    /// Opens a cgroup that is there; `None` where it is not.
+    ///
+    /// # Errors
+    /// Whatever else openat(2) says.
+    pub fn open(base: &Path, relative: &str) -> Result<Option<Self>, Error> {
+        let path = base.join(relative);
+        match open_directory(&path) {
+            Ok(directory) => Self::held(directory, path).map(Some),
+            Err(error) if error.errno() == Some(Errno::ENOENT) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn held(directory: OwnedFd, path: PathBuf) -> Result<Self, Error> {
+        let copy = directory.try_clone().map_err(|error| Error::new("dup", &path, error))?;
+        let status = File::from(copy).metadata().map_err(|error| Error::new("stat", &path, error))?;
+        Ok(Self { directory, path, id: status.ino() })
+    }
+
+    /// The kernel's 64-bit id of it, not reused in a boot: the inode of the directory.
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Where it was made.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The directory, for CLONE_INTO_CGROUP.
+    pub(crate) fn directory(&self) -> BorrowedFd<'_> {
+        self.directory.as_fd()
+    }
+
+    /// Reads a file of it.
+    ///
+    /// # Errors
+    /// Absent where the controller is not enabled.
+    pub fn read(&self, file: &str) -> Result<String, Error> {
+        let opened = openat(
+            &self.directory,
+            file,
+            OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW,
+            Mode::empty(),
+        )
+        .map_err(|errno| Error::new("open", self.path.join(file), errno))?;
+        let mut text = String::new();
+        File::from(opened)
+            .read_to_string(&mut text)
+            .map_err(|error| Error::new("read", self.path.join(file), error))?;
+        Ok(text)
+    }
+
+    fn write(&self, file: &str, value: &str) -> Result<(), Error> {
+        write_at(&self.directory, &self.path, file, value)
+    }
+
+    /// Whether a process lives in it or below it.
+    ///
+    /// # Errors
+    /// It is gone, or `cgroup.events` cannot be read.
+    pub fn populated(&self) -> Result<bool, Error> {
+        Ok(self.read("cgroup.events")?.lines().any(|line| line == "populated 1"))
+    }
+
+    /// `cgroup.events`, to be polled for POLLPRI: woken when `populated` changes.
+    ///
+    /// # Errors
+    /// It is gone.
+    pub fn events_fd(&self) -> Result<OwnedFd, Error> {
+        let file = "cgroup.events";
+        openat(&self.directory, file, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())
+            .map_err(|errno| Error::new("open", self.path.join(file), errno))
+    }
+
+    /// The processes in it and below it.
+    ///
+    /// # Errors
+    /// It is gone.
+    pub fn procs(&self) -> Result<Vec<u32>, Error> {
+        let mut pids = pids(&self.read("cgroup.procs")?);
+        for name in children(&self.directory, &self.path)? {
+            // A child that went away meanwhile has no processes.
+            if let Some(child) = Self::open(&self.path, &name)? {
+                pids.extend(child.procs()?);
+            }
+        }
+        Ok(pids)
+    }
+
+    /// SIGKILL to everything in it and below it, at once (`cgroup.kill`, since 5.14).
+    ///
+    /// # Errors
+    /// It is gone.
+    pub fn kill(&self) -> Result<(), Error> {
+        self.write("cgroup.kill", "1")
+    }
+
+    /// Removes it and the empty cgroups below it. One that is gone already is no error.
+    ///
+    /// # Errors
+    /// EBUSY while a process lives in it.
+    pub fn remove(&self) -> Result<(), Error> {
+        let children = match children(&self.directory, &self.path) {
+            Ok(children) => children,
+            // A removed cgroup answers ENODEV or ENOENT.
+            Err(error) if matches!(error.errno(), Some(Errno::ENOENT | Errno::ENODEV)) => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        for name in children {
+            if let Some(child) = Self::open(&self.path, &name)? {
+                child.remove()?;
+            }
+        }
+        match fs::remove_dir(&self.path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(Error::new("remove", &self.path, error))
+            }
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
+    /// The figures of it. Each says for itself if it cannot be had.
+    #[must_use]
+    pub fn figures(&self) -> Figures {
+        Figures::read(self)
+    }
+
+    /// Writes the plan's limits and reads each back: a limit that did not take is an error.
+    fn limit(&self, plan: &Plan) -> Result<(), Error> {
+        for setting in &plan.cgroup {
+            let blame = |error: Error| {
+                let action = format!("{}: {}", plan.sources.locate(&setting.at), error.action);
+                Error { action, ..error }
+            };
+            self.write(setting.file, &setting.value).map_err(blame)?;
+            let found = self.read(setting.file).map_err(blame)?;
+            if !took(&setting.value, found.trim()) {
+                let source = io::Error::other(format!("wrote {}, reads {}", setting.value, found.trim()));
+                return Err(blame(Error::new("set", self.path.join(setting.file), source)));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether what a file says after a write is what was written: byte limits are rounded down to pages, and the weight
+/// files of io say `default 100`.
+fn took(written: &str, found: &str) -> bool {
+    const PAGE: u64 = 4096;
+    let found = found.strip_prefix("default ").unwrap_or(found);
+    if written == found {
+        return true;
+    }
+    match (written.parse::<u64>(), found.parse::<u64>()) {
+        (Ok(written), Ok(found)) => found == written / PAGE * PAGE,
+        _ => false,
+    }
+}
+
+/// Every `NAME.service` below a base, as paths relative to it: the ground truth of what runs.
+///
+/// # Errors
+/// A folder of the tree cannot be read.
+pub fn walk(base: &Path) -> Result<Vec<String>, Error> {
+    let mut found = Vec::new();
+    let mut queue = vec![String::new()];
+    while let Some(relative) = queue.pop() {
+        let path = base.join(&relative);
+        let directory = match open_directory(&path) {
+            Ok(directory) => directory,
+            Err(error) if error.errno() == Some(Errno::ENOENT) && !relative.is_empty() => continue,
+            Err(error) => return Err(error),
+        };
+        for name in children(&directory, &path)? {
+            let below = if relative.is_empty() { name.clone() } else { format!("{relative}/{name}") };
+            if name.ends_with(".service") {
+                found.push(below);
+            } else if name.ends_with(".slice") {
+                queue.push(below);
+            }
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// Moves a process into a leaf of its own below `base`, made if it is missing.
+///
+/// # Errors
+/// The leaf cannot be made or the kernel refuses the move.
+pub fn move_into_leaf(base: &Path, leaf: &str, pid: u32) -> Result<(), Error> {
+    let path = base.join(leaf);
+    match fs::create_dir(&path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            return Err(Error::new("make", path, error));
+        }
+        Ok(()) | Err(_) => {}
+    }
+    let directory = open_directory(&path)?;
+    write_at(&directory, &path, "cgroup.procs", &pid.to_string())
+}
+
+fn open_directory(path: &Path) -> Result<OwnedFd, Error> {
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
+    nix::fcntl::open(path, flags, Mode::empty()).map_err(|errno| Error::new("open", path, errno))
+}
+
+fn open_below(directory: &OwnedFd, path: &Path, name: &str) -> Result<OwnedFd, Error> {
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
+    openat(directory, name, flags, Mode::empty()).map_err(|errno| Error::new("open", path, errno))
+}
+
+fn write_at(directory: &OwnedFd, path: &Path, file: &str, value: &str) -> Result<(), Error> {
+    let action = || format!("write {value} to");
+    let opened =
+        openat(directory, file, OFlag::O_WRONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW, Mode::empty())
+            .map_err(|errno| Error::new(action(), path.join(file), errno))?;
+    // One write: a cgroup file takes its value whole or not at all.
+    File::from(opened)
+        .write_all(value.as_bytes())
+        .map_err(|error| Error::new(action(), path.join(file), error))
+}
+
+/// `+memory` for each controller that is wanted and not enabled yet, each checked on its own.
+fn enable_controllers(directory: &OwnedFd, path: &Path, controllers: &[String]) -> Result<(), Error> {
+    if controllers.is_empty() {
+        return Ok(());
+    }
+    let file = "cgroup.subtree_control";
+    let enabled =
+        fs::read_to_string(path.join(file)).map_err(|error| Error::new("read", path.join(file), error))?;
+    for controller in controllers {
+        if !enabled.split_whitespace().any(|name| name == controller) {
+            write_at(directory, path, file, &format!("+{controller}"))?;
+        }
+    }
+    Ok(())
+}
+
+fn pids(text: &str) -> Vec<u32> {
+    text.lines().filter_map(|line| line.parse().ok()).collect()
+}
+
+/// The names of the cgroups directly below.
+fn children(directory: &OwnedFd, path: &Path) -> Result<Vec<String>, Error> {
+    let fail = |errno| Error::new("list", path, errno);
+    let mut listing =
+        Dir::openat(directory, ".", OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
+            .map_err(fail)?;
+    let mut names = Vec::new();
+    for entry in listing.iter() {
+        let entry = entry.map_err(fail)?;
+        let name = entry.file_name().to_string_lossy();
+        if entry.file_type() == Some(nix::dir::Type::Directory) && name != "." && name != ".." {
+            names.push(name.into_owned());
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::took;
+
+    #[test]
+    fn a_limit_took_if_it_reads_as_written_or_rounded_down_to_a_page() {
+        assert!(took("max", "max"));
+        assert!(took("64", "64"));
+        assert!(took("100", "default 100"));
+        assert!(took("536870912", "536870912"));
+        assert!(took("536870915", "536870912"));
+        assert!(took("150000 100000", "150000 100000"));
+    }
+
+    #[test]
+    fn a_limit_that_reads_otherwise_did_not_take() {
+        assert!(!took("64", "max"));
+        assert!(!took("536870912", "max"));
+        assert!(!took("8192", "4096"));
+        assert!(!took("max", "100"));
+    }
+}

@@ -1,0 +1,89 @@
+//! What compiling asks of the host besides its kernel: which paths are there, and who users and groups are.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+/// What a path is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FileKind {
+    /// A directory.
+    Directory,
+    /// Anything else.
+    Other,
+}
+
+/// A host, real or described.
+pub trait Host {
+    /// What is at an absolute path, symbolic links followed.
+    ///
+    /// # Errors
+    /// What stat(2) says; a path that is not there is `NotFound`.
+    fn kind(&self, path: &str) -> io::Result<FileKind>;
+    /// The uid and primary gid of a user of passwd(5).
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    fn user(&self, name: &str) -> io::Result<Option<(u32, u32)>>;
+    /// The primary gid of a uid, where passwd(5) has it.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    fn primary_group(&self, uid: u32) -> io::Result<Option<u32>>;
+    /// The gid of a group of group(5).
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    fn group(&self, name: &str) -> io::Result<Option<u32>>;
+}
+
+/// This host, or what lies below a prefix of it.
+///
+/// passwd(5) and group(5) are read here and not by getpwnam(3), which knows no prefix and may load NSS modules into the
+/// service manager.
+#[derive(Debug)]
+pub struct RealHost {
+    root: PathBuf,
+}
+
+impl RealHost {
+    /// The host below `root`; `/` for the whole.
+    #[must_use]
+    pub fn new(root: &Path) -> Self {
+        Self { root: root.to_owned() }
+    }
+
+    /// The first line of a colon-separated file whose field `key` is `wanted`, as fields.
+    fn line(&self, file: &str, key: usize, wanted: &str) -> io::Result<Option<Vec<String>>> {
+        let text = fs::read_to_string(self.root.join(file))?;
+        let fields = |line: &str| line.split(':').map(str::to_owned).collect::<Vec<_>>();
+        Ok(text.lines().map(fields).find(|fields| fields.get(key).is_some_and(|field| field == wanted)))
+    }
+}
+
+fn number(fields: &[String], index: usize) -> Option<u32> {
+    fields.get(index)?.parse().ok()
+}
+
+impl Host for RealHost {
+    fn kind(&self, path: &str) -> io::Result<FileKind> {
+        let status = fs::metadata(path)?;
+        Ok(if status.is_dir() { FileKind::Directory } else { FileKind::Other })
+    }
+
+    fn user(&self, name: &str) -> io::Result<Option<(u32, u32)>> {
+        let fields = self.line("etc/passwd", 0, name)?;
+        Ok(fields.and_then(|fields| Some((number(&fields, 2)?, number(&fields, 3)?))))
+    }
+
+    fn primary_group(&self, uid: u32) -> io::Result<Option<u32>> {
+        let fields = self.line("etc/passwd", 2, &uid.to_string())?;
+        Ok(fields.and_then(|fields| number(&fields, 3)))
+    }
+
+    fn group(&self, name: &str) -> io::Result<Option<u32>> {
+        let fields = self.line("etc/group", 0, name)?;
+        Ok(fields.and_then(|fields| number(&fields, 2)))
+    }
+}

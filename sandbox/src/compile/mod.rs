@@ -1,0 +1,213 @@
+//! [`compile`]: a policy, a subject and a kernel in; a [`Plan`] or diagnostics out.
+//!
+//! Pure: it asks the [`Kernel`] value and the [`Host`] it is given and nothing else, so every kernel and every host can
+//! be described in a test. What this machine lacks is an error here, in the parent, at the place in the file, unless the
+//! policy calls it optional: then it is in [`Plan::left_out`].
+
+mod capabilities;
+mod cgroup;
+mod host;
+pub(crate) mod landlock;
+mod mounts;
+mod process;
+pub(crate) mod seccomp;
+
+use std::path::PathBuf;
+
+pub use host::{FileKind, Host, RealHost};
+
+use crate::{
+    diagnostic::{Diagnostic, Place, Report},
+    kernel::Kernel,
+    plan::{LeftOut, Op, Phase, Plan, SLOTS, Slot, Step},
+    policy::{Confinement, Net, Policy, Rules, Share},
+};
+
+/// Whom a policy is compiled for.
+#[derive(Debug, Clone)]
+pub struct Subject {
+    /// The service's name: it seeds `user = "auto"`.
+    pub name: String,
+    /// Before every path of this host; `/` but for tests and for `motherd --root`.
+    pub root: PathBuf,
+}
+
+/// Compiles a policy for this subject, this kernel and the real host.
+///
+/// # Errors
+/// Everything that this machine cannot enforce or does not have, at its places.
+pub fn compile(policy: &Policy, subject: &Subject, kernel: &Kernel) -> Result<Plan, Report> {
+    compile_on(policy, subject, kernel, &RealHost::new(&subject.root))
+}
+
+/// The same, for a host that a test describes.
+///
+/// # Errors
+/// As [`compile`].
+pub fn compile_on(
+    policy: &Policy,
+    subject: &Subject,
+    kernel: &Kernel,
+    host: &dyn Host,
+) -> Result<Plan, Report> {
+    let mut builder = Builder::new(kernel, host, subject);
+    let plan = match &policy.rules {
+        Rules::Unconfined(_) => unconfined(policy, builder),
+        Rules::Confined(confinement) => {
+            let outcome = confined(policy, confinement, &mut builder);
+            if !builder.diagnostics.is_empty() {
+                return Err(Report { sources: policy.sources.clone(), diagnostics: builder.diagnostics });
+            }
+            builder.finish(policy, outcome)
+        }
+    };
+    Ok(plan)
+}
+
+/// What the sections answer besides steps.
+struct Outcome {
+    namespaces: u64,
+    landlock: Option<crate::plan::LandlockPlan>,
+    cgroup: cgroup::Settings,
+    environment: Vec<(String, String)>,
+    uid: u32,
+    gid: u32,
+}
+
+fn confined(policy: &Policy, rules: &Confinement, builder: &mut Builder<'_>) -> Outcome {
+    builder.step(Phase::Process, Op::NewSession, "", None);
+    builder.step(Phase::Process, Op::DefaultSignals, "", None);
+    builder.step(Phase::Signals, Op::UnblockSignals, "", None);
+    builder.step(Phase::Descriptors, Op::Descriptors, "", None);
+    let (uid, gid) = process::compile(rules, builder);
+    let namespaces = namespaces(rules, builder);
+    let view = mounts::compile(rules, (uid, gid), builder);
+    capabilities::compile(rules, uid, builder);
+    let landlock = landlock::compile(&rules.landlock, &view, builder);
+    seccomp::compile(rules, builder);
+    let cgroup = cgroup::compile(&rules.cgroup, builder);
+    let environment = rules.process.environment.iter().map(|variable| variable.value.clone()).collect();
+    tracing::debug!(policy = policy.name(), steps = builder.steps.len(), "compiled");
+    Outcome { namespaces, landlock, cgroup, environment, uid, gid }
+}
+
+/// A cgroup of its own and nothing else; even so nothing of the launcher's session, signals, descriptors or environment
+/// is inherited.
+fn unconfined(policy: &Policy, mut builder: Builder<'_>) -> Plan {
+    builder.step(Phase::Process, Op::NewSession, "", None);
+    builder.step(Phase::Process, Op::DefaultSignals, "", None);
+    builder.step(Phase::Signals, Op::UnblockSignals, "", None);
+    builder.step(Phase::Descriptors, Op::Descriptors, "", None);
+    let outcome = Outcome {
+        namespaces: 0,
+        landlock: None,
+        cgroup: cgroup::Settings::none(builder.kernel),
+        environment: vec![("PATH".to_owned(), process::DEFAULT_PATH.to_owned())],
+        uid: 0,
+        gid: 0,
+    };
+    builder.finish(policy, outcome)
+}
+
+fn namespaces(rules: &Confinement, builder: &mut Builder<'_>) -> u64 {
+    let wanted = &rules.namespaces;
+    let flag =
+        |share: Share, flag: i32| if share == Share::Private { flag.cast_unsigned().into() } else { 0 };
+    if wanted.cgroup.value == Share::Private {
+        let at = wanted.cgroup.at.clone();
+        builder.step(
+            Phase::CgroupNamespace,
+            Op::Unshare(libc::CLONE_NEWCGROUP),
+            "cgroup namespace",
+            Some(at),
+        );
+    }
+    if wanted.net.value == Net::Private {
+        builder.step(Phase::Network, Op::LoopbackUp, "lo", Some(wanted.net.at.clone()));
+    }
+    let net = match wanted.net.value {
+        Net::Private | Net::None => libc::CLONE_NEWNET,
+        Net::Host => 0,
+    };
+    flag(wanted.mount.value, libc::CLONE_NEWNS)
+        | flag(wanted.pid.value, libc::CLONE_NEWPID)
+        | flag(wanted.ipc.value, libc::CLONE_NEWIPC)
+        | flag(wanted.uts.value, libc::CLONE_NEWUTS)
+        | flag(wanted.time.value, libc::CLONE_NEWTIME)
+        | u64::from(net.cast_unsigned())
+}
+
+/// What the sections write into.
+pub(crate) struct Builder<'a> {
+    pub(crate) kernel: &'a Kernel,
+    pub(crate) host: &'a dyn Host,
+    pub(crate) subject: &'a Subject,
+    pub(crate) diagnostics: Vec<Diagnostic>,
+    pub(crate) left_out: Vec<LeftOut>,
+    steps: Vec<Step>,
+    slots: usize,
+}
+
+impl<'a> Builder<'a> {
+    fn new(kernel: &'a Kernel, host: &'a dyn Host, subject: &'a Subject) -> Self {
+        Self {
+            kernel,
+            host,
+            subject,
+            diagnostics: Vec::new(),
+            left_out: Vec::new(),
+            steps: Vec::new(),
+            slots: 0,
+        }
+    }
+
+    pub(crate) fn step(&mut self, phase: Phase, op: Op, object: impl Into<String>, at: Option<Place>) {
+        self.steps.push(Step { phase, op, object: object.into(), at });
+    }
+
+    pub(crate) fn error(&mut self, diagnostic: Diagnostic) {
+        self.diagnostics.push(diagnostic);
+    }
+
+    pub(crate) fn left_out(&mut self, what: impl Into<String>, why: impl Into<String>) {
+        self.left_out.push(LeftOut { what: what.into(), why: why.into() });
+    }
+
+    /// A fresh slot; `at` is blamed where there are too many.
+    pub(crate) fn slot(&mut self, at: Option<&Place>) -> Slot {
+        if self.slots == SLOTS
+            && let Some(at) = at
+        {
+            self.error(
+                Diagnostic::error("too-many-mounts", at.clone(), format!("more than {SLOTS} mounts"))
+                    .help("bind a common parent instead of many paths"),
+            );
+        }
+        self.slots += 1;
+        Slot(self.slots - 1)
+    }
+
+    fn finish(self, policy: &Policy, outcome: Outcome) -> Plan {
+        let mut steps = self.steps;
+        // Stable: within a phase the order in which the sections made them stays.
+        steps.sort_by_key(|step| step.phase);
+        Plan {
+            policy: policy.name.clone(),
+            sources: policy.sources.clone(),
+            namespaces: outcome.namespaces,
+            steps,
+            landlock: outcome.landlock,
+            controllers: outcome.cgroup.controllers,
+            cgroup: outcome.cgroup.files,
+            environment: outcome.environment,
+            uid: outcome.uid,
+            gid: outcome.gid,
+            left_out: self.left_out,
+        }
+    }
+}
+
+/// A C string out of a checked text: validation refuses NUL bytes in everything that gets here.
+pub(crate) fn c_string(text: &str) -> std::ffi::CString {
+    std::ffi::CString::new(text).expect("validation refuses NUL bytes in paths")
+}

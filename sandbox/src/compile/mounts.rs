@@ -1,0 +1,547 @@
+//! `[filesystem]`: one table of what is mounted where, sorted so that parents come before children; the most specific
+//! path wins, and two entries for one path are an error.
+//!
+//! Every tree that comes from the host is copied detached (open_tree(2), OPEN_TREE_CLONE), gets its attributes
+//! recursively (mount_setattr(2), AT_RECURSIVE) while it is still detached, and only then is attached: there is no
+//! moment in which a submount is writable that should not be.
+
+use std::ffi::CString;
+
+use crate::{
+    compile::{Builder, FileKind, c_string, landlock::missing_path},
+    diagnostic::{Diagnostic, Located, Place},
+    plan::{Op, Phase, Slot},
+    policy::{Confinement, DevView, Filesystem, OptionalPath, ProcView, Root, Share, SysView, Tmpfs},
+};
+
+const RDONLY: u64 = libc::MOUNT_ATTR_RDONLY;
+const NOSUID: u64 = libc::MOUNT_ATTR_NOSUID;
+const NODEV: u64 = libc::MOUNT_ATTR_NODEV;
+const NOEXEC: u64 = libc::MOUNT_ATTR_NOEXEC;
+
+/// The nodes of a minimal /dev (Documentation/admin-guide/devices.txt).
+const NODES: [(&str, u32, u32); 6] =
+    [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
+/// Its links.
+const LINKS: [(&str, &str); 5] = [
+    ("fd", "/proc/self/fd"),
+    ("stdin", "/proc/self/fd/0"),
+    ("stdout", "/proc/self/fd/1"),
+    ("stderr", "/proc/self/fd/2"),
+    ("ptmx", "pts/ptmx"),
+];
+/// Files of a full /proc that no service needs and that tell or do too much; masked where they are.
+const PROC_MASKED: [&str; 8] = [
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/key-users",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/sysrq-trigger",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+];
+/// Folders of a full /proc that become read-only.
+const PROC_READ_ONLY: [&str; 4] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys"];
+
+/// What one path becomes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Kind {
+    /// A tmpfs of the policy's.
+    Tmpfs(Tmpfs),
+    /// /proc
+    Proc(ProcView),
+    /// /dev
+    Dev,
+    /// /sys, read-only
+    Sys,
+    /// An empty, unreadable node in place of this.
+    Hidden(FileKind),
+    /// A tree of the host's.
+    Tree { from: String, kind: FileKind, attributes: u64 },
+}
+
+#[derive(Debug)]
+struct Entry {
+    path: String,
+    kind: Kind,
+    at: Place,
+}
+
+/// What a path of the sandbox shows, for rules that name paths.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Seen {
+    /// Something made for this launch: it cannot be looked at beforehand.
+    Fresh,
+    /// This path of the host.
+    Host(String),
+    /// Nothing.
+    Nothing,
+}
+
+/// The sandbox's tree, as far as it is known before it is built.
+#[derive(Debug)]
+pub(crate) struct View {
+    /// Before a path that no entry covers; `None` for an empty root.
+    root: Option<String>,
+    /// (path, source on the host, or `None` for a fresh mount), sorted by path.
+    mounts: Vec<(String, Option<String>)>,
+}
+
+impl View {
+    /// What stands at `path`.
+    pub(crate) fn look(&self, path: &str) -> Seen {
+        let covering = self.mounts.iter().rev().find(|(mount, _)| is_beneath(path, mount));
+        match (covering, &self.root) {
+            (Some((_, None)), _) => Seen::Fresh,
+            (Some((mount, Some(from))), _) => {
+                Seen::Host(join(from, path.strip_prefix(mount.as_str()).unwrap_or("")))
+            }
+            (None, Some(root)) => Seen::Host(join(root, path)),
+            (None, None) => Seen::Nothing,
+        }
+    }
+}
+
+/// `path` is `ancestor` or lies under it.
+fn is_beneath(path: &str, ancestor: &str) -> bool {
+    ancestor == "/"
+        || path.strip_prefix(ancestor).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+fn join(prefix: &str, rest: &str) -> String {
+    match (prefix.trim_end_matches('/'), rest.trim_start_matches('/')) {
+        ("", "") => "/".to_owned(),
+        (prefix, "") => prefix.to_owned(),
+        (prefix, rest) => format!("{prefix}/{rest}"),
+    }
+}
+
+/// The steps of the section.
+pub(crate) fn compile(rules: &Confinement, ids: (u32, u32), builder: &mut Builder<'_>) -> View {
+    let filesystem = &rules.filesystem;
+    if rules.namespaces.mount.value == Share::Host {
+        without_namespace(rules, builder);
+        return View { root: Some("/".to_owned()), mounts: Vec::new() };
+    }
+    let root = match &filesystem.root.value {
+        Root::Host => Some("/".to_owned()),
+        Root::Empty => None,
+        Root::Directory(path) => Some(path.clone()),
+    };
+    let mut entries = entries(rules, root.as_deref(), builder);
+    entries.sort_by(|a, b| a.path.split('/').cmp(b.path.split('/')));
+    refuse_conflicts(&entries, builder);
+    let view = View {
+        root,
+        mounts: entries.iter().map(|entry| (entry.path.clone(), entry.kind.source())).collect(),
+    };
+    new_root(rules, &view, builder);
+    let writable_tmpfs = if rules.process.memory_deny_write_execute.value { NOEXEC } else { 0 };
+    for (index, entry) in entries.iter().enumerate() {
+        mount_point(entry, &entries[..index], &view, builder);
+        entry_steps(entry, ids, writable_tmpfs, rules.namespaces.cgroup.value, builder);
+    }
+    view
+}
+
+impl Kind {
+    fn source(&self) -> Option<String> {
+        match self {
+            Self::Tree { from, .. } => Some(from.clone()),
+            Self::Tmpfs(_) | Self::Proc(_) | Self::Dev | Self::Sys | Self::Hidden(_) => None,
+        }
+    }
+}
+
+/// Without a mount namespace nothing of the section can be done, so nothing of it may be asked.
+fn without_namespace(rules: &Confinement, builder: &mut Builder<'_>) {
+    let filesystem = &rules.filesystem;
+    let Filesystem { root, read_only, hidden, tmpfs, proc, dev, sys, read_write, bind } = filesystem;
+    let asked = [
+        (root.value != Root::Host, &root.at, "root"),
+        (proc.value != ProcView::Full, &proc.at, "proc"),
+        (dev.value != DevView::Host, &dev.at, "dev"),
+        (sys.value != SysView::Host, &sys.at, "sys"),
+    ];
+    let mut places: Vec<(&Place, &str)> =
+        asked.into_iter().filter(|(asked, ..)| *asked).map(|(_, at, key)| (at, key)).collect();
+    places.extend(read_only.iter().map(|path| (&path.at, "read_only")));
+    places.extend(hidden.iter().map(|path| (&path.at, "hidden")));
+    places.extend(tmpfs.iter().map(|path| (&path.at, "tmpfs")));
+    places.extend(read_write.iter().map(|path| (&path.at, "read_write")));
+    places.extend(bind.iter().map(|path| (&path.at, "bind")));
+    for (at, key) in places {
+        builder.error(
+            Diagnostic::error(
+                "needs-mount-namespace",
+                at.clone(),
+                format!("filesystem.{key} cannot be enforced in the host's mount namespace"),
+            )
+            .help(
+                "write mount = \"private\" in [namespaces], or in [filesystem] empty lists, \
+                 root = \"host\", proc = \"full\", dev = \"host\", sys = \"host\"",
+            ),
+        );
+    }
+}
+
+/// Everything the section mounts, unsorted.
+fn entries(rules: &Confinement, root: Option<&str>, builder: &mut Builder<'_>) -> Vec<Entry> {
+    let filesystem = &rules.filesystem;
+    let mut entries = Vec::new();
+    let mut push = |path: &str, kind: Kind, at: &Place| {
+        entries.push(Entry { path: path.to_owned(), kind, at: at.clone() });
+    };
+    if filesystem.proc.value == ProcView::None {
+        push("/proc", Kind::Hidden(FileKind::Directory), &filesystem.proc.at);
+    } else {
+        push("/proc", Kind::Proc(filesystem.proc.value), &filesystem.proc.at);
+    }
+    match filesystem.dev.value {
+        DevView::Minimal => push("/dev", Kind::Dev, &filesystem.dev.at),
+        DevView::None => push("/dev", Kind::Hidden(FileKind::Directory), &filesystem.dev.at),
+        DevView::Host => {
+            let attributes = NOSUID;
+            let kind = Kind::Tree { from: "/dev".to_owned(), kind: FileKind::Directory, attributes };
+            push("/dev", kind, &filesystem.dev.at);
+        }
+    }
+    match filesystem.sys.value {
+        SysView::ReadOnly => push("/sys", Kind::Sys, &filesystem.sys.at),
+        SysView::None => push("/sys", Kind::Hidden(FileKind::Directory), &filesystem.sys.at),
+        SysView::Host => {
+            let attributes = NOSUID | NODEV;
+            let kind = Kind::Tree { from: "/sys".to_owned(), kind: FileKind::Directory, attributes };
+            push("/sys", kind, &filesystem.sys.at);
+        }
+    }
+    for tmpfs in &filesystem.tmpfs {
+        push(&tmpfs.value.path, Kind::Tmpfs(tmpfs.value.clone()), &tmpfs.at);
+    }
+    let Some(root) = root else {
+        trees_into_empty_root(filesystem, &mut entries, builder);
+        return entries;
+    };
+    for path in &filesystem.hidden {
+        // A path that is not there is hidden already.
+        if let Ok(kind) = builder.host.kind(&join(root, &path.value)) {
+            entries.push(Entry { path: path.value.clone(), kind: Kind::Hidden(kind), at: path.at.clone() });
+        }
+    }
+    for path in filesystem.read_only.iter().filter(|path| path.value != "/") {
+        let wanted = path.clone().map(|path| OptionalPath { path, optional: false });
+        let from = join(root, &path.value);
+        entries.extend(tree(&wanted, &path.value, from, RDONLY | NOSUID | NODEV, builder));
+    }
+    for path in &filesystem.read_write {
+        let from = join(root, &path.value.path);
+        entries.extend(tree(path, &path.value.path, from, NOSUID | NODEV, builder));
+    }
+    binds(filesystem, &mut entries, builder);
+    entries
+}
+
+fn binds(filesystem: &Filesystem, entries: &mut Vec<Entry>, builder: &mut Builder<'_>) {
+    for bind in &filesystem.bind {
+        let from = &bind.value.from;
+        let wanted = from.clone().map(|path| OptionalPath { path, optional: bind.value.optional });
+        let attributes = if bind.value.read_only { RDONLY } else { 0 } | NOSUID | NODEV;
+        entries.extend(tree(&wanted, &bind.value.to.value, from.value.clone(), attributes, builder));
+    }
+}
+
+/// With an empty root there is nothing to hide or to make read-only; paths opened up come from the host as they are.
+fn trees_into_empty_root(filesystem: &Filesystem, entries: &mut Vec<Entry>, builder: &mut Builder<'_>) {
+    for path in &filesystem.read_write {
+        let from = path.value.path.clone();
+        entries.extend(tree(path, &path.value.path, from, NOSUID | NODEV, builder));
+    }
+    for path in filesystem.read_only.iter().filter(|path| path.value != "/") {
+        let wanted = path.clone().map(|path| OptionalPath { path, optional: false });
+        entries.extend(tree(&wanted, &path.value, path.value.clone(), RDONLY | NOSUID | NODEV, builder));
+    }
+    binds(filesystem, entries, builder);
+}
+
+/// A tree of the host's at `to`; `None` where it is missing, which is an error unless it is optional.
+fn tree(
+    wanted: &Located<OptionalPath>,
+    to: &str,
+    from: String,
+    attributes: u64,
+    builder: &mut Builder<'_>,
+) -> Option<Entry> {
+    match builder.host.kind(&from) {
+        Ok(kind) => {
+            let kind = Kind::Tree { from, kind, attributes };
+            Some(Entry { path: to.to_owned(), kind, at: wanted.at.clone() })
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && wanted.value.optional => None,
+        Err(error) => {
+            builder.error(missing_path(wanted, &error));
+            None
+        }
+    }
+}
+
+/// One path, one meaning; and nothing beneath what is hidden, since it could not be reached.
+fn refuse_conflicts(entries: &[Entry], builder: &mut Builder<'_>) {
+    for pair in entries.windows(2) {
+        let [first, second] = pair else { continue };
+        if first.path == second.path {
+            builder.error(
+                Diagnostic::error(
+                    "conflicting-paths",
+                    second.at.clone(),
+                    format!("{} is mounted twice", second.path),
+                )
+                .help("name each path once, in the one list that says what it shall be"),
+            );
+        }
+    }
+    for entry in entries {
+        let hidden = entries.iter().find(|other| {
+            matches!(other.kind, Kind::Hidden(_))
+                && other.path != entry.path
+                && is_beneath(&entry.path, &other.path)
+        });
+        if let Some(hidden) = hidden {
+            builder.error(
+                Diagnostic::error(
+                    "beneath-hidden",
+                    entry.at.clone(),
+                    format!("{} lies beneath {}, which is hidden", entry.path, hidden.path),
+                )
+                .help(format!("hide what must not be seen of {} by name instead", hidden.path)),
+            );
+        }
+    }
+}
+
+fn new_root(rules: &Confinement, view: &View, builder: &mut Builder<'_>) {
+    let filesystem = &rules.filesystem;
+    let at = Some(filesystem.root.at.clone());
+    builder.step(Phase::Collect, Op::PrivateMounts, "", Some(rules.namespaces.mount.at.clone()));
+    let slot = builder.slot(at.as_ref());
+    let read_only = filesystem.read_only.iter().find(|path| path.value == "/");
+    let sealed = if read_only.is_some() { RDONLY } else { 0 };
+    let attributes = sealed | NOSUID | NODEV;
+    match &view.root {
+        Some(root) => {
+            let op = Op::CloneTree { path: c_string(root), into: slot };
+            builder.step(Phase::Collect, op, root, at.clone());
+            let op = Op::SetAttributes { of: slot, set: attributes, recursive: true };
+            let blame = read_only.map_or_else(|| at.clone(), |path| Some(path.at.clone()));
+            builder.step(Phase::Root, op, root, blame);
+        }
+        None => {
+            let options = tmpfs_options(1 << 20, 1024, 0o755, (0, 0));
+            let op = filesystem_op(c"tmpfs", options, NOSUID | NODEV, slot);
+            builder.step(Phase::Collect, op, "empty root", at.clone());
+            // Mount points are made in it first, so it is sealed last.
+            let op = Op::SetAttributes { of: slot, set: attributes, recursive: false };
+            builder.step(Phase::Seal, op, "empty root", at.clone());
+        }
+    }
+    builder.step(Phase::Root, Op::PivotRoot(slot), "", at);
+}
+
+/// Makes the place where an entry is attached, where it lies in a mount of our own; elsewhere it has to be there.
+fn mount_point(entry: &Entry, before: &[Entry], view: &View, builder: &mut Builder<'_>) {
+    let parent = before.iter().rev().find(|other| is_beneath(&entry.path, &other.path));
+    let floor = match (parent, &view.root) {
+        (Some(Entry { path, kind: Kind::Tmpfs(_), .. }), _) => path.as_str(),
+        (None, None) => "",
+        (Some(Entry { kind: Kind::Tree { from, .. }, path, .. }), _) => {
+            let inside = join(from, entry.path.strip_prefix(path.as_str()).unwrap_or(""));
+            return must_exist(entry, &inside, builder);
+        }
+        (None, Some(root)) => return must_exist(entry, &join(root, &entry.path), builder),
+        (Some(_), _) => {
+            builder.error(Diagnostic::error(
+                "no-mount-point",
+                entry.at.clone(),
+                format!("nothing can be mounted at {}: what lies above it is made by the kernel", entry.path),
+            ));
+            return;
+        }
+    };
+    let is_directory = match &entry.kind {
+        Kind::Tree { kind, .. } | Kind::Hidden(kind) => *kind == FileKind::Directory,
+        Kind::Tmpfs(_) | Kind::Proc(_) | Kind::Dev | Kind::Sys => true,
+    };
+    let rest = entry.path.strip_prefix(floor).unwrap_or("");
+    let mut path = floor.to_owned();
+    let components: Vec<&str> = rest.split('/').filter(|component| !component.is_empty()).collect();
+    for (index, component) in components.iter().enumerate() {
+        path = format!("{path}/{component}");
+        let last = index + 1 == components.len();
+        let op = if last && !is_directory {
+            Op::MakeFile(c_string(&path))
+        } else {
+            Op::MakeDirectory(c_string(&path))
+        };
+        builder.step(Phase::Mount, op, &path, Some(entry.at.clone()));
+    }
+}
+
+fn must_exist(entry: &Entry, on_host: &str, builder: &mut Builder<'_>) {
+    if let Err(error) = builder.host.kind(on_host) {
+        builder.error(
+            Diagnostic::error("no-mount-point", entry.at.clone(), format!("{}: {error}", entry.path))
+                .help(format!("make {on_host} on the host, or mount a tmpfs above it")),
+        );
+    }
+}
+
+fn filesystem_op(kind: &std::ffi::CStr, options: Vec<(CString, CString)>, attributes: u64, into: Slot) -> Op {
+    Op::NewFilesystem { kind: kind.to_owned(), options, attributes, into }
+}
+
+fn option(key: &str, value: &str) -> (CString, CString) {
+    (c_string(key), c_string(value))
+}
+
+fn tmpfs_options(size: u64, inodes: u64, mode: u32, (uid, gid): (u32, u32)) -> Vec<(CString, CString)> {
+    vec![
+        option("size", &size.to_string()),
+        option("nr_inodes", &inodes.to_string()),
+        option("mode", &format!("{mode:o}")),
+        option("uid", &uid.to_string()),
+        option("gid", &gid.to_string()),
+    ]
+}
+
+fn entry_steps(
+    entry: &Entry,
+    ids: (u32, u32),
+    writable_tmpfs: u64,
+    cgroup: Share,
+    builder: &mut Builder<'_>,
+) {
+    match &entry.kind {
+        Kind::Tmpfs(tmpfs) => {
+            // Owned by the service, or a mode of 0755 would shut it out of its own /run.
+            let options = tmpfs_options(tmpfs.size_bytes, tmpfs.inodes, tmpfs.mode, ids);
+            new_mount(entry, &entry.path, c"tmpfs", options, NOSUID | NODEV | writable_tmpfs, builder);
+        }
+        Kind::Proc(view) => proc(entry, *view, builder),
+        Kind::Dev => dev(entry, ids, builder),
+        Kind::Sys => sys(entry, cgroup, builder),
+        Kind::Hidden(FileKind::Directory) => {
+            let options = tmpfs_options(4096, 2, 0, (0, 0));
+            new_mount(entry, &entry.path, c"tmpfs", options, RDONLY | NOSUID | NODEV | NOEXEC, builder);
+        }
+        Kind::Hidden(FileKind::Other) => mask_file(entry, &entry.path, builder),
+        Kind::Tree { from, attributes, .. } => {
+            let at = Some(entry.at.clone());
+            let slot = builder.slot(at.as_ref());
+            let op = Op::CloneTree { path: c_string(from), into: slot };
+            builder.step(Phase::Collect, op, from, at.clone());
+            let op = Op::SetAttributes { of: slot, set: *attributes, recursive: true };
+            builder.step(Phase::Root, op, from, at.clone());
+            attach(entry, &entry.path, slot, builder);
+        }
+    }
+}
+
+fn attach(entry: &Entry, path: &str, slot: Slot, builder: &mut Builder<'_>) {
+    let op = Op::Attach { from: slot, target: c_string(path) };
+    builder.step(Phase::Mount, op, path, Some(entry.at.clone()));
+}
+
+fn new_mount(
+    entry: &Entry,
+    path: &str,
+    kind: &std::ffi::CStr,
+    options: Vec<(CString, CString)>,
+    attributes: u64,
+    builder: &mut Builder<'_>,
+) -> Slot {
+    let slot = builder.slot(Some(&entry.at));
+    let op = filesystem_op(kind, options, attributes, slot);
+    builder.step(Phase::Mount, op, path, Some(entry.at.clone()));
+    attach(entry, path, slot, builder);
+    slot
+}
+
+/// A device node on a mount that forbids devices: opening it is EACCES for everybody, root included. The source is the
+/// host's own /dev/null, copied before the service's root is entered.
+fn mask_file(entry: &Entry, path: &str, builder: &mut Builder<'_>) {
+    let at = Some(entry.at.clone());
+    let slot = builder.slot(at.as_ref());
+    builder.step(
+        Phase::Collect,
+        Op::CloneTree { path: c"/dev/null".to_owned(), into: slot },
+        path,
+        at.clone(),
+    );
+    let attributes = RDONLY | NOSUID | NODEV | NOEXEC;
+    builder.step(Phase::Root, Op::SetAttributes { of: slot, set: attributes, recursive: false }, path, at);
+    attach(entry, path, slot, builder);
+}
+
+fn proc(entry: &Entry, view: ProcView, builder: &mut Builder<'_>) {
+    let options = match view {
+        ProcView::SelfOnly => vec![option("hidepid", "ptraceable"), option("subset", "pid")],
+        ProcView::Full | ProcView::None => Vec::new(),
+    };
+    new_mount(entry, "/proc", c"proc", options, NOSUID | NODEV | NOEXEC, builder);
+    if view != ProcView::Full {
+        return;
+    }
+    // What the host's /proc has, the new one has: both are this kernel's.
+    for path in PROC_MASKED {
+        if builder.host.kind(path).is_ok() {
+            mask_file(entry, path, builder);
+        }
+    }
+    for path in PROC_READ_ONLY {
+        if builder.host.kind(path).is_ok() {
+            let at = Some(entry.at.clone());
+            let slot = builder.slot(at.as_ref());
+            builder.step(Phase::Mount, Op::CloneTree { path: c_string(path), into: slot }, path, at.clone());
+            let attributes = RDONLY | NOSUID | NODEV | NOEXEC;
+            let op = Op::SetAttributes { of: slot, set: attributes, recursive: true };
+            builder.step(Phase::Mount, op, path, at);
+            attach(entry, path, slot, builder);
+        }
+    }
+}
+
+fn dev(entry: &Entry, ids: (u32, u32), builder: &mut Builder<'_>) {
+    let at = Some(entry.at.clone());
+    let slot = builder.slot(at.as_ref());
+    let op = filesystem_op(c"tmpfs", tmpfs_options(64 << 10, 64, 0o755, (0, 0)), NOSUID | NOEXEC, slot);
+    builder.step(Phase::Mount, op, "/dev", at.clone());
+    for (name, major, minor) in NODES {
+        let device = libc::makedev(major, minor);
+        let op = Op::Mknod { at: slot, name: c_string(name), mode: libc::S_IFCHR | 0o666, device };
+        builder.step(Phase::Mount, op, format!("/dev/{name}"), at.clone());
+    }
+    for (name, target) in LINKS {
+        let op = Op::Symlink { at: slot, name: c_string(name), target: c_string(target) };
+        builder.step(Phase::Mount, op, format!("/dev/{name}"), at.clone());
+    }
+    for name in ["pts", "shm"] {
+        let op = Op::Mkdir { at: slot, name: c_string(name), mode: 0o755 };
+        builder.step(Phase::Mount, op, format!("/dev/{name}"), at.clone());
+    }
+    attach(entry, "/dev", slot, builder);
+    let options = vec![option("newinstance", ""), option("ptmxmode", "0666"), option("mode", "0620")];
+    new_mount(entry, "/dev/pts", c"devpts", options, NOSUID | NOEXEC, builder);
+    let options = tmpfs_options(64 << 20, 16 << 10, 0o1777, ids);
+    new_mount(entry, "/dev/shm", c"tmpfs", options, NOSUID | NODEV | NOEXEC, builder);
+    let op = Op::SetAttributes { of: slot, set: RDONLY, recursive: false };
+    builder.step(Phase::Seal, op, "/dev", at);
+}
+
+fn sys(entry: &Entry, cgroup: Share, builder: &mut Builder<'_>) {
+    let attributes = RDONLY | NOSUID | NODEV | NOEXEC;
+    new_mount(entry, "/sys", c"sysfs", Vec::new(), attributes, builder);
+    // In a cgroup namespace of its own the service sees its own cgroup as the root; in the host's it sees none.
+    if cgroup == Share::Private && builder.kernel.cgroup_root.is_some() {
+        new_mount(entry, "/sys/fs/cgroup", c"cgroup2", Vec::new(), attributes, builder);
+    }
+}

@@ -1,0 +1,163 @@
+//! `[process]` and `[rlimits]`: identity, limits, priorities. Capabilities have a file of their own.
+
+use crate::{
+    compile::{Builder, c_string},
+    diagnostic::{Diagnostic, Located},
+    plan::{Op, Phase},
+    policy::{Account, Confinement, Share},
+};
+
+/// The `PATH` of a policy that sets none.
+pub(crate) const DEFAULT_PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// First uid of `user = "auto"`: 1,879,048,192. systemd's table of uids (UIDS-GIDS.md) has the range from here to
+/// 2,147,352,575 as unused; above it lies what nobody may assign.
+const AUTO_FIRST: u32 = 0x7000_0000;
+/// How many there are.
+const AUTO_COUNT: u32 = 0x0FFE_0000;
+
+/// The uid (and gid) of `auto` for a service: the same on every start and every machine, since it is a function of the
+/// name alone. Two names can meet (1,000 services: once in 540 fleets); whoever loads several services compares.
+#[must_use]
+pub(crate) fn auto_id(name: &str) -> u32 {
+    // FNV-1a, 64 bits: spreads short names well and is written in one line.
+    let hash = name
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
+    // Folded, because the low bits alone of FNV differ too little for names that differ in their last letter.
+    let folded = hash ^ (hash >> 32);
+    AUTO_FIRST + u32::try_from(folded % u64::from(AUTO_COUNT)).unwrap_or(0)
+}
+
+/// The steps of the section; answers the uid and the gid.
+pub(crate) fn compile(rules: &Confinement, builder: &mut Builder<'_>) -> (u32, u32) {
+    let process = &rules.process;
+    limits(rules, builder);
+    let at = |place: &crate::diagnostic::Place| Some(place.clone());
+    let umask = &process.umask;
+    builder.step(Phase::Process, Op::Umask(umask.value), format!("{:04o}", umask.value), at(&umask.at));
+    let nice = &process.nice;
+    builder.step(Phase::Process, Op::Nice(nice.value), nice.value.to_string(), at(&nice.at));
+    let score = &process.oom_score_adj;
+    let text = score.value.to_string();
+    let bytes = text.clone().into_bytes().into_boxed_slice();
+    builder.step(Phase::Process, Op::OomScoreAdj(bytes), text, at(&score.at));
+    let directory = &process.working_directory;
+    let path = directory.value.clone();
+    builder.step(Phase::WorkingDirectory, Op::Chdir(c_string(&path)), path, at(&directory.at));
+    if process.keyring.value == Share::Private {
+        builder.step(Phase::Keyring, Op::NewKeyring, "", at(&process.keyring.at));
+    }
+    if process.no_new_privs.value {
+        builder.step(Phase::NoNewPrivs, Op::NoNewPrivs, "", at(&process.no_new_privs.at));
+    } else if !rules.capabilities.keep.iter().any(|kept| kept.value == caps::Capability::CAP_SYS_ADMIN) {
+        builder.error(
+            Diagnostic::error(
+                "needs-no-new-privs",
+                process.no_new_privs.at.clone(),
+                "without no_new_privs the kernel takes a seccomp filter from CAP_SYS_ADMIN alone",
+            )
+            .help("leave it true, or keep CAP_SYS_ADMIN"),
+        );
+    }
+    identity(rules, builder)
+}
+
+fn limits(rules: &Confinement, builder: &mut Builder<'_>) {
+    for limit in &rules.rlimits {
+        // Without core dumps the limit on them is ours to set, below.
+        if limit.value.resource == libc::RLIMIT_CORE && !rules.process.core_dumps.value {
+            continue;
+        }
+        let [soft, hard] =
+            [limit.value.soft, limit.value.hard].map(|value| value.unwrap_or(libc::RLIM_INFINITY));
+        let op = Op::Rlimit { resource: limit.value.resource, soft, hard };
+        builder.step(Phase::Process, op, format!("{soft}:{hard}"), Some(limit.at.clone()));
+    }
+    if !rules.process.core_dumps.value {
+        // One byte, not zero: with a pipe in core_pattern the kernel ignores a limit of 0 and honours 1
+        // (fs/coredump.c), and a limit below a page writes no file either (core(5)).
+        let op = Op::Rlimit { resource: libc::RLIMIT_CORE, soft: 1, hard: 1 };
+        builder.step(Phase::Process, op, "no core dumps", Some(rules.process.core_dumps.at.clone()));
+    }
+}
+
+fn identity(rules: &Confinement, builder: &mut Builder<'_>) -> (u32, u32) {
+    let process = &rules.process;
+    let own = auto_id(&builder.subject.name);
+    let (uid, primary) = match &process.user.value {
+        Account::Auto => (own, Some(own)),
+        Account::Id(uid) => (*uid, builder.host.primary_group(*uid).unwrap_or(None)),
+        Account::Name(name) => match builder.host.user(name) {
+            Ok(Some((uid, gid))) => (uid, Some(gid)),
+            answer => {
+                unknown(builder, "user", "/etc/passwd", &process.user, name, answer.err());
+                (own, None)
+            }
+        },
+    };
+    let gid = group(&process.group, own, primary, builder);
+    let groups: Vec<u32> =
+        process.supplementary_groups.iter().map(|account| group(account, own, primary, builder)).collect();
+    let at = Some(process.supplementary_groups.first().map_or(&process.group.at, |first| &first.at).clone());
+    let listed = groups.iter().map(u32::to_string).collect::<Vec<_>>().join(" ");
+    builder.step(Phase::Identity, Op::SetGroups(groups.into_boxed_slice()), listed, at);
+    builder.step(Phase::Identity, Op::SetGid(gid), gid.to_string(), Some(process.group.at.clone()));
+    (uid, gid)
+}
+
+fn group(wanted: &Located<Account>, own: u32, primary: Option<u32>, builder: &mut Builder<'_>) -> u32 {
+    match &wanted.value {
+        // The user's own group where passwd(5) names one; with an automatic user that is the automatic group.
+        Account::Auto => primary.unwrap_or(own),
+        Account::Id(gid) => *gid,
+        Account::Name(name) => match builder.host.group(name) {
+            Ok(Some(gid)) => gid,
+            answer => {
+                unknown(builder, "group", "/etc/group", wanted, name, answer.err());
+                own
+            }
+        },
+    }
+}
+
+fn unknown(
+    builder: &mut Builder<'_>,
+    what: &str,
+    file: &str,
+    account: &Located<Account>,
+    name: &str,
+    error: Option<std::io::Error>,
+) {
+    let why = error.map_or_else(|| format!("not in {file}"), |error| format!("{file}: {error}"));
+    builder.error(
+        Diagnostic::error(
+            "unknown-account",
+            account.at.clone(),
+            format!("no {what} is named `{name}` on this host"),
+        )
+        .label(why)
+        .help(format!("make the {what}, give a number, or use \"auto\" for one of the service's own")),
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_automatic_id_is_stable_and_within_its_range() {
+        assert_eq!(auto_id("web"), auto_id("web"));
+        for name in ["web", "web1", "web2", "a", "b", ""] {
+            let id = auto_id(name);
+            assert!((AUTO_FIRST..AUTO_FIRST + AUTO_COUNT).contains(&id), "{name}: {id}");
+        }
+    }
+
+    #[test]
+    fn a_thousand_numbered_names_have_a_thousand_ids() {
+        let ids: std::collections::BTreeSet<u32> =
+            (0..1000).map(|n| auto_id(&format!("worker-{n}"))).collect();
+        assert_eq!(ids.len(), 1000);
+    }
+}

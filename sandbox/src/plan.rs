@@ -1,0 +1,306 @@
+//! [`Plan`]: a policy compiled for one kernel and one service: the ordered [`Step`]s that the child walks, and what the
+//! parent prepares around it. `Display` explains it to people.
+//!
+//! The order of the steps lives here, once, in [`Phase`]; each phase's doc says why it stands where it stands.
+
+use std::{ffi::CString, fmt};
+
+use seccompiler::sock_filter;
+
+use crate::diagnostic::{Place, Sources};
+
+/// When a step runs. Within one phase steps run in the order in which they were made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Phase {
+    /// Session, signals, limits, priorities, umask: some need capabilities that go later, none depends on the root.
+    Process,
+    /// The cgroup namespace: by unshare in the child, since clone3 would root it in the parent's cgroup
+    /// (`copy_cgroup_ns` reads `current`).
+    CgroupNamespace,
+    /// Loopback: needs CAP_NET_ADMIN.
+    Network,
+    /// Private propagation first, then copies of what the host's tree shows, while it is still there to be copied.
+    Collect,
+    /// The new root attached and entered, the old one detached.
+    Root,
+    /// Mounts inside the new root, parents before children.
+    Mount,
+    /// What must be writable while it is filled becomes read-only at the end.
+    Seal,
+    /// After the mounts, so that it means a directory of the new root; before the identity, as runc and systemd do.
+    WorkingDirectory,
+    /// Landlock rules are tied to inodes, so they come after the mounts; the paths are opened with root's rights.
+    LandlockRules,
+    /// Bounding set, groups, ids, capabilities, securebits: in this order, because each needs what the next gives up.
+    Identity,
+    /// The session keyring, owned by the final uid.
+    Keyring,
+    /// Required by the next two for a process without CAP_SYS_ADMIN.
+    NoNewPrivs,
+    /// stdin, stdout and stderr into place, everything else close-on-exec.
+    Descriptors,
+    /// After every mount (a confined task cannot mount) and every open.
+    Landlock,
+    /// An empty mask, as the last act that needs a system call the policy may not allow.
+    Signals,
+    /// Last: from here on only what the policy allows.
+    Seccomp,
+}
+
+/// A file descriptor that one step makes and others use: an index into the child's table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Slot(pub(crate) usize);
+
+/// How many [`Slot`]s a plan may use.
+pub(crate) const SLOTS: usize = 256;
+
+/// One act of the child. Everything in it was prepared by the parent.
+#[derive(Debug, Clone)]
+pub(crate) enum Op {
+    /// setsid(2)
+    NewSession,
+    /// Every signal that is not caught already gets its default disposition; caught ones were reset by clone3.
+    DefaultSignals,
+    /// An empty signal mask.
+    UnblockSignals,
+    /// prlimit(2); `u64::MAX` is RLIM_INFINITY.
+    Rlimit { resource: u32, soft: u64, hard: u64 },
+    /// umask(2)
+    Umask(u32),
+    /// setpriority(2)
+    Nice(i8),
+    /// Writes `/proc/self/oom_score_adj`.
+    OomScoreAdj(Box<[u8]>),
+    /// unshare(2)
+    Unshare(i32),
+    /// Loopback up.
+    LoopbackUp,
+    /// All mounts private.
+    PrivateMounts,
+    /// A detached, recursive copy of the mounts at a path.
+    CloneTree { path: CString, into: Slot },
+    /// A new file system, detached. `options` as for fsconfig(2); an empty value is a flag.
+    NewFilesystem { kind: CString, options: Vec<(CString, CString)>, attributes: u64, into: Slot },
+    /// A directory in a detached or attached mount, by its slot.
+    Mkdir { at: Slot, name: CString, mode: u32 },
+    /// A device node.
+    Mknod { at: Slot, name: CString, mode: u32, device: u64 },
+    /// A symbolic link.
+    Symlink { at: Slot, name: CString, target: CString },
+    /// mount_setattr(2)
+    SetAttributes { of: Slot, set: u64, recursive: bool },
+    /// Attaches a detached mount.
+    Attach { from: Slot, target: CString },
+    /// Directories of a mount of our own, made so that something can be attached there; one that is there is no error.
+    MakeDirectory(CString),
+    /// An empty file, for the same purpose.
+    MakeFile(CString),
+    /// Attaches the tree on top of `/`, enters it, pivots, detaches the old root.
+    PivotRoot(Slot),
+    /// chdir(2), and the kernel must not call it unreachable.
+    Chdir(CString),
+    /// PR_CAPBSET_DROP
+    DropBounding(u8),
+    /// setgroups(2)
+    SetGroups(Box<[u32]>),
+    /// setresgid(2)
+    SetGid(u32),
+    /// setresuid(2); with `keep_capabilities` the permitted set survives it.
+    SetUid { uid: u32, keep_capabilities: bool },
+    /// capset(2)
+    SetCapabilities { permitted: u64, effective: u64, inheritable: u64 },
+    /// PR_CAP_AMBIENT_RAISE
+    RaiseAmbient(u8),
+    /// PR_SET_SECUREBITS
+    Securebits(u32),
+    /// KEYCTL_JOIN_SESSION_KEYRING
+    NewKeyring,
+    /// PR_SET_NO_NEW_PRIVS
+    NoNewPrivs,
+    /// The three standard descriptors, then close-on-exec on all others.
+    Descriptors,
+    /// A rule of the ruleset that the parent made.
+    LandlockPath { path: CString, directory: u64, file: u64, optional: bool },
+    /// landlock_restrict_self(2)
+    LandlockRestrict,
+    /// seccomp(2)
+    Seccomp { program: Box<[sock_filter]>, log: bool },
+}
+
+/// One act, and what to say where it fails.
+#[derive(Debug, Clone)]
+pub(crate) struct Step {
+    /// When.
+    pub(crate) phase: Phase,
+    /// What.
+    pub(crate) op: Op,
+    /// What it concerns, for people: a path, a capability, a limit.
+    pub(crate) object: String,
+    /// Where the policy asks for it.
+    pub(crate) at: Option<Place>,
+}
+
+/// A right or a controller that this machine lacks and the policy calls optional.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeftOut {
+    /// What is not enforced: `cgroup memory.max`.
+    pub what: String,
+    /// Why: `the memory controller is not available in the cgroup2 tree at /sys/fs/cgroup/unified`.
+    pub why: String,
+}
+
+impl fmt::Display for LeftOut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.what, self.why)
+    }
+}
+
+/// A file of the service's cgroup and what goes into it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct CgroupSetting {
+    /// `memory`, `cpu`, `pids`, `io`.
+    pub(crate) controller: &'static str,
+    /// `memory.max`
+    pub(crate) file: &'static str,
+    /// As it is written.
+    pub(crate) value: String,
+    /// Where the policy asks for it.
+    pub(crate) at: Place,
+}
+
+/// What the parent asks of Landlock: the rights that the ruleset handles, and its port rules.
+#[derive(Debug, Clone)]
+pub(crate) struct LandlockPlan {
+    /// The ABI it is built for, never more than the kernel's.
+    pub(crate) abi: landlock::ABI,
+    /// bind(2) on TCP, where it is handled.
+    pub(crate) bind_tcp: Option<Vec<u16>>,
+    /// connect(2) on TCP, where it is handled.
+    pub(crate) connect_tcp: Option<Vec<u16>>,
+    /// Scopes.
+    pub(crate) scope: landlock::BitFlags<landlock::Scope>,
+}
+
+/// A policy compiled for one kernel and one service.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    pub(crate) policy: String,
+    pub(crate) sources: Sources,
+    /// CLONE_NEW* of clone3(2).
+    pub(crate) namespaces: u64,
+    pub(crate) steps: Vec<Step>,
+    pub(crate) landlock: Option<LandlockPlan>,
+    /// The controllers to enable on the way down to the service's cgroup, whether or not a limit is set: they carry
+    /// the figures of `status`.
+    pub(crate) controllers: Vec<String>,
+    pub(crate) cgroup: Vec<CgroupSetting>,
+    pub(crate) environment: Vec<(String, String)>,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    pub(crate) left_out: Vec<LeftOut>,
+}
+
+impl Plan {
+    /// The name of the policy it was compiled from.
+    #[must_use]
+    pub fn policy(&self) -> &str {
+        &self.policy
+    }
+
+    /// What this machine lacks and the policy calls optional.
+    #[must_use]
+    pub fn left_out(&self) -> &[LeftOut] {
+        &self.left_out
+    }
+
+    /// The user that the service runs as.
+    #[must_use]
+    pub fn uid(&self) -> u32 {
+        self.uid
+    }
+
+    /// The group that the service runs as.
+    #[must_use]
+    pub fn gid(&self) -> u32 {
+        self.gid
+    }
+
+    /// The whole environment, before what the launcher adds.
+    #[must_use]
+    pub fn environment(&self) -> &[(String, String)] {
+        &self.environment
+    }
+
+    /// How many path and port rules its Landlock ruleset has; 0 with Landlock means nothing is allowed, and `None`
+    /// means that there is no ruleset.
+    #[must_use]
+    pub fn landlock_rules(&self) -> Option<usize> {
+        let landlock = self.landlock.as_ref()?;
+        let paths = self.steps.iter().filter(|step| matches!(step.op, Op::LandlockPath { .. })).count();
+        let ports = |ports: &Option<Vec<u16>>| ports.as_ref().map_or(0, Vec::len);
+        Some(paths + ports(&landlock.bind_tcp) + ports(&landlock.connect_tcp))
+    }
+
+    /// The ABI that its Landlock ruleset was compiled for; `None` without a ruleset.
+    #[must_use]
+    pub fn landlock_abi(&self) -> Option<u32> {
+        self.landlock.as_ref().map(|landlock| landlock.abi as u32)
+    }
+}
+
+/// The steps in order, one a line.
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "policy {}, uid {}, gid {}", self.policy, self.uid, self.gid)?;
+        for (number, step) in self.steps.iter().enumerate() {
+            write!(f, "{number:4} {} {}", step.op.name(), step.object)?;
+            match &step.at {
+                Some(at) => writeln!(f, "  ({})", self.sources.locate(at))?,
+                None => writeln!(f)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Op {
+    /// What it is called in an error: the part of the sandbox, or the system call.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::NewSession => "setsid",
+            Self::DefaultSignals => "sigaction",
+            Self::UnblockSignals => "sigprocmask",
+            Self::Rlimit { .. } => "rlimit",
+            Self::Umask(_) => "umask",
+            Self::Nice(_) => "nice",
+            Self::OomScoreAdj(_) => "oom_score_adj",
+            Self::Unshare(_) => "unshare",
+            Self::LoopbackUp => "loopback up",
+            Self::PrivateMounts => "make mounts private",
+            Self::CloneTree { .. } => "open_tree",
+            Self::NewFilesystem { .. } => "mount new",
+            Self::Mkdir { .. } => "mkdir",
+            Self::Mknod { .. } => "mknod",
+            Self::Symlink { .. } => "symlink",
+            Self::SetAttributes { .. } => "mount_setattr",
+            Self::Attach { .. } => "mount",
+            Self::MakeDirectory(_) => "make mount point",
+            Self::MakeFile(_) => "make mount point",
+            Self::PivotRoot(_) => "pivot_root",
+            Self::Chdir(_) => "working directory",
+            Self::DropBounding(_) => "drop from the bounding set",
+            Self::SetGroups(_) => "setgroups",
+            Self::SetGid(_) => "setgid",
+            Self::SetUid { .. } => "setuid",
+            Self::SetCapabilities { .. } => "capset",
+            Self::RaiseAmbient(_) => "raise ambient",
+            Self::Securebits(_) => "securebits",
+            Self::NewKeyring => "session keyring",
+            Self::NoNewPrivs => "no_new_privs",
+            Self::Descriptors => "stdin, stdout, stderr",
+            Self::LandlockPath { .. } => "landlock",
+            Self::LandlockRestrict => "landlock_restrict_self",
+            Self::Seccomp { .. } => "seccomp",
+        }
+    }
+}

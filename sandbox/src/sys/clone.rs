@@ -1,0 +1,202 @@
+//! clone3(2) with `CLONE_VM | CLONE_VFORK`: a child that borrows the parent's memory until it execs or exits.
+
+use std::{
+    arch::asm,
+    ffi::c_void,
+    os::fd::{FromRawFd, OwnedFd, RawFd},
+    ptr,
+    sync::atomic::AtomicU32,
+};
+
+use nix::{
+    errno::Errno,
+    sys::signal::{SigSet, SigmaskHow, sigprocmask},
+};
+
+/// `struct clone_args` up to `cgroup` (clone(2), CLONE_ARGS_SIZE_VER2).
+#[repr(C, align(8))]
+#[derive(Default)]
+struct CloneArgs {
+    flags: u64,
+    pidfd: u64,
+    child_tid: u64,
+    parent_tid: u64,
+    exit_signal: u64,
+    stack: u64,
+    stack_size: u64,
+    tls: u64,
+    set_tid: u64,
+    set_tid_size: u64,
+    cgroup: u64,
+}
+const _: () = assert!(size_of::<CloneArgs>() == 88);
+
+/// CLONE_CLEAR_SIGHAND (linux/sched.h): caught signals are reset to their default.
+const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
+/// CLONE_INTO_CGROUP (linux/sched.h).
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
+/// Bytes of stack for the child. It calls no deeper than a page table walk of `apply`; its largest frame is one PATH_MAX
+/// buffer. A debug build's frames fit many times over.
+const STACK_SIZE: usize = 256 << 10;
+
+/// How to make the child.
+#[derive(Debug)]
+pub(crate) struct Request<'a> {
+    /// CLONE_NEW*.
+    pub(crate) namespaces: u64,
+    /// Born into this cgroup (a directory of cgroup2).
+    pub(crate) cgroup: Option<RawFd>,
+    /// CLONE_PARENT: the child's parent is the caller's.
+    pub(crate) callers_parent: bool,
+    /// The kernel writes the pid here before the child's first instruction.
+    pub(crate) pid_cell: &'a AtomicU32,
+}
+
+/// What the child runs: `body` with a reference to `context`, and never returns.
+struct Start<'a, C> {
+    context: &'a C,
+    body: fn(&C) -> !,
+}
+
+extern "C" fn enter<C>(start: *const c_void) -> ! {
+    // SAFETY: `vfork_into` passes a pointer to a `Start` with this very `C`, which lives in its frame, and it is
+    // suspended (CLONE_VFORK) until this process execs or exits, so the reference stays good for all of `body`.
+    let start = unsafe { &*start.cast::<Start<'_, C>>() };
+    (start.body)(start.context)
+}
+
+/// Makes a child that runs `body(context)`, and waits until it has exec'd or ended. Answers a pidfd of it.
+///
+/// `body` runs in this process's memory, on a stack of its own, with all signals blocked. It must not allocate, lock
+/// or unwind.
+///
+/// # Errors
+/// What clone3(2) says.
+pub(crate) fn vfork_into<C>(request: &Request<'_>, context: &C, body: fn(&C) -> !) -> Result<OwnedFd, Errno> {
+    let stack = Stack::map()?;
+    let mut pidfd: RawFd = -1;
+    let mut flags = libc::CLONE_VM as u64
+        | libc::CLONE_VFORK as u64
+        | libc::CLONE_PIDFD as u64
+        | libc::CLONE_PARENT_SETTID as u64
+        | CLONE_CLEAR_SIGHAND
+        | request.namespaces;
+    let mut exit_signal = libc::SIGCHLD as u64;
+    if request.callers_parent {
+        // The kernel insists on 0 here and uses the caller's own exit signal.
+        flags |= libc::CLONE_PARENT as u64;
+        exit_signal = 0;
+    }
+    let mut cgroup = 0;
+    if let Some(directory) = request.cgroup {
+        flags |= CLONE_INTO_CGROUP;
+        cgroup = u64::from(directory.cast_unsigned());
+    }
+    let arguments = CloneArgs {
+        flags,
+        pidfd: ptr::from_mut(&mut pidfd) as u64,
+        parent_tid: request.pid_cell.as_ptr() as u64,
+        exit_signal,
+        stack: stack.base as u64,
+        stack_size: STACK_SIZE as u64,
+        cgroup,
+        ..CloneArgs::default()
+    };
+    let start = Start { context, body };
+
+    let mut before = SigSet::empty();
+    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), Some(&mut before))?;
+    // SAFETY: the arguments point at a full `clone_args` whose pidfd and parent_tid fields point at memory that
+    // outlives the call; the stack is a fresh mapping used by nobody else; `enter::<C>` gets a `Start<C>` that lives
+    // in this frame, which CLONE_VFORK keeps suspended while the child runs. Signals are blocked, so no handler of
+    // this process can run on the child's stack.
+    let result = unsafe { clone3(&arguments, enter::<C>, ptr::from_ref(&start).cast()) };
+    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&before), None)?;
+
+    if result < 0 {
+        return Err(Errno::from_raw(i32::try_from(-result).unwrap_or(libc::EINVAL)));
+    }
+    // SAFETY: clone3 succeeded with CLONE_PIDFD, so it stored a descriptor that is new and that nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(pidfd) })
+}
+
+/// The call itself: the parent gets the answer, the child calls `entry(argument)` on its new stack.
+///
+/// # Safety
+/// `arguments` must be valid for clone3(2), with a stack of its own that is large enough, and `entry` must not return.
+unsafe fn clone3(
+    arguments: &CloneArgs,
+    entry: extern "C" fn(*const c_void) -> !,
+    argument: *const c_void,
+) -> isize {
+    let result: isize;
+    // SAFETY: the syscall convention of x86_64 as in `raw`. In the child rax is 0 and rsp the top of the new stack:
+    // it jumps away for ever, so none of the parent's frame is used after; r12 and r13 survive the call. The parent
+    // falls through with rax != 0 and every other register as it was.
+    unsafe {
+        asm!(
+            "syscall",
+            "test rax, rax",
+            "jnz 2f",
+            "xor ebp, ebp",
+            "mov rdi, r13",
+            "call r12",
+            "ud2",
+            "2:",
+            inlateout("rax") libc::SYS_clone3 as isize => result,
+            in("rdi") ptr::from_ref(arguments),
+            in("rsi") size_of::<CloneArgs>(),
+            in("r12") entry,
+            in("r13") argument,
+            lateout("rcx") _,
+            lateout("r11") _,
+        );
+    }
+    result
+}
+
+/// A private mapping with a guard page below it.
+struct Stack {
+    mapping: *mut c_void,
+    base: *mut c_void,
+}
+
+const GUARD: usize = 4096;
+
+impl Stack {
+    fn map() -> Result<Self, Errno> {
+        // SAFETY: an anonymous mapping at an address of the kernel's choice touches no memory that exists.
+        let mapping = unsafe {
+            libc::mmap(
+                ptr::null_mut(),
+                STACK_SIZE + GUARD,
+                libc::PROT_NONE,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_STACK | libc::MAP_NORESERVE,
+                -1,
+                0,
+            )
+        };
+        if mapping == libc::MAP_FAILED {
+            return Err(Errno::last());
+        }
+        // SAFETY: GUARD is within the mapping of STACK_SIZE + GUARD bytes just made.
+        let base = unsafe { mapping.byte_add(GUARD) };
+        let stack = Self { mapping, base };
+        // SAFETY: the range is the mapping above the guard, and nobody else knows of it.
+        if unsafe { libc::mprotect(base, STACK_SIZE, libc::PROT_READ | libc::PROT_WRITE) } != 0 {
+            return Err(Errno::last());
+        }
+        Ok(stack)
+    }
+}
+
+impl Drop for Stack {
+    fn drop(&mut self) {
+        // SAFETY: this is the very mapping that `map` made, and the child that used it has exec'd or ended, since
+        // CLONE_VFORK held the parent until then.
+        if unsafe { libc::munmap(self.mapping, STACK_SIZE + GUARD) } != 0 {
+            tracing::warn!(errno = ?Errno::last(), "munmap of a child's stack");
+        }
+    }
+}

@@ -1,0 +1,474 @@
+//! System calls by the bare `syscall` instruction, each behind a safe, typed function.
+//!
+//! nix has none of the new mount API, close_range, openat2, capset, landlock_add_rule or seccomp, and what it has sets
+//! `errno`, which lives in thread-local storage that a `CLONE_VM` child shares with its parent.
+
+use std::{
+    arch::asm,
+    ffi::{CStr, c_char},
+    os::fd::RawFd,
+    ptr,
+};
+
+use nix::errno::Errno;
+use seccompiler::sock_filter;
+
+#[cfg(not(target_arch = "x86_64"))]
+compile_error!("the sandbox knows the system calls of x86_64 only");
+
+/// What a system call answered.
+pub(crate) type Answer<T> = Result<T, Errno>;
+
+/// One system call with up to six arguments.
+///
+/// # Safety
+/// The arguments must be what the call of that number expects: every pointer among them valid for what the kernel
+/// reads or writes through it, for as long as it does.
+unsafe fn syscall(number: libc::c_long, arguments: [usize; 6]) -> Answer<usize> {
+    let result: isize;
+    // SAFETY: the kernel's x86_64 convention: number in rax, arguments in rdi rsi rdx r10 r8 r9, rcx and r11 lost,
+    // every other register and the stack kept. What the call itself does is the caller's obligation.
+    unsafe {
+        asm!(
+            "syscall",
+            inlateout("rax") number as isize => result,
+            in("rdi") arguments[0],
+            in("rsi") arguments[1],
+            in("rdx") arguments[2],
+            in("r10") arguments[3],
+            in("r8") arguments[4],
+            in("r9") arguments[5],
+            lateout("rcx") _,
+            lateout("r11") _,
+            options(nostack),
+        );
+    }
+    match result {
+        -4095..=-1 => Err(Errno::from_raw(i32::try_from(-result).unwrap_or(libc::EINVAL))),
+        _ => Ok(result.cast_unsigned()),
+    }
+}
+
+/// A file descriptor or flag word as the kernel takes it: sign-extended.
+fn int(value: i32) -> usize {
+    (value as isize).cast_unsigned()
+}
+
+fn text(value: &CStr) -> usize {
+    value.as_ptr() as usize
+}
+
+/// A descriptor number out of an answer; the kernel's are ints.
+fn descriptor(answer: usize) -> RawFd {
+    RawFd::try_from(answer).unwrap_or(-1)
+}
+
+/// A call whose arguments are all plain numbers.
+fn numbers(number: libc::c_long, arguments: [usize; 6]) -> Answer<usize> {
+    // SAFETY: only calls that take no pointer go through here (each caller in this file is one line), so no memory
+    // is reached through the arguments.
+    unsafe { syscall(number, arguments) }
+}
+
+/// A call whose arguments are numbers and C strings that live across it.
+fn strings(number: libc::c_long, arguments: [usize; 6]) -> Answer<usize> {
+    // SAFETY: each pointer among the arguments comes from `text`, that is from a `&CStr` that the calling function
+    // borrows until this returns: NUL-terminated and readable; the calls used here only read through it.
+    unsafe { syscall(number, arguments) }
+}
+
+/// exit_group(2): ends this process; in a `CLONE_VM` child that is the child alone.
+pub(crate) fn exit_group(status: i32) -> ! {
+    loop {
+        // The call does not return; were a filter to refuse it, there is nothing else left to do.
+        if numbers(libc::SYS_exit_group, [int(status), 0, 0, 0, 0, 0]).is_err() {
+            continue;
+        }
+    }
+}
+
+/// close(2)
+pub(crate) fn close(fd: RawFd) -> Answer<()> {
+    numbers(libc::SYS_close, [int(fd), 0, 0, 0, 0, 0]).map(drop)
+}
+
+/// setsid(2)
+pub(crate) fn setsid() -> Answer<()> {
+    numbers(libc::SYS_setsid, [0; 6]).map(drop)
+}
+
+/// umask(2)
+pub(crate) fn umask(mask: u32) -> Answer<()> {
+    numbers(libc::SYS_umask, [mask as usize, 0, 0, 0, 0, 0]).map(drop)
+}
+
+/// setpriority(2) of this process; `nice` from -20 to 19.
+pub(crate) fn set_nice(nice: i8) -> Answer<()> {
+    numbers(libc::SYS_setpriority, [libc::PRIO_PROCESS as usize, 0, int(i32::from(nice)), 0, 0, 0]).map(drop)
+}
+
+/// unshare(2)
+pub(crate) fn unshare(flags: i32) -> Answer<()> {
+    numbers(libc::SYS_unshare, [int(flags), 0, 0, 0, 0, 0]).map(drop)
+}
+
+/// prctl(2) for the options whose arguments are numbers.
+pub(crate) fn prctl(option: i32, second: usize, third: usize) -> Answer<()> {
+    numbers(libc::SYS_prctl, [int(option), second, third, 0, 0, 0]).map(drop)
+}
+
+/// setresgid(2): real, effective and saved.
+pub(crate) fn setresgid(gid: u32) -> Answer<()> {
+    let gid = gid as usize;
+    numbers(libc::SYS_setresgid, [gid, gid, gid, 0, 0, 0]).map(drop)
+}
+
+/// setresuid(2): real, effective and saved.
+pub(crate) fn setresuid(uid: u32) -> Answer<()> {
+    let uid = uid as usize;
+    numbers(libc::SYS_setresuid, [uid, uid, uid, 0, 0, 0]).map(drop)
+}
+
+/// setgroups(2)
+pub(crate) fn setgroups(groups: &[u32]) -> Answer<()> {
+    // SAFETY: the pointer and the length are those of one slice, which the kernel only reads.
+    unsafe { syscall(libc::SYS_setgroups, [groups.len(), groups.as_ptr() as usize, 0, 0, 0, 0]) }.map(drop)
+}
+
+/// keyctl(2), KEYCTL_JOIN_SESSION_KEYRING with no name: a new, anonymous session keyring.
+pub(crate) fn join_session_keyring() -> Answer<()> {
+    const KEYCTL_JOIN_SESSION_KEYRING: usize = 1;
+    numbers(libc::SYS_keyctl, [KEYCTL_JOIN_SESSION_KEYRING, 0, 0, 0, 0, 0]).map(drop)
+}
+
+/// dup3(2) without O_CLOEXEC; `from` and `to` must differ.
+pub(crate) fn dup_onto(from: RawFd, to: RawFd) -> Answer<()> {
+    numbers(libc::SYS_dup3, [int(from), int(to), 0, 0, 0, 0]).map(drop)
+}
+
+/// close_range(2) from `first` upward with CLOSE_RANGE_CLOEXEC.
+pub(crate) fn cloexec_from(first: RawFd) -> Answer<()> {
+    let flags = libc::CLOSE_RANGE_CLOEXEC as usize;
+    numbers(libc::SYS_close_range, [int(first), u32::MAX as usize, flags, 0, 0, 0]).map(drop)
+}
+
+/// prlimit(2) on this process. `u64::MAX` is RLIM_INFINITY.
+pub(crate) fn set_rlimit(resource: u32, soft: u64, hard: u64) -> Answer<()> {
+    let limit = libc::rlimit64 { rlim_cur: soft, rlim_max: hard };
+    // SAFETY: the third argument points at a `rlimit64` on this stack, which the kernel only reads; the fourth is
+    // null, which asks for no old value.
+    unsafe { syscall(libc::SYS_prlimit64, [0, resource as usize, ptr::from_ref(&limit) as usize, 0, 0, 0]) }
+        .map(drop)
+}
+
+/// rt_sigaction(2): the default disposition. SIGKILL and SIGSTOP answer EINVAL.
+pub(crate) fn default_disposition(signal: i32) -> Answer<()> {
+    /// The kernel's `struct sigaction` on x86_64 (arch/x86/include/uapi/asm/signal.h), all zero: SIG_DFL.
+    #[repr(C)]
+    struct KernelSigaction {
+        handler: usize,
+        flags: u64,
+        restorer: usize,
+        mask: u64,
+    }
+    const _: () = assert!(size_of::<KernelSigaction>() == 32);
+    let default = KernelSigaction { handler: 0, flags: 0, restorer: 0, mask: 0 };
+    let pointer = ptr::from_ref(&default) as usize;
+    // SAFETY: the second argument points at a kernel sigaction on this stack, which is only read; no old one is
+    // asked for; 8 is the size of the kernel's signal set. SIG_DFL names no function, so none can dangle.
+    unsafe { syscall(libc::SYS_rt_sigaction, [int(signal), pointer, 0, 8, 0, 0]) }.map(drop)
+}
+
+/// rt_sigprocmask(2), SIG_SETMASK: nothing blocked.
+pub(crate) fn unblock_signals() -> Answer<()> {
+    let none: u64 = 0;
+    let pointer = ptr::from_ref(&none) as usize;
+    // SAFETY: the second argument points at an eight-byte signal set on this stack, which is only read; no old one
+    // is asked for.
+    unsafe { syscall(libc::SYS_rt_sigprocmask, [libc::SIG_SETMASK as usize, pointer, 0, 8, 0, 0]) }.map(drop)
+}
+
+/// openat(2) with O_CLOEXEC added.
+pub(crate) fn open(directory: RawFd, path: &CStr, flags: i32, mode: u32) -> Answer<RawFd> {
+    let flags = flags | libc::O_CLOEXEC;
+    strings(libc::SYS_openat, [int(directory), text(path), int(flags), mode as usize, 0, 0]).map(descriptor)
+}
+
+/// openat2(2), O_PATH, following no magic links: what a mount goes onto.
+pub(crate) fn open_target(path: &CStr) -> Answer<RawFd> {
+    /// `struct open_how` (openat2(2)).
+    #[repr(C)]
+    struct OpenHow {
+        flags: u64,
+        mode: u64,
+        resolve: u64,
+    }
+    const _: () = assert!(size_of::<OpenHow>() == 24);
+    let how = OpenHow {
+        flags: (libc::O_PATH | libc::O_CLOEXEC) as u64,
+        mode: 0,
+        resolve: libc::RESOLVE_NO_MAGICLINKS,
+    };
+    let pointer = ptr::from_ref(&how) as usize;
+    let arguments = [int(libc::AT_FDCWD), text(path), pointer, size_of::<OpenHow>(), 0, 0];
+    // SAFETY: `path` is NUL-terminated and borrowed across the call; `how` is an `open_how` on this stack whose size
+    // is given; both are only read.
+    unsafe { syscall(libc::SYS_openat2, arguments) }.map(descriptor)
+}
+
+/// write(2), all of it or an error.
+pub(crate) fn write_all(fd: RawFd, bytes: &[u8]) -> Answer<()> {
+    // SAFETY: the pointer and the length are those of one slice, which the kernel only reads.
+    let written =
+        unsafe { syscall(libc::SYS_write, [int(fd), bytes.as_ptr() as usize, bytes.len(), 0, 0, 0]) }?;
+    if written == bytes.len() { Ok(()) } else { Err(Errno::EIO) }
+}
+
+/// fstat(2): whether it is a directory.
+pub(crate) fn is_directory(fd: RawFd) -> Answer<bool> {
+    // SAFETY: `libc::stat` is a plain struct of integers, for which all zeroes are valid.
+    let mut status: libc::stat = unsafe { std::mem::zeroed() };
+    let pointer = ptr::from_mut(&mut status) as usize;
+    // SAFETY: the second argument points at a `struct stat` on this stack, which the kernel fills; on x86_64 libc's
+    // layout is the kernel's (asserted by fstat's users everywhere: glibc passes it through).
+    unsafe { syscall(libc::SYS_fstat, [int(fd), pointer, 0, 0, 0, 0]) }?;
+    Ok(status.st_mode & libc::S_IFMT == libc::S_IFDIR)
+}
+
+/// mkdirat(2)
+pub(crate) fn mkdir(directory: RawFd, path: &CStr, mode: u32) -> Answer<()> {
+    strings(libc::SYS_mkdirat, [int(directory), text(path), mode as usize, 0, 0, 0]).map(drop)
+}
+
+/// mknodat(2)
+pub(crate) fn mknod(directory: RawFd, path: &CStr, mode: u32, device: u64) -> Answer<()> {
+    let device = usize::try_from(device).unwrap_or(usize::MAX);
+    strings(libc::SYS_mknodat, [int(directory), text(path), mode as usize, device, 0, 0]).map(drop)
+}
+
+/// fchmodat(2): the mode as given, whatever the umask is.
+pub(crate) fn chmod(directory: RawFd, path: &CStr, mode: u32) -> Answer<()> {
+    strings(libc::SYS_fchmodat, [int(directory), text(path), mode as usize, 0, 0, 0]).map(drop)
+}
+
+/// symlinkat(2)
+pub(crate) fn symlink(target: &CStr, directory: RawFd, path: &CStr) -> Answer<()> {
+    strings(libc::SYS_symlinkat, [text(target), int(directory), text(path), 0, 0, 0]).map(drop)
+}
+
+/// chdir(2)
+pub(crate) fn chdir(path: &CStr) -> Answer<()> {
+    strings(libc::SYS_chdir, [text(path), 0, 0, 0, 0, 0]).map(drop)
+}
+
+/// fchdir(2)
+pub(crate) fn fchdir(fd: RawFd) -> Answer<()> {
+    numbers(libc::SYS_fchdir, [int(fd), 0, 0, 0, 0, 0]).map(drop)
+}
+
+/// getcwd(2): whether the working directory is below this process's root. The kernel says "(unreachable)" where it is
+/// not.
+pub(crate) fn working_directory_is_reachable() -> Answer<bool> {
+    let mut buffer = [0_u8; libc::PATH_MAX as usize];
+    let arguments = [buffer.as_mut_ptr() as usize, buffer.len(), 0, 0, 0, 0];
+    // SAFETY: the pointer and the length are those of one buffer on this stack, which the kernel fills.
+    unsafe { syscall(libc::SYS_getcwd, arguments) }?;
+    Ok(buffer[0] == b'/')
+}
+
+/// mount(2) on `/`: every mount below it becomes private, so that nothing done here is seen outside and nothing done
+/// outside appears here.
+pub(crate) fn make_mounts_private() -> Answer<()> {
+    let arguments = [0, text(c"/"), 0, (libc::MS_REC | libc::MS_PRIVATE) as usize, 0, 0];
+    strings(libc::SYS_mount, arguments).map(drop)
+}
+
+/// open_tree(2) with OPEN_TREE_CLONE: a detached copy of the mounts at `path`, submounts included.
+pub(crate) fn clone_tree(path: &CStr) -> Answer<RawFd> {
+    let flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC | libc::AT_RECURSIVE as u32;
+    strings(libc::SYS_open_tree, [int(libc::AT_FDCWD), text(path), flags as usize, 0, 0, 0]).map(descriptor)
+}
+
+/// mount_setattr(2) on the mount that `fd` is.
+pub(crate) fn set_mount_attributes(fd: RawFd, set: u64, recursive: bool) -> Answer<()> {
+    let attributes = libc::mount_attr { attr_set: set, attr_clr: 0, propagation: 0, userns_fd: 0 };
+    let flags = if recursive { libc::AT_EMPTY_PATH | libc::AT_RECURSIVE } else { libc::AT_EMPTY_PATH };
+    let pointer = ptr::from_ref(&attributes) as usize;
+    let arguments = [int(fd), text(c""), int(flags), pointer, size_of::<libc::mount_attr>(), 0];
+    // SAFETY: the path is a literal; `attributes` is a `mount_attr` on this stack whose size is given; the kernel
+    // only reads both.
+    unsafe { syscall(libc::SYS_mount_setattr, arguments) }.map(drop)
+}
+
+/// move_mount(2): the detached mount `tree` onto the directory or file `target`.
+pub(crate) fn move_mount(tree: RawFd, target: RawFd) -> Answer<()> {
+    let flags = (libc::MOVE_MOUNT_F_EMPTY_PATH | libc::MOVE_MOUNT_T_EMPTY_PATH) as usize;
+    strings(libc::SYS_move_mount, [int(tree), text(c""), int(target), text(c""), flags, 0]).map(drop)
+}
+
+/// fsopen(2)
+pub(crate) fn fsopen(kind: &CStr) -> Answer<RawFd> {
+    let flags = 1; // FSOPEN_CLOEXEC
+    strings(libc::SYS_fsopen, [text(kind), flags, 0, 0, 0, 0]).map(descriptor)
+}
+
+/// fsconfig(2), FSCONFIG_SET_STRING; an empty value sets a flag (FSCONFIG_SET_FLAG).
+pub(crate) fn fsconfig(context: RawFd, key: &CStr, value: &CStr) -> Answer<()> {
+    const SET_FLAG: usize = 0;
+    const SET_STRING: usize = 1;
+    let arguments = if value.is_empty() {
+        [int(context), SET_FLAG, text(key), 0, 0, 0]
+    } else {
+        [int(context), SET_STRING, text(key), text(value), 0, 0]
+    };
+    strings(libc::SYS_fsconfig, arguments).map(drop)
+}
+
+/// fsconfig(2), FSCONFIG_CMD_CREATE: makes the superblock.
+pub(crate) fn fscreate(context: RawFd) -> Answer<()> {
+    const CREATE: usize = 6;
+    numbers(libc::SYS_fsconfig, [int(context), CREATE, 0, 0, 0, 0]).map(drop)
+}
+
+/// fsmount(2): a detached mount of what `context` made.
+pub(crate) fn fsmount(context: RawFd, attributes: u64) -> Answer<RawFd> {
+    let cloexec = 1; // FSMOUNT_CLOEXEC
+    let attributes = usize::try_from(attributes).unwrap_or(usize::MAX);
+    numbers(libc::SYS_fsmount, [int(context), cloexec, attributes, 0, 0, 0]).map(descriptor)
+}
+
+/// pivot_root(2) with `.` for both: the working directory becomes the root, the old root lies on top of it.
+pub(crate) fn pivot_root_here() -> Answer<()> {
+    strings(libc::SYS_pivot_root, [text(c"."), text(c"."), 0, 0, 0, 0]).map(drop)
+}
+
+/// umount2(2) of `.`, MNT_DETACH.
+pub(crate) fn detach_here() -> Answer<()> {
+    strings(libc::SYS_umount2, [text(c"."), libc::MNT_DETACH as usize, 0, 0, 0, 0]).map(drop)
+}
+
+/// Brings the loopback interface of this network namespace up (netdevice(7), SIOCSIFFLAGS).
+pub(crate) fn loopback_up() -> Answer<()> {
+    let socket = numbers(
+        libc::SYS_socket,
+        [libc::AF_INET as usize, (libc::SOCK_DGRAM | libc::SOCK_CLOEXEC) as usize, 0, 0, 0, 0],
+    )?;
+    // SAFETY: `ifreq` is a plain struct of integers and a union of such, for which all zeroes are valid.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    request.ifr_name[0] = b'l' as c_char;
+    request.ifr_name[1] = b'o' as c_char;
+    request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as i16;
+    let pointer = ptr::from_ref(&request) as usize;
+    // SAFETY: SIOCSIFFLAGS reads one `ifreq`, which lives on this stack.
+    let set = unsafe { syscall(libc::SYS_ioctl, [socket, libc::SIOCSIFFLAGS as usize, pointer, 0, 0, 0]) };
+    close(descriptor(socket))?;
+    set.map(drop)
+}
+
+/// capset(2) on this thread: three sets as bit masks.
+pub(crate) fn capset(permitted: u64, effective: u64, inheritable: u64) -> Answer<()> {
+    /// `struct __user_cap_header_struct`, version 3 (linux/capability.h).
+    #[repr(C)]
+    struct Header {
+        version: u32,
+        pid: i32,
+    }
+    /// `struct __user_cap_data_struct`: one for the low 32 capabilities, one for the high.
+    #[repr(C)]
+    struct Data {
+        effective: u32,
+        permitted: u32,
+        inheritable: u32,
+    }
+    const _: () = assert!(size_of::<Header>() == 8 && size_of::<[Data; 2]>() == 24);
+    let word = |set: u64, half: u32| ((set >> (32 * half)) & u64::from(u32::MAX)) as u32;
+    let half = |half| Data {
+        effective: word(effective, half),
+        permitted: word(permitted, half),
+        inheritable: word(inheritable, half),
+    };
+    let header = Header { version: 0x2008_0522, pid: 0 };
+    let data = [half(0), half(1)];
+    let arguments = [ptr::from_ref(&header) as usize, data.as_ptr() as usize, 0, 0, 0, 0];
+    // SAFETY: version 3 reads a header and two data structs, both on this stack; pid 0 is this thread.
+    unsafe { syscall(libc::SYS_capset, arguments) }.map(drop)
+}
+
+/// landlock_create_ruleset(2) with LANDLOCK_CREATE_RULESET_VERSION: the ABI.
+pub(crate) fn landlock_abi() -> Answer<u32> {
+    let version = 1;
+    numbers(libc::SYS_landlock_create_ruleset, [0, 0, version, 0, 0, 0])
+        .map(|abi| u32::try_from(abi).unwrap_or(0))
+}
+
+/// landlock_add_rule(2), LANDLOCK_RULE_PATH_BENEATH.
+pub(crate) fn landlock_add_path(ruleset: RawFd, path: RawFd, access: u64) -> Answer<()> {
+    /// `struct landlock_path_beneath_attr` (linux/landlock.h), packed there too.
+    #[repr(C, packed)]
+    struct PathBeneath {
+        allowed_access: u64,
+        parent_fd: i32,
+    }
+    const _: () = assert!(size_of::<PathBeneath>() == 12);
+    const PATH_BENEATH: usize = 1;
+    let rule = PathBeneath { allowed_access: access, parent_fd: path };
+    let pointer = ptr::from_ref(&rule) as usize;
+    // SAFETY: the third argument points at a path-beneath attribute on this stack, which is only read.
+    unsafe { syscall(libc::SYS_landlock_add_rule, [int(ruleset), PATH_BENEATH, pointer, 0, 0, 0]) }.map(drop)
+}
+
+/// landlock_restrict_self(2)
+pub(crate) fn landlock_restrict_self(ruleset: RawFd) -> Answer<()> {
+    numbers(libc::SYS_landlock_restrict_self, [int(ruleset), 0, 0, 0, 0, 0]).map(drop)
+}
+
+/// seccomp(2), SECCOMP_SET_MODE_FILTER.
+pub(crate) fn seccomp_set_filter(program: &[sock_filter], log: bool) -> Answer<()> {
+    /// `struct sock_fprog` (linux/filter.h).
+    #[repr(C)]
+    struct Program {
+        length: u16,
+        filter: *const sock_filter,
+    }
+    const _: () = assert!(size_of::<Program>() == 16 && size_of::<sock_filter>() == 8);
+    const SET_MODE_FILTER: usize = 1;
+    const FLAG_LOG: usize = 2;
+    let Ok(length) = u16::try_from(program.len()) else { return Err(Errno::EINVAL) };
+    let filter = Program { length, filter: program.as_ptr() };
+    let flags = if log { FLAG_LOG } else { 0 };
+    let arguments = [SET_MODE_FILTER, flags, ptr::from_ref(&filter) as usize, 0, 0, 0];
+    // SAFETY: the third argument points at a `sock_fprog` on this stack whose length and pointer are those of one
+    // slice; the kernel copies the program before the call returns.
+    unsafe { syscall(libc::SYS_seccomp, arguments) }.map(drop)
+}
+
+/// execve(2). Returns only the error.
+///
+/// `argv` and `envp` are arrays of pointers to C strings, ended by null; that is what [`PointerArray`] holds.
+pub(crate) fn execve(path: &CStr, argv: &PointerArray, envp: &PointerArray) -> Errno {
+    let arguments = [text(path), argv.pointers.as_ptr() as usize, envp.pointers.as_ptr() as usize, 0, 0, 0];
+    // SAFETY: a `PointerArray` ends with null and every other entry points into a C string that it owns; all three
+    // arguments are borrowed across the call, which only reads them.
+    let answer = unsafe { syscall(libc::SYS_execve, arguments) };
+    answer.err().unwrap_or(Errno::EINVAL)
+}
+
+/// A null-terminated array of C strings, as execve(2) takes it. It owns the strings, so the pointers stay good.
+#[derive(Debug)]
+pub(crate) struct PointerArray {
+    pointers: Vec<*const c_char>,
+    strings: Vec<std::ffi::CString>,
+}
+
+impl PointerArray {
+    /// Takes the strings.
+    pub(crate) fn new(strings: Vec<std::ffi::CString>) -> Self {
+        let pointers = strings.iter().map(|string| string.as_ptr()).chain([ptr::null()]).collect();
+        Self { pointers, strings }
+    }
+
+    /// The first string: argv[0].
+    pub(crate) fn first(&self) -> Option<&CStr> {
+        self.strings.first().map(std::ffi::CString::as_c_str)
+    }
+}
