@@ -15,6 +15,7 @@
 //! probed once; a [`compile::Plan`] is the ordered steps that a child walks; [`launch::launch`] makes the child.
 
 mod apply;
+pub mod attest;
 pub mod cgroup;
 pub mod compile;
 pub mod diagnostic;

@@ -1,0 +1,462 @@
+//! Reads a process's isolation back from the kernel: what `status` says of a running service is this, never its policy.
+//!
+//! Everything is read under one descriptor of `/proc/PID`, which names that process and never its successor under the
+//! same number (a read after its death is ESRCH). Whether the process is the one meant is the caller's to know: its
+//! pidfd is still alive *after* this. What no kernel tells (a Landlock domain, the text of a seccomp program) is not
+//! here.
+
+use std::{
+    ffi::OsStr,
+    fmt,
+    fs::{self, File},
+    io::{self, Read},
+    os::fd::OwnedFd,
+};
+
+use caps::Capability;
+use nix::{
+    errno::Errno,
+    fcntl::{OFlag, open, openat, readlinkat},
+    sys::stat::Mode,
+};
+
+/// What the kernel says of one process, at one time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attested {
+    /// The process.
+    pub pid: u32,
+    /// Every kind that this kernel has, in the order of [`NAMESPACE_KINDS`].
+    pub namespaces: Vec<Namespace>,
+    /// `/proc/PID/status`
+    pub status: Status,
+    /// How many capabilities this kernel knows: those with numbers below it.
+    pub known_capabilities: u8,
+    /// Its cgroup in the cgroup2 tree, as this process's cgroup namespace shows it.
+    pub cgroup: Result<String, Unreadable>,
+    /// `/proc/PID/mountinfo` in short.
+    pub mounts: Result<Mounts, Unreadable>,
+}
+
+/// The kinds of namespaces(7), by their names in `/proc/PID/ns`.
+pub const NAMESPACE_KINDS: [&str; 8] = ["mnt", "pid", "net", "ipc", "uts", "cgroup", "user", "time"];
+
+/// One namespace of a process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Namespace {
+    /// One of [`NAMESPACE_KINDS`].
+    pub kind: &'static str,
+    /// Its number.
+    pub inode: u64,
+    /// It is not the namespace that this process is in.
+    pub private: bool,
+}
+
+/// The lines of `/proc/PID/status` that say what a process may do (proc_pid_status(5)).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Status {
+    /// Real, effective, saved, file system.
+    pub uids: [u32; 4],
+    /// Real, effective, saved, file system.
+    pub gids: [u32; 4],
+    /// Supplementary.
+    pub groups: Vec<u32>,
+    /// CapInh
+    pub inheritable: CapabilitySet,
+    /// CapPrm
+    pub permitted: CapabilitySet,
+    /// CapEff
+    pub effective: CapabilitySet,
+    /// CapBnd
+    pub bounding: CapabilitySet,
+    /// CapAmb
+    pub ambient: CapabilitySet,
+    /// NoNewPrivs
+    pub no_new_privs: bool,
+    /// Seccomp
+    pub seccomp: Seccomp,
+    /// Seccomp_filters; `None` before Linux 5.9, which does not say.
+    pub seccomp_filters: Option<u32>,
+}
+
+/// A set of capabilities as the kernel's 64 bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CapabilitySet(pub u64);
+
+/// How system calls are filtered (seccomp(2)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Seccomp {
+    /// Not at all.
+    Disabled,
+    /// read, write, exit and sigreturn.
+    Strict,
+    /// By programs.
+    Filter,
+}
+
+/// A mount namespace in short.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mounts {
+    /// How many mounts the process can reach.
+    pub count: usize,
+    /// The mount at `/`, or its file system, is read-only.
+    pub root_read_only: bool,
+}
+
+/// A file that the kernel did not give, or that does not read as expected.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{file}: {why}")]
+pub struct Unreadable {
+    /// Its path.
+    pub file: String,
+    /// The errno, or what is not as expected.
+    pub why: String,
+}
+
+/// Reads a process back.
+///
+/// # Errors
+/// The process is gone, or this one may not look at it.
+pub fn attest(pid: u32) -> Result<Attested, Unreadable> {
+    let process = Process::open(pid)?;
+    let own = Process::open(std::process::id())?;
+    let mut namespaces = Vec::new();
+    for kind in NAMESPACE_KINDS {
+        // A kind that this kernel lacks is one that both lack.
+        if let (Some(inode), Some(host)) = (process.namespace(kind)?, own.namespace(kind)?) {
+            namespaces.push(Namespace { kind, inode, private: inode != host });
+        }
+    }
+    let cgroup = process.read("cgroup").and_then(|text| {
+        parse_cgroup(&text).ok_or_else(|| process.odd("cgroup", "no line of the cgroup2 tree (`0::`)"))
+    });
+    let mounts = process.read("mountinfo").and_then(|text| {
+        parse_mountinfo(&text).ok_or_else(|| process.odd("mountinfo", "no mount at /, or an odd line"))
+    });
+    let status = parse_status(&process.read("status")?).map_err(|line| process.odd("status", &line))?;
+    Ok(Attested { pid, namespaces, status, known_capabilities: known_capabilities()?, cgroup, mounts })
+}
+
+fn known_capabilities() -> Result<u8, Unreadable> {
+    let file = "/proc/sys/kernel/cap_last_cap";
+    let odd = |why: String| Unreadable { file: file.into(), why };
+    let text = fs::read_to_string(file).map_err(|error| odd(describe(&error)))?;
+    let last: u8 = text.trim().parse().map_err(|_| odd(format!("`{}` is no number", text.trim())))?;
+    Ok(last.saturating_add(1))
+}
+
+/// A descriptor of `/proc/PID`.
+struct Process {
+    pid: u32,
+    folder: OwnedFd,
+}
+
+impl Process {
+    fn open(pid: u32) -> Result<Self, Unreadable> {
+        let path = format!("/proc/{pid}");
+        match open(path.as_str(), OFlag::O_DIRECTORY | OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()) {
+            Ok(folder) => Ok(Self { pid, folder }),
+            Err(errno) => Err(Unreadable { file: path, why: describe(&errno.into()) }),
+        }
+    }
+
+    fn odd(&self, name: &str, why: &str) -> Unreadable {
+        Unreadable { file: format!("/proc/{}/{name}", self.pid), why: why.into() }
+    }
+
+    fn read(&self, name: &str) -> Result<String, Unreadable> {
+        let read = || -> io::Result<String> {
+            let file = openat(&self.folder, name, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
+            let mut bytes = Vec::new();
+            File::from(file).read_to_end(&mut bytes)?;
+            // A name that is not UTF-8 (the process's own, a mount point) must not hide the rest.
+            Ok(String::from_utf8_lossy(&bytes).into_owned())
+        };
+        read().map_err(|error| self.odd(name, &describe(&error)))
+    }
+
+    fn namespace(&self, kind: &str) -> Result<Option<u64>, Unreadable> {
+        let name = format!("ns/{kind}");
+        match readlinkat(&self.folder, name.as_str()) {
+            Ok(link) => match parse_namespace(&link, kind) {
+                Some(inode) => Ok(Some(inode)),
+                None => Err(self.odd(&name, &format!("links to {}", link.display()))),
+            },
+            Err(Errno::ENOENT) => Ok(None),
+            Err(errno) => Err(self.odd(&name, &describe(&errno.into()))),
+        }
+    }
+}
+
+/// The errno's name where there is one: `EACCES: Permission denied`.
+fn describe(error: &io::Error) -> String {
+    match error.raw_os_error() {
+        Some(number) => Errno::from_raw(number).to_string(),
+        None => error.to_string(),
+    }
+}
+
+/// Reads `/proc/PID/status`; the error is what is missing or odd.
+fn parse_status(text: &str) -> Result<Status, String> {
+    let find = |key: &str| {
+        text.lines()
+            .find_map(|line| line.strip_prefix(key)?.strip_prefix(':'))
+            .map(str::trim)
+            .ok_or_else(|| format!("no line `{key}:`"))
+    };
+    let numbers = |key: &str| -> Result<Vec<u32>, String> {
+        let line = find(key)?;
+        let numbers: Result<_, _> = line.split_ascii_whitespace().map(str::parse).collect();
+        numbers.map_err(|_| format!("{key}: {line}"))
+    };
+    let four = |key: &str| {
+        let numbers = numbers(key)?;
+        <[u32; 4]>::try_from(numbers).map_err(|numbers| format!("{key}: {} numbers, not 4", numbers.len()))
+    };
+    let set = |key: &str| {
+        let line = find(key)?;
+        u64::from_str_radix(line, 16).map(CapabilitySet).map_err(|_| format!("{key}: {line}"))
+    };
+    let number = |key: &str| -> Result<u32, String> {
+        let line = find(key)?;
+        line.parse().map_err(|_| format!("{key}: {line}"))
+    };
+    Ok(Status {
+        uids: four("Uid")?,
+        gids: four("Gid")?,
+        groups: numbers("Groups")?,
+        inheritable: set("CapInh")?,
+        permitted: set("CapPrm")?,
+        effective: set("CapEff")?,
+        bounding: set("CapBnd")?,
+        ambient: set("CapAmb")?,
+        no_new_privs: match number("NoNewPrivs")? {
+            0 => false,
+            1 => true,
+            other => return Err(format!("NoNewPrivs: {other}")),
+        },
+        seccomp: match number("Seccomp")? {
+            0 => Seccomp::Disabled,
+            1 => Seccomp::Strict,
+            2 => Seccomp::Filter,
+            other => return Err(format!("Seccomp: {other}")),
+        },
+        seccomp_filters: if find("Seccomp_filters").is_ok() {
+            Some(number("Seccomp_filters")?)
+        } else {
+            None
+        },
+    })
+}
+
+/// `net:[4026531833]`
+fn parse_namespace(link: &OsStr, kind: &str) -> Option<u64> {
+    link.to_str()?.strip_prefix(kind)?.strip_prefix(":[")?.strip_suffix(']')?.parse().ok()
+}
+
+/// The path on the line `0::PATH` of `/proc/PID/cgroup`.
+fn parse_cgroup(text: &str) -> Option<String> {
+    text.lines().find_map(|line| line.strip_prefix("0::")).map(str::to_owned)
+}
+
+/// Lines as `36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw,errors=continue`.
+fn parse_mountinfo(text: &str) -> Option<Mounts> {
+    let mut root_read_only = None;
+    let mut count = 0;
+    for line in text.lines() {
+        count += 1;
+        let (mount, file_system) = line.split_once(" - ")?;
+        let mut mount = mount.split(' ').skip(4);
+        let (point, options) = (mount.next()?, mount.next()?);
+        // The last one is on top.
+        if point == "/" {
+            let super_options = file_system.split(' ').nth(2)?;
+            let read_only = |options: &str| options.split(',').any(|option| option == "ro");
+            root_read_only = Some(read_only(options) || read_only(super_options));
+        }
+    }
+    root_read_only.map(|root_read_only| Mounts { count, root_read_only })
+}
+
+impl CapabilitySet {
+    /// The names in the order of the numbers; one that is newer than this program is `CAP_41`.
+    #[must_use]
+    pub fn names(self) -> Vec<String> {
+        let known: Vec<Capability> = caps::all().into_iter().collect();
+        let name = |bit: u8| match known.iter().find(|capability| capability.index() == bit) {
+            Some(capability) => capability.to_string(),
+            None => format!("CAP_{bit}"),
+        };
+        (0..64).filter(|bit| self.0 >> bit & 1 == 1).map(name).collect()
+    }
+
+    /// Whether it holds this one.
+    #[must_use]
+    pub fn contains(self, capability: Capability) -> bool {
+        self.0 & capability.bitmask() != 0
+    }
+}
+
+impl fmt::Display for CapabilitySet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.names().join(" "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use caps::CapSet;
+
+    /// Recorded on 6.18 from a process that setpriv(1) and a filter that allows everything had made; shortened.
+    const CONFINED: &str = "\
+Name:\tgrep
+Umask:\t0022
+State:\tR (running)
+Tgid:\t17983
+Pid:\t17983
+Uid:\t61042\t61042\t61042\t61042
+Gid:\t61042\t61042\t61042\t61042
+FDSize:\t256
+Groups:\t4 24 
+CapInh:\t0000000000000400
+CapPrm:\t0000000000000400
+CapEff:\t0000000000000400
+CapBnd:\t0000000000000400
+CapAmb:\t0000000000000400
+NoNewPrivs:\t1
+Seccomp:\t2
+Seccomp_filters:\t1
+Speculation_Store_Bypass:\tvulnerable
+";
+
+    #[test]
+    fn a_confined_status_reads_as_it_stands() {
+        let status = parse_status(CONFINED).unwrap();
+        assert_eq!(status.uids, [61042; 4]);
+        assert_eq!(status.groups, [4, 24]);
+        assert_eq!(status.bounding.names(), ["CAP_NET_BIND_SERVICE"]);
+        assert_eq!(status.bounding, status.ambient);
+        assert!(status.no_new_privs);
+        assert_eq!((status.seccomp, status.seccomp_filters), (Seccomp::Filter, Some(1)));
+    }
+
+    #[test]
+    fn a_process_cannot_name_itself_into_another_line() {
+        let liar = CONFINED.replace("Name:\tgrep", "Name:\tUid:\\nUid:\t0\t0\t0\t0");
+        assert_eq!(parse_status(&liar).unwrap().uids, [61042; 4]);
+    }
+
+    #[test]
+    fn a_kernel_without_the_filter_count_says_none_and_not_zero() {
+        let old = CONFINED.replace("Seccomp_filters:\t1\n", "");
+        assert_eq!(parse_status(&old).unwrap().seccomp_filters, None);
+    }
+
+    #[test]
+    fn a_status_that_lacks_a_line_or_has_an_odd_one_is_no_status() {
+        let check = |from: &str, to: &str, expected: &str| {
+            assert_eq!(parse_status(&CONFINED.replace(from, to)).unwrap_err(), expected);
+        };
+        check("NoNewPrivs:\t1\n", "", "no line `NoNewPrivs:`");
+        check("CapBnd:\t0000000000000400", "CapBnd:\tall", "CapBnd: all");
+        check("Seccomp:\t2", "Seccomp:\t3", "Seccomp: 3");
+        check("Gid:\t61042\t", "Gid:\t", "Gid: 3 numbers, not 4");
+        check("Seccomp_filters:\t1", "Seccomp_filters:\tmany", "Seccomp_filters: many");
+    }
+
+    #[test]
+    fn a_capability_newer_than_this_program_has_its_number_for_a_name() {
+        assert_eq!(CapabilitySet(1 << 63 | 1).names(), ["CAP_CHOWN", "CAP_63"]);
+        assert!(CapabilitySet(0).names().is_empty());
+    }
+
+    #[test]
+    fn a_namespace_link_is_its_kind_and_number() {
+        let check = |link: &str, expected| assert_eq!(parse_namespace(OsStr::new(link), "net"), expected);
+        check("net:[4026531833]", Some(4_026_531_833));
+        check("mnt:[4026531833]", None);
+        check("net:[]", None);
+        check("net:4026531833", None);
+    }
+
+    #[test]
+    fn the_cgroup_is_the_line_of_the_cgroup2_tree() {
+        let hybrid = "9:name=systemd:/\n4:memory:/jobs/7\n0::/web.slice/web.service\n";
+        assert_eq!(parse_cgroup(hybrid).as_deref(), Some("/web.slice/web.service"));
+        assert_eq!(parse_cgroup("4:memory:/jobs/7\n"), None);
+    }
+
+    #[test]
+    fn the_root_is_read_only_by_its_topmost_mount_or_its_file_system() {
+        let check = |text: &str, expected: Option<(usize, bool)>| {
+            let found = parse_mountinfo(text).map(|mounts| (mounts.count, mounts.root_read_only));
+            assert_eq!(found, expected, "{text}");
+        };
+        let writable = "27 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw,errors=remount-ro\n";
+        let read_only = "90 27 254:0 / / ro,nosuid - ext4 /dev/vda rw\n";
+        let proc = "22 27 0:21 / /proc ro,relatime - proc proc rw\n";
+        check(&[writable, proc].concat(), Some((2, false)));
+        check(&[writable, proc, read_only].concat(), Some((3, true)));
+        check("27 1 254:0 / / rw,relatime - squashfs /dev/vda ro\n", Some((1, true)));
+        check(proc, None);
+        check("nonsense\n", None);
+    }
+
+    #[test]
+    fn this_process_reads_as_the_caps_crate_and_the_system_calls_say() {
+        let found = attest(std::process::id()).unwrap();
+        let same = |set: CapabilitySet, which: CapSet| {
+            let bits = caps::read(None, which).unwrap().iter().fold(0, |bits, one| bits | one.bitmask());
+            assert_eq!(set, CapabilitySet(bits), "{which:?}");
+        };
+        same(found.status.effective, CapSet::Effective);
+        same(found.status.permitted, CapSet::Permitted);
+        same(found.status.inheritable, CapSet::Inheritable);
+        same(found.status.bounding, CapSet::Bounding);
+        same(found.status.ambient, CapSet::Ambient);
+        assert_eq!(found.status.uids[1], nix::unistd::geteuid().as_raw());
+        assert_eq!(found.status.gids[1], nix::unistd::getegid().as_raw());
+        let groups: Vec<u32> = nix::unistd::getgroups().unwrap().iter().map(|group| group.as_raw()).collect();
+        assert_eq!(found.status.groups, groups);
+        assert_eq!(found.status.no_new_privs, nix::sys::prctl::get_no_new_privs().unwrap());
+        assert!(found.namespaces.iter().all(|namespace| !namespace.private));
+        assert!(found.namespaces.iter().any(|namespace| namespace.kind == "mnt"));
+        assert!(found.mounts.unwrap().count > 0);
+    }
+
+    #[test]
+    fn a_namespace_of_its_own_is_private_and_the_others_are_not() {
+        use std::{
+            io::Write,
+            process::{Command, Stdio},
+        };
+        // A user namespace as well where it takes one to make the other.
+        let root = nix::unistd::geteuid().is_root();
+        let mut child = Command::new("unshare")
+            .args(if root { &["--uts", "cat"][..] } else { &["--user", "--uts", "cat"][..] })
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // Its answer says that it is cat by now.
+        let (mut stdin, mut stdout) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+        stdin.write_all(b"x").unwrap();
+        stdout.read_exact(&mut [0]).unwrap();
+        let found = attest(child.id());
+        drop(stdin);
+        child.wait().unwrap();
+        let private = |kind: &str| {
+            let found = found.as_ref().unwrap();
+            found.namespaces.iter().find(|namespace| namespace.kind == kind).unwrap().private
+        };
+        assert!(private("uts"));
+        assert!(!private("mnt") && !private("net") && private("user") != root);
+    }
+
+    #[test]
+    fn a_process_that_is_not_there_is_an_error_that_names_the_file() {
+        // Above any pid_max (proc(5): at most 2^22).
+        let error = attest(1 << 23).unwrap_err();
+        assert_eq!(error.to_string(), "/proc/8388608: ENOENT: No such file or directory");
+    }
+}
