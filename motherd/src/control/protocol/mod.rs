@@ -6,8 +6,14 @@
 //! 0; what is read here from a peer is checked here, so that a [`Request`] in hand is well formed. The interface text
 //! that introspection returns is [`DESCRIPTION`], and a test holds it against these types.
 
+mod attested;
 mod message;
 mod status;
+
+#[cfg(test)]
+pub(crate) mod samples;
+#[cfg(test)]
+mod tests;
 
 use serde::{Deserialize, Serialize};
 

@@ -1,0 +1,125 @@
+//! Services as the tests of this folder and of `ctl` describe them: one with everything, one with nothing.
+
+use super::*;
+
+pub(crate) fn web() -> ServiceStatus {
+    let value = Figure::Value;
+    ServiceStatus {
+        name: "web".into(),
+        description: "static web server".into(),
+        state: State::Running,
+        sub_state: Some("failing".into()),
+        cause: Cause {
+            words: "requested by uid 0 (pid 812)".into(),
+            request: Some(Requester { uid: 0, pid: 812 }),
+        },
+        main_pid: Some(1234),
+        since_boottime_usec: Some(3_000_000),
+        uptime_usec: Some(93_784_000_000),
+        restarts: 2,
+        last_exit: Some(LastExit { how: ExitHow::Killed, status: 9, boottime_usec: Some(2_900_000) }),
+        policy: "web-server".into(),
+        left_out: vec![LeftOut {
+            what: "landlock: scope".into(),
+            why: "needs ABI 6, this kernel has 2".into(),
+        }],
+        cgroup: Some("/sys/fs/cgroup/web.slice/web.service".into()),
+        figures: Some(Figures {
+            memory: Memory {
+                current_bytes: value(25_480_397),
+                peak_bytes: Figure::Missing(Missing {
+                    file: "memory.peak".into(),
+                    why: "ENOENT: Linux 5.19 has it".into(),
+                }),
+                max_bytes: LimitFigure::Value(536_870_912),
+                swap_bytes: value(0),
+                oom_kills: value(0),
+            },
+            cpu: Cpu {
+                usage_usec: value(1_240_000),
+                user_usec: value(1_000_000),
+                system_usec: value(240_000),
+                throttled_usec: value(0),
+            },
+            io: Io { read_bytes: value(3_145_728), write_bytes: value(98_304) },
+            pids: Pids { current: value(5), max: LimitFigure::Unlimited {} },
+            pressure: Pressure {
+                cpu_some_avg10: Figure::Value(0.12),
+                cpu_full_avg10: Figure::Value(0.0),
+                memory_some_avg10: Figure::Value(0.0),
+                memory_full_avg10: Figure::Value(0.0),
+                io_some_avg10: Figure::Value(0.0),
+                io_full_avg10: Figure::Value(0.0),
+            },
+        }),
+        isolation: Some(Isolation {
+            attested: Figure::Value(Attested {
+                pid: 1234,
+                namespaces: ["mnt", "pid", "ipc", "uts", "cgroup", "net", "user", "time"]
+                    .iter()
+                    .zip(4_026_532_201..)
+                    .map(|(kind, inode)| Namespace {
+                        kind: (*kind).into(),
+                        inode,
+                        private: !matches!(*kind, "net" | "user" | "time"),
+                    })
+                    .collect(),
+                capabilities: Capabilities {
+                    inheritable: vec![],
+                    permitted: vec!["CAP_NET_BIND_SERVICE".into()],
+                    effective: vec!["CAP_NET_BIND_SERVICE".into()],
+                    bounding: vec!["CAP_NET_BIND_SERVICE".into()],
+                    ambient: vec!["CAP_NET_BIND_SERVICE".into()],
+                    known: 41,
+                },
+                no_new_privs: true,
+                seccomp_mode: SeccompMode::Filter,
+                seccomp_filters: value(1),
+                uids: vec![61042; 4],
+                gids: vec![61042; 4],
+                groups: vec![],
+                cgroup: Figure::Value("/web.slice/web.service".into()),
+                mounts: Figure::Value(Mounts { count: 24, root_read_only: true }),
+            }),
+            landlock: Some(LandlockApplied {
+                abi: 2,
+                path_rules: 17,
+                port_rules: 2,
+                scopes: vec!["signal".into()],
+            }),
+        }),
+        log: vec!["listening on 0.0.0.0:80".into(), "GET / 200".into()],
+    }
+}
+
+pub(crate) fn stopped() -> ServiceStatus {
+    ServiceStatus {
+        name: "backup".into(),
+        description: "nightly copy".into(),
+        state: State::Stopped,
+        sub_state: None,
+        cause: Cause { words: "never started".into(), request: None },
+        main_pid: None,
+        since_boottime_usec: None,
+        uptime_usec: None,
+        restarts: 0,
+        last_exit: None,
+        policy: "base/default".into(),
+        left_out: vec![],
+        cgroup: None,
+        figures: None,
+        isolation: None,
+        log: vec![],
+    }
+}
+
+pub(crate) fn summary(status: &ServiceStatus) -> ServiceSummary {
+    ServiceSummary {
+        name: status.name.clone(),
+        description: status.description.clone(),
+        state: status.state,
+        sub_state: status.sub_state.clone(),
+        main_pid: status.main_pid,
+        uptime_usec: status.uptime_usec,
+    }
+}
