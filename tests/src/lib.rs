@@ -7,9 +7,11 @@ pub mod cpio;
 pub mod fetch;
 pub mod initramfs;
 pub mod machine;
+pub mod probe;
 pub mod programs;
+pub mod system;
 
-#[allow(unsafe_code, reason = "what a child does between fork and exec")]
+#[allow(unsafe_code, reason = "what a child does between fork and exec, and the probe's raw calls")]
 mod sys;
 
 use std::path::{Path, PathBuf};

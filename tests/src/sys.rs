@@ -1,5 +1,6 @@
-//! The one unsafe call of the harness.
+//! The unsafe calls of the harness and of the probe.
 
+use std::io;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
@@ -7,8 +8,75 @@ use nix::sys::signal::Signal;
 
 /// Has the kernel end the child when the thread that starts it ends, so that a test that is killed leaves nothing.
 pub(crate) fn end_with_this_thread(command: &mut Command) -> &mut Command {
-    let ask = || nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).map_err(std::io::Error::from);
+    let ask = || nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).map_err(io::Error::from);
     // SAFETY: the closure runs between fork and exec, where only async-signal-safe calls are allowed: it makes one
     // system call, prctl, and converts an errno into an io::Error, which allocates nothing.
     unsafe { command.pre_exec(ask) }
+}
+
+/// A call by its number, with no arguments worth the name.
+pub(crate) fn bare_call(number: i64) -> io::Result<()> {
+    // SAFETY: every argument is zero, so the kernel is given no address to write to. The numbers that come here are
+    // those of the probe's table, none of which changes this process when all its arguments are zero.
+    outcome(unsafe { libc::syscall(number, 0, 0, 0, 0, 0, 0) })
+}
+
+/// getpid(2) by its i386 number through the i386 gate, which a filter for x86_64 alone does not see.
+pub(crate) fn getpid_of_i386() -> io::Result<()> {
+    const GETPID: i32 = 20;
+    let mut register = GETPID;
+    // SAFETY: getpid takes no argument and touches no memory; the gate returns in eax and, from x86_64 code, leaves
+    // r8 to r11 undefined (arch/x86/entry/entry_64_compat.S), which is what is declared here.
+    unsafe {
+        std::arch::asm!(
+            "int 0x80",
+            inout("eax") register,
+            out("r8") _, out("r9") _, out("r10") _, out("r11") _,
+            options(nostack),
+        );
+    }
+    if register < 0 { Err(io::Error::from_raw_os_error(-register)) } else { Ok(()) }
+}
+
+/// A socket of a family, of the kind that any family has.
+pub(crate) fn socket(family: i32) -> io::Result<()> {
+    let kind = if family == libc::AF_NETLINK || family == libc::AF_PACKET {
+        libc::SOCK_RAW
+    } else {
+        libc::SOCK_STREAM
+    };
+    // SAFETY: three numbers; the descriptor that may come back is closed when this process ends, an act later.
+    outcome(i64::from(unsafe { libc::socket(family, kind | libc::SOCK_CLOEXEC, 0) }))
+}
+
+/// A page that is writable and executable at once.
+pub(crate) fn map_writable_and_executable() -> io::Result<()> {
+    map(libc::PROT_READ | libc::PROT_WRITE | libc::PROT_EXEC).map(drop)
+}
+
+/// A page that is written to and made executable afterwards.
+pub(crate) fn make_executable_later() -> io::Result<()> {
+    let page = map(libc::PROT_READ | libc::PROT_WRITE)?;
+    // SAFETY: `page` is the start of a mapping of PAGE bytes that map() made just now and nobody else knows.
+    outcome(i64::from(unsafe { libc::mprotect(page, PAGE, libc::PROT_READ | libc::PROT_EXEC) }))
+}
+
+const PAGE: usize = 4096;
+
+fn map(protection: i32) -> io::Result<*mut libc::c_void> {
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+    // SAFETY: an anonymous mapping at an address of the kernel's choice takes nothing away from this process.
+    let page = unsafe { libc::mmap(std::ptr::null_mut(), PAGE, protection, flags, -1, 0) };
+    if page == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(page) }
+}
+
+/// What libc's -1, or the kernel's own negative errno, means.
+fn outcome(result: i64) -> io::Result<()> {
+    match result {
+        -1 => Err(io::Error::last_os_error()),
+        error if error < 0 => {
+            Err(io::Error::from_raw_os_error(i32::try_from(-error).unwrap_or(libc::EINVAL)))
+        }
+        _ => Ok(()),
+    }
 }

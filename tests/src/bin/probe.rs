@@ -1,2 +1,20 @@
-//! Attempts one act and says what came of it.
-fn main() {}
+//! `probe ACT [ARGUMENT]...` attempts one act and says what came of it: see [`e2e::probe`].
+
+use std::process::ExitCode;
+
+use e2e::probe::{Outcome, attempt};
+
+fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    match attempt(&words) {
+        Ok(outcome) => {
+            println!("{outcome}");
+            ExitCode::from(u8::from(outcome != Outcome::Allowed))
+        }
+        Err(error) => {
+            eprintln!("probe: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
