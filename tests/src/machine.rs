@@ -39,6 +39,8 @@ pub struct Machine {
     shell: Line,
     commands: u64,
     started: Instant,
+    /// How much of the console was shown to whoever watches, if somebody does.
+    shown: Option<u64>,
 }
 
 /// What a command in the guest came to.
@@ -113,13 +115,6 @@ impl Line {
 }
 
 impl Machine {
-    /// Boots `image` and waits until its shell is there.
-    pub fn boot(kernel: Kernel, image: &Path) -> Result<Self> {
-        let mut machine = Self::start(kernel, image)?;
-        machine.shell_text(0, READY, BOOT).context("the guest's shell did not come up")?;
-        Ok(machine)
-    }
-
     /// Starts QEMU and returns at once.
     pub fn start(kernel: Kernel, image: &Path) -> Result<Self> {
         let cache = Cache::open()?;
@@ -144,7 +139,7 @@ impl Machine {
             .stdout(shell_end)
             .stderr(Stdio::inherit());
         let qemu = crate::sys::end_with_this_thread(&mut command).spawn().context("cannot start QEMU")?;
-        Ok(Self { kernel, qemu, console, shell, commands: 0, started: Instant::now() })
+        Ok(Self { kernel, qemu, console, shell, commands: 0, started: Instant::now(), shown: None })
     }
 
     /// The kernel it runs.
@@ -224,31 +219,55 @@ impl Machine {
         Ok(self.qemu.wait()?)
     }
 
-    /// Joins this terminal and the console until the machine ends. `input` is read without waiting for lines.
-    pub fn attach(&mut self, input: &impl AsFd, mut output: impl Write) -> Result<()> {
-        let mut mark = self.console.mark();
-        let mut input_open = true;
+    /// Waits until the guest's shell takes commands.
+    pub fn ready(&mut self) -> Result<()> {
+        self.shell_text(0, READY, BOOT).context("the guest's shell did not come up").map(drop)
+    }
+
+    /// From now on, and from its beginning, the console is shown on standard output.
+    pub fn show_console(&mut self) {
+        self.shown = Some(0);
+    }
+
+    /// Sends what comes from `input` to the console until the machine ends, `input` does, or the byte `escape` comes.
+    pub fn type_from(&mut self, input: &impl AsFd, escape: u8) -> Result<()> {
         while !self.console.ended {
-            let mut fds = vec![
+            let mut fds = [
                 PollFd::new(self.console.socket.as_fd(), PollFlags::POLLIN),
                 PollFd::new(self.shell.socket.as_fd(), PollFlags::POLLIN),
+                PollFd::new(input.as_fd(), PollFlags::POLLIN),
             ];
-            if input_open {
-                fds.push(PollFd::new(input.as_fd(), PollFlags::POLLIN));
-            }
-            poll(&mut fds, PollTimeout::NONE)?;
-            let typed = fds.get(2).is_some_and(|fd| fd.any().unwrap_or(false));
+            // Nothing more comes from a line that has ended, and poll would say so without end.
+            let watched = if self.shell.ended { &mut fds[..1] } else { &mut fds[..] };
+            poll(watched, PollTimeout::NONE)?;
+            let typed = fds[2].any().unwrap_or(false);
+            self.take_in()?;
             if typed {
                 let mut bytes = [0; 256];
                 let count = nix::unistd::read(input, &mut bytes)?;
-                input_open = count > 0;
-                self.console.socket.write_all(&bytes[..count])?;
+                if count == 0 || bytes[..count].contains(&escape) {
+                    return Ok(());
+                }
+                self.type_to_console(&bytes[..count])?;
             }
-            self.console.drain()?;
-            self.shell.drain()?;
-            output.write_all(self.console.since(mark).as_bytes())?;
+        }
+        Ok(())
+    }
+
+    /// Types on the console.
+    pub fn type_to_console(&mut self, keys: &[u8]) -> Result<()> {
+        self.console.socket.write_all(keys).context("the console takes no keys")
+    }
+
+    /// Reads what both lines have, and shows the console's part.
+    fn take_in(&mut self) -> Result<()> {
+        self.console.drain()?;
+        self.shell.drain()?;
+        if let Some(shown) = self.shown {
+            self.shown = Some(self.console.mark());
+            let mut output = std::io::stdout().lock();
+            output.write_all(self.console.since(shown).as_bytes())?;
             output.flush()?;
-            mark = self.console.mark();
         }
         Ok(())
     }
@@ -305,8 +324,7 @@ impl Machine {
             Ok(_) | Err(nix::errno::Errno::EINTR) => {}
             Err(error) => return Err(error.into()),
         }
-        self.console.drain()?;
-        self.shell.drain()
+        self.take_in()
     }
 
     fn send(&mut self, text: &str) -> Result<()> {
@@ -335,10 +353,7 @@ pub fn run_on(kernel: Kernel, image: &Path, scenario: impl Fn(&mut Machine) -> R
     let mut attempt = 1;
     loop {
         let mut machine = Machine::start(kernel, image)?;
-        let result = machine
-            .shell_text(0, READY, BOOT)
-            .context("the guest's shell did not come up")
-            .and_then(|_| scenario(&mut machine));
+        let result = machine.ready().and_then(|()| scenario(&mut machine));
         let Err(error) = result else { return Ok(()) };
         if attempt == 1 && machine.emulation_failed() {
             eprintln!(

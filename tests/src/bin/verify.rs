@@ -1,0 +1,39 @@
+//! `cargo verify`: everything that has to hold before a change lands, in the order in which it fails fastest.
+
+use std::process::{Command, ExitCode};
+use std::time::Instant;
+
+/// Each check as the arguments of cargo. The tests come last: unit tests, this host, and both kernels in QEMU.
+const CHECKS: [&[&str]; 3] = [
+    &["fmt", "--all", "--check"],
+    &["clippy", "--quiet", "--workspace", "--all-targets", "--", "--deny", "warnings"],
+    &["test", "--workspace", "--no-fail-fast"],
+];
+
+fn main() -> ExitCode {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut failed = Vec::new();
+    for check in CHECKS {
+        let words = format!("cargo {}", check.join(" "));
+        eprintln!("\n== {words}");
+        let started = Instant::now();
+        let status = Command::new(&cargo).args(check).current_dir(e2e::workspace()).status();
+        let seconds = started.elapsed().as_secs();
+        match status {
+            Ok(status) if status.success() => eprintln!("== ok after {seconds} s: {words}"),
+            Ok(status) => {
+                eprintln!("== FAILED after {seconds} s ({status}): {words}");
+                failed.push(words);
+            }
+            Err(error) => {
+                eprintln!("== CANNOT RUN ({error}): {words}");
+                failed.push(words);
+            }
+        }
+    }
+    if failed.is_empty() {
+        return ExitCode::SUCCESS;
+    }
+    eprintln!("\nfailed: {}", failed.join("; "));
+    ExitCode::FAILURE
+}

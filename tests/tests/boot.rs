@@ -1,0 +1,192 @@
+//! The whole system, booted: initldr as PID 1, motherd, nginx and redis in their sandboxes, on both kernels.
+
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, ensure};
+use e2e::fetch::Kernel;
+use e2e::initramfs::Image;
+use e2e::machine::{Machine, run_on};
+use e2e::system::{
+    DAEMONS, both_running, figures_are_real, isolation_is_attested, nginx_answers, redis_answers, running,
+    status,
+};
+
+/// The image, built once for all tests of this file.
+fn image() -> Result<&'static Path> {
+    static IMAGE: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    let build =
+        || Image::system().and_then(|image| image.write("system")).map_err(|error| format!("{error:#}"));
+    IMAGE.get_or_init(build).as_deref().map_err(|error| anyhow!("{error}"))
+}
+
+/// One test on each kernel for each scenario.
+macro_rules! on_both_kernels {
+    ($($(#[$doc:meta])* $name:ident)*) => {
+        mod linux_6_1 {
+            $($(#[$doc])* #[test] fn $name() -> anyhow::Result<()> {
+                super::run_on(super::Kernel::V6_1, super::image()?, super::$name)
+            })*
+        }
+        mod linux_6_12 {
+            $($(#[$doc])* #[test] fn $name() -> anyhow::Result<()> {
+                super::run_on(super::Kernel::V6_12, super::image()?, super::$name)
+            })*
+        }
+    };
+}
+
+on_both_kernels! {
+    nginx_and_redis_answer_from_sandboxes_that_the_kernel_attests
+    a_killed_nginx_comes_back_with_a_new_pid
+    services_outlive_a_killed_motherd_and_obey_the_next
+    a_stopped_service_leaves_no_cgroup
+    bad_files_are_diagnosed_and_nothing_of_them_starts
+}
+
+fn nginx_and_redis_answer_from_sandboxes_that_the_kernel_attests(machine: &mut Machine) -> Result<()> {
+    both_running(machine)?;
+    nginx_answers(machine)?;
+    redis_answers(machine)?;
+    for daemon in &DAEMONS {
+        let status = status(machine, daemon.service)?;
+        figures_are_real(&status)?;
+        isolation_is_attested(machine.kernel(), &status, daemon)?;
+        ensure!(status["policy"] == daemon.service, "each has its own policy: {status:#}");
+        // motherctl is not the witness of its own claims.
+        let pid = &status["main_pid"];
+        let kernel =
+            machine.ok(&format!("grep -E '^(NoNewPrivs|Seccomp|CapEff|Uid):' /proc/{pid}/status"))?;
+        let words: Vec<&str> = kernel.split_whitespace().collect();
+        let after = |label: &str| words.iter().position(|word| *word == label).map(|at| words[at + 1]);
+        ensure!(after("NoNewPrivs:") == Some("1") && after("Seccomp:") == Some("2"), "{kernel}");
+        ensure!(after("Uid:") == Some(daemon.uid.to_string().as_str()), "{kernel}");
+        let capabilities = if daemon.capabilities.is_empty() { 0 } else { 1_u64 << 10 };
+        ensure!(after("CapEff:") == Some(format!("{capabilities:016x}").as_str()), "{kernel}");
+    }
+    let initldr = machine.ok("grep -E '^(VmRSS|RssAnon):' /proc/1/status")?;
+    println!("Linux {}: initldr as PID 1: {}", machine.kernel().version(), initldr.replace('\n', " "));
+    let motherd = machine.ok("grep -E '^(VmRSS|RssAnon):' /proc/$(pidof motherd)/status")?;
+    println!("Linux {}: motherd: {}", machine.kernel().version(), motherd.replace('\n', " "));
+    powers_off(machine)
+}
+
+/// `motherctl poweroff` ends the machine, by ACPI and not by a panic, within ten seconds.
+fn powers_off(machine: &mut Machine) -> Result<()> {
+    machine.begin("motherctl poweroff")?;
+    let status = machine.ended(Duration::from_secs(10)).context("after motherctl poweroff")?;
+    ensure!(status.success(), "QEMU ended with {status}");
+    ensure!(machine.console().contains("reboot: Power down"), "{}", machine.console());
+    Ok(())
+}
+
+fn a_killed_nginx_comes_back_with_a_new_pid(machine: &mut Machine) -> Result<()> {
+    let [nginx, redis] = both_running(machine)?;
+    machine.ok(&format!("kill -KILL {nginx}"))?;
+    let again = machine.eventually("nginx has a new pid", Duration::from_secs(30), |machine| {
+        Ok(Some(running(machine, "nginx")?).filter(|pid| *pid != nginx))
+    })?;
+    nginx_answers(machine)?;
+    let after = status(machine, "nginx")?;
+    ensure!(after["restarts"] == 1, "{after:#}");
+    ensure!(after["last_exit"]["how"] == "killed" && after["last_exit"]["status"] == 9, "{after:#}");
+    ensure!(
+        machine.ok("pgrep -o nginx")?.trim() == again.to_string(),
+        "no worker of the first nginx is left"
+    );
+    ensure!(running(machine, "redis")? == redis, "redis was left alone");
+    Ok(())
+}
+
+fn services_outlive_a_killed_motherd_and_obey_the_next(machine: &mut Machine) -> Result<()> {
+    let [nginx, redis] = both_running(machine)?;
+    let first = machine.ok("pidof motherd")?;
+    machine.ok(&format!("kill -KILL {}", first.trim()))?;
+    nginx_answers(machine)?;
+    redis_answers(machine)?;
+    machine.eventually("another motherd is there", Duration::from_secs(30), |machine| {
+        let now = machine.run("pidof motherd")?;
+        Ok((now.status == 0 && now.output != first).then_some(()))
+    })?;
+    ensure!(both_running(machine)? == [nginx, redis], "the same processes serve");
+    for daemon in &DAEMONS {
+        let status = status(machine, daemon.service)?;
+        ensure!(status["restarts"] == 0, "{status:#}");
+        figures_are_real(&status)?;
+        isolation_is_attested(machine.kernel(), &status, daemon)?;
+    }
+    ensure!(machine.ok("pgrep redis-server | wc -l")?.trim() == "1", "nothing was started twice");
+    machine.ok("motherctl restart redis")?;
+    ensure!(running(machine, "redis")? != redis, "the new motherd restarts what the old one started");
+    redis_answers(machine)?;
+    ensure!(running(machine, "nginx")? == nginx);
+    machine.ok(&format!("kill -KILL {nginx}"))?;
+    machine.eventually("the new motherd restarts nginx", Duration::from_secs(30), |machine| {
+        Ok(Some(running(machine, "nginx")?).filter(|pid| *pid != nginx))
+    })?;
+    nginx_answers(machine)
+}
+
+fn a_stopped_service_leaves_no_cgroup(machine: &mut Machine) -> Result<()> {
+    both_running(machine)?;
+    let cgroup = "/sys/fs/cgroup/web.slice/nginx.service";
+    ensure!(machine.ok(&format!("wc -l <{cgroup}/cgroup.procs"))?.trim() != "0");
+    machine.ok("motherctl stop nginx")?;
+    let after = machine.run(&format!("ls -d {cgroup}"))?;
+    ensure!(after.status != 0, "the cgroup is still there: {}", after.output);
+    ensure!(machine.run("pidof nginx")?.status != 0, "nginx is still there");
+    ensure!(machine.run("motherctl status nginx")?.status == 3, "a stopped service is not running");
+    ensure!(status(machine, "nginx")?["state"] == "stopped");
+    machine.ok("motherctl start nginx")?;
+    running(machine, "nginx")?;
+    nginx_answers(machine)
+}
+
+fn bad_files_are_diagnosed_and_nothing_of_them_starts(machine: &mut Machine) -> Result<()> {
+    both_running(machine)?;
+    machine.ok("mkdir -p /etc/motherd/policies/loop && cd /etc/motherd/policies && printf 'extends = [\"loop/b\"]\\n' \
+                >loop/a.toml && printf 'extends = [\"loop/a\"]\\n' >loop/b.toml")?;
+    let check = |machine: &mut Machine, text: &str, expected: &[&str]| -> Result<()> {
+        let path = "/etc/motherd/policies/bad.toml";
+        machine.ok(&format!("rm -f /tmp/started {path}; printf '{text}' >{path}"))?;
+        let run = machine.run(&format!("motherctl run --policy {path} -- /bin/touch /tmp/started"))?;
+        for word in expected {
+            ensure!(
+                run.output.contains(word),
+                "{word:?} is not in the diagnostic of {text:?}:\n{}",
+                run.output
+            );
+        }
+        ensure!(run.status == 125, "exit status {} for {text:?}:\n{}", run.status, run.output);
+        ensure!(machine.run("ls /tmp/started")?.status != 0, "it was started all the same");
+        Ok(())
+    };
+    let extends = "extends = [\"base/default\"]\\n";
+    check(
+        machine,
+        &format!("{extends}[cgroup]\\nmemory_mx = \"1M\"\\n"),
+        &["bad.toml:3:1", "memory_mx", "memory_max"],
+    )?;
+    check(machine, &format!("{extends}[cgroup]\\npids_max = true\\n"), &["bad.toml:3:12"])?;
+    check(
+        machine,
+        &format!("{extends}[seccomp]\\nallow = [\"@system-service\", \"raed\"]\\n"),
+        &["bad.toml:3:29", "raed", "read"],
+    )?;
+    check(
+        machine,
+        &format!("{extends}[landlock]\\nread = [\"/srv/missing\"]\\n"),
+        &["bad.toml:3:9", "/srv/missing"],
+    )?;
+    check(machine, "extends = [\"loop/a\"]\\n", &["loop/a.toml:1:12", "loop/b"])?;
+    machine.ok("printf 'extends = [\"base/default\"]\\n' >/etc/motherd/policies/open.toml")?;
+    machine.ok("chmod 666 /etc/motherd/policies/open.toml")?;
+    let open =
+        machine.run("motherctl run --policy /etc/motherd/policies/open.toml -- /bin/touch /tmp/started")?;
+    ensure!(
+        open.status == 125 && open.output.contains("open.toml") && open.output.contains("writable"),
+        "{open:?}"
+    );
+    Ok(())
+}
