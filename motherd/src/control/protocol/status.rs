@@ -384,10 +384,6 @@ pub struct Mounts {
 pub struct LandlockApplied {
     /// The ABI it was compiled for.
     pub abi: u32,
-    /// Rules on paths.
-    pub path_rules: u64,
-    /// Rules on TCP ports.
-    pub port_rules: u64,
-    /// `abstract_unix_socket`, `signal`
-    pub scopes: Vec<String>,
+    /// Rules on paths and TCP ports; none at all means that nothing is allowed.
+    pub rules: u64,
 }

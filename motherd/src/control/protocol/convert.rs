@@ -1,0 +1,150 @@
+//! What `sandbox` measured, read back and compiled, in the words of the wire.
+
+use sandbox::{
+    Plan,
+    attest::{self, Seccomp, Unreadable},
+    cgroup,
+};
+
+use super::{
+    Attested, Capabilities, Cpu, Figure, Figures, Io, Isolation, LandlockApplied, LeftOut, LimitFigure,
+    Memory, Missing, Mounts, Namespace, Pids, Pressure, SeccompMode,
+};
+
+impl Isolation {
+    /// Reads the isolation of a process back now, and adds what was applied at launch and cannot be read back.
+    #[must_use]
+    pub fn read(pid: u32, landlock: Option<LandlockApplied>) -> Self {
+        Self { attested: attest::attest(pid).map(Attested::from).into(), landlock }
+    }
+}
+
+impl<T> From<Result<T, Unreadable>> for Figure<T> {
+    fn from(read: Result<T, Unreadable>) -> Self {
+        match read {
+            Ok(value) => Figure::Value(value),
+            Err(Unreadable { file, why }) => Figure::Missing(Missing { file, why }),
+        }
+    }
+}
+
+impl From<attest::Attested> for Attested {
+    fn from(found: attest::Attested) -> Self {
+        let attest::Attested { pid, namespaces, status, known_capabilities, cgroup, mounts } = found;
+        let namespaces = namespaces
+            .into_iter()
+            .map(|one| Namespace { kind: one.kind.into(), inode: one.inode, private: one.private })
+            .collect();
+        let capabilities = Capabilities {
+            inheritable: status.inheritable.names(),
+            permitted: status.permitted.names(),
+            effective: status.effective.names(),
+            bounding: status.bounding.names(),
+            ambient: status.ambient.names(),
+            known: known_capabilities.into(),
+        };
+        let seccomp_mode = match status.seccomp {
+            Seccomp::Disabled => SeccompMode::Disabled,
+            Seccomp::Strict => SeccompMode::Strict,
+            Seccomp::Filter => SeccompMode::Filter,
+        };
+        let seccomp_filters = match status.seccomp_filters {
+            Some(count) => Figure::Value(count.into()),
+            None => Figure::Missing(Missing {
+                file: format!("/proc/{pid}/status"),
+                why: "no line `Seccomp_filters:` (Linux 5.9)".into(),
+            }),
+        };
+        let in_short = |mounts: attest::Mounts| Mounts {
+            count: count(mounts.count),
+            root_read_only: mounts.root_read_only,
+        };
+        Self {
+            pid,
+            namespaces,
+            capabilities,
+            no_new_privs: status.no_new_privs,
+            seccomp_mode,
+            seccomp_filters,
+            uids: status.uids.into(),
+            gids: status.gids.into(),
+            groups: status.groups,
+            cgroup: cgroup.into(),
+            mounts: mounts.map(in_short).into(),
+        }
+    }
+}
+
+impl LandlockApplied {
+    /// What a plan applies; `None` for a plan without a ruleset.
+    #[must_use]
+    pub fn of(plan: &Plan) -> Option<Self> {
+        let (abi, rules) = (plan.landlock_abi()?, plan.landlock_rules()?);
+        Some(Self { abi, rules: count(rules) })
+    }
+}
+
+impl From<&sandbox::LeftOut> for LeftOut {
+    fn from(left: &sandbox::LeftOut) -> Self {
+        Self { what: left.what.clone(), why: left.why.clone() }
+    }
+}
+
+impl From<cgroup::Figures> for Figures {
+    fn from(found: cgroup::Figures) -> Self {
+        let avg10 = |pressure: &cgroup::Figure<cgroup::Pressure>, which: fn(cgroup::Pressure) -> f64| {
+            figure(pressure.clone().map(which))
+        };
+        let some = |pressure: &_| avg10(pressure, |pressure| pressure.some_avg10);
+        let full = |pressure: &_| avg10(pressure, |pressure| pressure.full_avg10);
+        Self {
+            pressure: Pressure {
+                cpu_some_avg10: some(&found.cpu_pressure),
+                cpu_full_avg10: full(&found.cpu_pressure),
+                memory_some_avg10: some(&found.memory_pressure),
+                memory_full_avg10: full(&found.memory_pressure),
+                io_some_avg10: some(&found.io_pressure),
+                io_full_avg10: full(&found.io_pressure),
+            },
+            memory: Memory {
+                current_bytes: figure(found.memory_current),
+                peak_bytes: figure(found.memory_peak),
+                max_bytes: limit(found.memory_max),
+                swap_bytes: figure(found.swap_current),
+                oom_kills: figure(found.oom_kills),
+            },
+            cpu: Cpu {
+                usage_usec: figure(found.cpu_usage_us),
+                user_usec: figure(found.cpu_user_us),
+                system_usec: figure(found.cpu_system_us),
+                throttled_usec: figure(found.cpu_throttled_us),
+            },
+            io: Io { read_bytes: figure(found.io_read_bytes), write_bytes: figure(found.io_write_bytes) },
+            pids: Pids { current: figure(found.pids_current), max: limit(found.pids_max) },
+        }
+    }
+}
+
+fn figure<T>(found: cgroup::Figure<T>) -> Figure<T> {
+    match found {
+        Ok(value) => Figure::Value(value),
+        Err(lacking) => Figure::Missing(missing(lacking)),
+    }
+}
+
+fn limit(found: cgroup::Figure<Option<u64>>) -> LimitFigure {
+    match found {
+        Ok(Some(value)) => LimitFigure::Value(value),
+        Ok(None) => LimitFigure::Unlimited {},
+        Err(lacking) => LimitFigure::Missing(missing(lacking)),
+    }
+}
+
+fn missing(lacking: cgroup::Missing) -> Missing {
+    Missing { file: lacking.file, why: lacking.why }
+}
+
+/// Of things that are all in memory: far fewer than 2^64.
+fn count(things: usize) -> u64 {
+    things.try_into().unwrap_or(u64::MAX)
+}
