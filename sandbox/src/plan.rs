@@ -231,14 +231,30 @@ impl Plan {
         &self.environment
     }
 
-    /// How many path and port rules its Landlock ruleset has; 0 with Landlock means nothing is allowed, and `None`
-    /// means that there is no ruleset.
+    /// How many rules on paths its Landlock ruleset has; `None` without a ruleset.
     #[must_use]
-    pub fn landlock_rules(&self) -> Option<usize> {
+    pub fn landlock_path_rules(&self) -> Option<usize> {
+        self.landlock.as_ref()?;
+        Some(self.steps.iter().filter(|step| matches!(step.op, Op::LandlockPath { .. })).count())
+    }
+
+    /// How many rules on TCP ports its Landlock ruleset has; `None` without a ruleset.
+    #[must_use]
+    pub fn landlock_port_rules(&self) -> Option<usize> {
         let landlock = self.landlock.as_ref()?;
-        let paths = self.steps.iter().filter(|step| matches!(step.op, Op::LandlockPath { .. })).count();
         let ports = |ports: &Option<Vec<u16>>| ports.as_ref().map_or(0, Vec::len);
-        Some(paths + ports(&landlock.bind_tcp) + ports(&landlock.connect_tcp))
+        Some(ports(&landlock.bind_tcp) + ports(&landlock.connect_tcp))
+    }
+
+    /// The scopes of its Landlock ruleset, as policies call them; `None` without a ruleset.
+    #[must_use]
+    pub fn landlock_scopes(&self) -> Option<Vec<&'static str>> {
+        let landlock = self.landlock.as_ref()?;
+        let named = [
+            (landlock::Scope::AbstractUnixSocket, "abstract-unix-socket"),
+            (landlock::Scope::Signal, "signal"),
+        ];
+        Some(named.into_iter().filter(|(scope, _)| landlock.scope.contains(*scope)).map(|(_, n)| n).collect())
     }
 
     /// The ABI that its Landlock ruleset was compiled for; `None` without a ruleset.

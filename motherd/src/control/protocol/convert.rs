@@ -79,8 +79,12 @@ impl LandlockApplied {
     /// What a plan applies; `None` for a plan without a ruleset.
     #[must_use]
     pub fn of(plan: &Plan) -> Option<Self> {
-        let (abi, rules) = (plan.landlock_abi()?, plan.landlock_rules()?);
-        Some(Self { abi, rules: count(rules) })
+        Some(Self {
+            abi: plan.landlock_abi()?,
+            path_rules: count(plan.landlock_path_rules()?),
+            port_rules: count(plan.landlock_port_rules()?),
+            scopes: plan.landlock_scopes()?.into_iter().map(str::to_owned).collect(),
+        })
     }
 }
 

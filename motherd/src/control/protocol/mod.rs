@@ -6,7 +6,7 @@
 //! 0; what is read here from a peer is checked here, so that a [`Request`] in hand is well formed. The interface text
 //! that introspection returns is [`DESCRIPTION`], and a test holds it against these types.
 
-mod attested;
+mod convert;
 mod message;
 mod status;
 

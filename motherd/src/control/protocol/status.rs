@@ -384,6 +384,10 @@ pub struct Mounts {
 pub struct LandlockApplied {
     /// The ABI it was compiled for.
     pub abi: u32,
-    /// Rules on paths and TCP ports; none at all means that nothing is allowed.
-    pub rules: u64,
+    /// Rules on paths.
+    pub path_rules: u64,
+    /// Rules on TCP ports.
+    pub port_rules: u64,
+    /// `abstract-unix-socket`, `signal`
+    pub scopes: Vec<String>,
 }
