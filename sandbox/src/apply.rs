@@ -65,12 +65,10 @@ pub(crate) struct Context<'a> {
 /// The body of the child.
 pub(crate) fn run(context: &Context<'_>) -> ! {
     let mut slots = Slots([-1; SLOTS]);
-    let mut number = 0;
-    for step in context.steps {
+    for (number, step) in (0_u32..).zip(context.steps) {
         if let Err(errno) = apply(&step.op, context, &mut slots) {
             context.outcome.fail(number, errno);
         }
-        number += 1;
     }
     let Some(program) = context.argv.first() else { context.outcome.fail(EXEC, Errno::ENOENT) };
     let errno = raw::execve(program, context.argv, context.envp);

@@ -30,13 +30,13 @@ use crate::plan::Plan;
 /// What went wrong with a cgroup: what was being done, to which file, and what the kernel said.
 #[derive(Debug, thiserror::Error)]
 #[error("{action} {}: {source}", path.display())]
-pub struct Error {
+pub struct CgroupError {
     action: String,
     path: PathBuf,
     source: io::Error,
 }
 
-impl Error {
+impl CgroupError {
     fn new(action: impl Into<String>, path: impl Into<PathBuf>, source: impl Into<io::Error>) -> Self {
         Self { action: action.into(), path: path.into(), source: source.into() }
     }
@@ -62,7 +62,7 @@ impl Cgroup {
     ///
     /// # Errors
     /// The first write that failed or did not take. The cgroup is removed again then.
-    pub fn create(base: &Path, relative: &str, plan: &Plan) -> Result<Self, Error> {
+    pub fn create(base: &Path, relative: &str, plan: &Plan) -> Result<Self, CgroupError> {
         // A base that is not there yet is made on the way, like a slice.
         let existing = base.ancestors().find(|path| path.exists()).unwrap_or(base);
         let below = base.strip_prefix(existing).unwrap_or(Path::new("")).join(relative);
@@ -73,13 +73,13 @@ impl Cgroup {
             path.push(name);
             match mkdirat(&directory, name, Mode::from_bits_truncate(0o755)) {
                 Ok(()) | Err(Errno::EEXIST) => {}
-                Err(errno) => return Err(Error::new("make", path, errno)),
+                Err(errno) => return Err(CgroupError::new("make", path, errno)),
             }
             directory = open_below(&directory, &path, name)?;
         }
         let cgroup = Self::held(directory, path)?;
         if cgroup.populated()? {
-            return Err(Error::new("use", &cgroup.path, io::Error::other("it has processes already")));
+            return Err(CgroupError::new("use", &cgroup.path, io::Error::other("it has processes already")));
         }
         match cgroup.limit(plan) {
             Ok(()) => Ok(cgroup),
@@ -94,7 +94,7 @@ impl Cgroup {
     ///
     /// # Errors
     /// Whatever else openat(2) says.
-    pub fn open(base: &Path, relative: &str) -> Result<Option<Self>, Error> {
+    pub fn open(base: &Path, relative: &str) -> Result<Option<Self>, CgroupError> {
         let path = base.join(relative);
         match open_directory(&path) {
             Ok(directory) => Self::held(directory, path).map(Some),
@@ -103,9 +103,9 @@ impl Cgroup {
         }
     }
 
-    fn held(directory: OwnedFd, path: PathBuf) -> Result<Self, Error> {
-        let copy = directory.try_clone().map_err(|error| Error::new("dup", &path, error))?;
-        let status = File::from(copy).metadata().map_err(|error| Error::new("stat", &path, error))?;
+    fn held(directory: OwnedFd, path: PathBuf) -> Result<Self, CgroupError> {
+        let copy = directory.try_clone().map_err(|error| CgroupError::new("dup", &path, error))?;
+        let status = File::from(copy).metadata().map_err(|error| CgroupError::new("stat", &path, error))?;
         Ok(Self { directory, path, id: status.ino() })
     }
 
@@ -130,22 +130,22 @@ impl Cgroup {
     ///
     /// # Errors
     /// Absent where the controller is not enabled.
-    pub fn read(&self, file: &str) -> Result<String, Error> {
+    pub fn read(&self, file: &str) -> Result<String, CgroupError> {
         let opened = openat(
             &self.directory,
             file,
             OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW,
             Mode::empty(),
         )
-        .map_err(|errno| Error::new("open", self.path.join(file), errno))?;
+        .map_err(|errno| CgroupError::new("open", self.path.join(file), errno))?;
         let mut text = String::new();
         File::from(opened)
             .read_to_string(&mut text)
-            .map_err(|error| Error::new("read", self.path.join(file), error))?;
+            .map_err(|error| CgroupError::new("read", self.path.join(file), error))?;
         Ok(text)
     }
 
-    fn write(&self, file: &str, value: &str) -> Result<(), Error> {
+    fn write(&self, file: &str, value: &str) -> Result<(), CgroupError> {
         write_at(&self.directory, &self.path, file, value)
     }
 
@@ -153,7 +153,7 @@ impl Cgroup {
     ///
     /// # Errors
     /// It is gone, or `cgroup.events` cannot be read.
-    pub fn populated(&self) -> Result<bool, Error> {
+    pub fn populated(&self) -> Result<bool, CgroupError> {
         Ok(self.read("cgroup.events")?.lines().any(|line| line == "populated 1"))
     }
 
@@ -161,17 +161,17 @@ impl Cgroup {
     ///
     /// # Errors
     /// It is gone.
-    pub fn events_fd(&self) -> Result<OwnedFd, Error> {
+    pub fn events_fd(&self) -> Result<OwnedFd, CgroupError> {
         let file = "cgroup.events";
         openat(&self.directory, file, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())
-            .map_err(|errno| Error::new("open", self.path.join(file), errno))
+            .map_err(|errno| CgroupError::new("open", self.path.join(file), errno))
     }
 
     /// The processes in it and below it.
     ///
     /// # Errors
     /// It is gone.
-    pub fn procs(&self) -> Result<Vec<u32>, Error> {
+    pub fn procs(&self) -> Result<Vec<u32>, CgroupError> {
         let mut pids = pids(&self.read("cgroup.procs")?);
         for name in children(&self.directory, &self.path)? {
             // A child that went away meanwhile has no processes.
@@ -186,7 +186,7 @@ impl Cgroup {
     ///
     /// # Errors
     /// It is gone.
-    pub fn kill(&self) -> Result<(), Error> {
+    pub fn kill(&self) -> Result<(), CgroupError> {
         self.write("cgroup.kill", "1")
     }
 
@@ -194,7 +194,7 @@ impl Cgroup {
     ///
     /// # Errors
     /// EBUSY while a process lives in it.
-    pub fn remove(&self) -> Result<(), Error> {
+    pub fn remove(&self) -> Result<(), CgroupError> {
         let children = match children(&self.directory, &self.path) {
             Ok(children) => children,
             // A removed cgroup answers ENODEV or ENOENT.
@@ -208,7 +208,7 @@ impl Cgroup {
         }
         match fs::remove_dir(&self.path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(Error::new("remove", &self.path, error))
+                Err(CgroupError::new("remove", &self.path, error))
             }
             Ok(()) | Err(_) => Ok(()),
         }
@@ -221,17 +221,17 @@ impl Cgroup {
     }
 
     /// Writes the plan's limits and reads each back: a limit that did not take is an error.
-    fn limit(&self, plan: &Plan) -> Result<(), Error> {
+    fn limit(&self, plan: &Plan) -> Result<(), CgroupError> {
         for setting in &plan.cgroup {
-            let blame = |error: Error| {
+            let blame = |error: CgroupError| {
                 let action = format!("{}: {}", plan.sources.locate(&setting.at), error.action);
-                Error { action, ..error }
+                CgroupError { action, ..error }
             };
             self.write(setting.file, &setting.value).map_err(blame)?;
             let found = self.read(setting.file).map_err(blame)?;
             if !took(&setting.value, found.trim()) {
                 let source = io::Error::other(format!("wrote {}, reads {}", setting.value, found.trim()));
-                return Err(blame(Error::new("set", self.path.join(setting.file), source)));
+                return Err(blame(CgroupError::new("set", self.path.join(setting.file), source)));
             }
         }
         Ok(())
@@ -256,7 +256,7 @@ fn took(written: &str, found: &str) -> bool {
 ///
 /// # Errors
 /// A folder of the tree cannot be read.
-pub fn walk(base: &Path) -> Result<Vec<String>, Error> {
+pub fn walk(base: &Path) -> Result<Vec<String>, CgroupError> {
     let mut found = Vec::new();
     let mut queue = vec![String::new()];
     while let Some(relative) = queue.pop() {
@@ -283,11 +283,11 @@ pub fn walk(base: &Path) -> Result<Vec<String>, Error> {
 ///
 /// # Errors
 /// The leaf cannot be made or the kernel refuses the move.
-pub fn move_into_leaf(base: &Path, leaf: &str, pid: u32) -> Result<(), Error> {
+pub fn move_into_leaf(base: &Path, leaf: &str, pid: u32) -> Result<(), CgroupError> {
     let path = base.join(leaf);
     match fs::create_dir(&path) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-            return Err(Error::new("make", path, error));
+            return Err(CgroupError::new("make", path, error));
         }
         Ok(()) | Err(_) => {}
     }
@@ -295,35 +295,35 @@ pub fn move_into_leaf(base: &Path, leaf: &str, pid: u32) -> Result<(), Error> {
     write_at(&directory, &path, "cgroup.procs", &pid.to_string())
 }
 
-fn open_directory(path: &Path) -> Result<OwnedFd, Error> {
+fn open_directory(path: &Path) -> Result<OwnedFd, CgroupError> {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
-    nix::fcntl::open(path, flags, Mode::empty()).map_err(|errno| Error::new("open", path, errno))
+    nix::fcntl::open(path, flags, Mode::empty()).map_err(|errno| CgroupError::new("open", path, errno))
 }
 
-fn open_below(directory: &OwnedFd, path: &Path, name: &str) -> Result<OwnedFd, Error> {
+fn open_below(directory: &OwnedFd, path: &Path, name: &str) -> Result<OwnedFd, CgroupError> {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
-    openat(directory, name, flags, Mode::empty()).map_err(|errno| Error::new("open", path, errno))
+    openat(directory, name, flags, Mode::empty()).map_err(|errno| CgroupError::new("open", path, errno))
 }
 
-fn write_at(directory: &OwnedFd, path: &Path, file: &str, value: &str) -> Result<(), Error> {
+fn write_at(directory: &OwnedFd, path: &Path, file: &str, value: &str) -> Result<(), CgroupError> {
     let action = || format!("write {value} to");
     let opened =
         openat(directory, file, OFlag::O_WRONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW, Mode::empty())
-            .map_err(|errno| Error::new(action(), path.join(file), errno))?;
+            .map_err(|errno| CgroupError::new(action(), path.join(file), errno))?;
     // One write: a cgroup file takes its value whole or not at all.
     File::from(opened)
         .write_all(value.as_bytes())
-        .map_err(|error| Error::new(action(), path.join(file), error))
+        .map_err(|error| CgroupError::new(action(), path.join(file), error))
 }
 
 /// `+memory` for each controller that is wanted and not enabled yet, each checked on its own.
-fn enable_controllers(directory: &OwnedFd, path: &Path, controllers: &[String]) -> Result<(), Error> {
+fn enable_controllers(directory: &OwnedFd, path: &Path, controllers: &[String]) -> Result<(), CgroupError> {
     if controllers.is_empty() {
         return Ok(());
     }
     let file = "cgroup.subtree_control";
-    let enabled =
-        fs::read_to_string(path.join(file)).map_err(|error| Error::new("read", path.join(file), error))?;
+    let enabled = fs::read_to_string(path.join(file))
+        .map_err(|error| CgroupError::new("read", path.join(file), error))?;
     for controller in controllers {
         if !enabled.split_whitespace().any(|name| name == controller) {
             write_at(directory, path, file, &format!("+{controller}"))?;
@@ -337,8 +337,8 @@ fn pids(text: &str) -> Vec<u32> {
 }
 
 /// The names of the cgroups directly below.
-fn children(directory: &OwnedFd, path: &Path) -> Result<Vec<String>, Error> {
-    let fail = |errno| Error::new("list", path, errno);
+fn children(directory: &OwnedFd, path: &Path) -> Result<Vec<String>, CgroupError> {
+    let fail = |errno| CgroupError::new("list", path, errno);
     let mut listing =
         Dir::openat(directory, ".", OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
             .map_err(fail)?;

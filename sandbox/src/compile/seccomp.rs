@@ -57,11 +57,11 @@ enum Verdict {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Condition {
     /// One of these.
-    OneOf { argument: u8, values: Vec<u32> },
+    IsOneOf { argument: u8, values: Vec<u32> },
     /// Not all of these bits.
-    NotAllOf { argument: u8, bits: u32 },
+    LacksSome { argument: u8, bits: u32 },
     /// All of these bits.
-    AllOf { argument: u8, bits: u32 },
+    HasAll { argument: u8, bits: u32 },
 }
 
 /// The step of the section.
@@ -91,21 +91,21 @@ fn extra(rules: &Confinement) -> Vec<(u32, Condition)> {
         let execute = libc::PROT_EXEC.cast_unsigned();
         let noexec_seal = 8; // MFD_NOEXEC_SEAL (linux/memfd.h)
         extra.extend([
-            (number(libc::SYS_mmap), Condition::NotAllOf { argument: 2, bits: write_execute }),
-            (number(libc::SYS_mprotect), Condition::NotAllOf { argument: 2, bits: execute }),
-            (number(libc::SYS_pkey_mprotect), Condition::NotAllOf { argument: 2, bits: execute }),
+            (number(libc::SYS_mmap), Condition::LacksSome { argument: 2, bits: write_execute }),
+            (number(libc::SYS_mprotect), Condition::LacksSome { argument: 2, bits: execute }),
+            (number(libc::SYS_pkey_mprotect), Condition::LacksSome { argument: 2, bits: execute }),
             (
                 number(libc::SYS_shmat),
-                Condition::NotAllOf { argument: 2, bits: libc::SHM_EXEC.cast_unsigned() },
+                Condition::LacksSome { argument: 2, bits: libc::SHM_EXEC.cast_unsigned() },
             ),
             // A memfd can be written through one mapping and executed through another, unless it is sealed
             // against execution.
-            (number(libc::SYS_memfd_create), Condition::AllOf { argument: 1, bits: noexec_seal }),
+            (number(libc::SYS_memfd_create), Condition::HasAll { argument: 1, bits: noexec_seal }),
         ]);
     }
     if rules.process.lock_personality.value {
         let (linux, query) = (0, u32::MAX);
-        let condition = Condition::OneOf { argument: 0, values: vec![linux, query] };
+        let condition = Condition::IsOneOf { argument: 0, values: vec![linux, query] };
         extra.push((number(libc::SYS_personality), condition));
     }
     extra
@@ -116,7 +116,7 @@ fn program(wanted: &Seccomp, extra: &[(u32, Condition)]) -> Vec<sock_filter> {
     let mut conditions: BTreeMap<u32, Vec<Condition>> = BTreeMap::new();
     for rule in &wanted.rules {
         let values = rule.value.values.iter().map(|value| value.value).collect();
-        let condition = Condition::OneOf { argument: rule.value.argument.value, values };
+        let condition = Condition::IsOneOf { argument: rule.value.argument.value, values };
         conditions.entry(rule.value.call.value).or_default().push(condition);
     }
     for (call, condition) in extra {
@@ -218,7 +218,7 @@ fn block(condition: &Condition, denied: u32) -> Vec<sock_filter> {
     let load = |argument: u8| statement(LOAD_WORD, OFFSET_ARGUMENTS + 8 * u32::from(argument));
     let deny = statement(RETURN, denied);
     match condition {
-        Condition::OneOf { argument, values } => {
+        Condition::IsOneOf { argument, values } => {
             // From the end, so that each jump's distance is what is already there: later values and the denial.
             let tail = values.iter().rev().fold(vec![deny], |tail, value| {
                 let mut program = branch(jump(JUMP_EQUAL, *value, 0, 0), tail.len());
@@ -227,10 +227,10 @@ fn block(condition: &Condition, denied: u32) -> Vec<sock_filter> {
             });
             [vec![load(*argument)], tail].concat()
         }
-        Condition::NotAllOf { argument, bits } => {
+        Condition::LacksSome { argument, bits } => {
             vec![load(*argument), statement(AND, *bits), jump(JUMP_EQUAL, *bits, 0, 1), deny]
         }
-        Condition::AllOf { argument, bits } => {
+        Condition::HasAll { argument, bits } => {
             vec![load(*argument), statement(AND, *bits), jump(JUMP_EQUAL, *bits, 1, 0), deny]
         }
     }

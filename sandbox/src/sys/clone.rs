@@ -1,5 +1,7 @@
 //! clone3(2) with `CLONE_VM | CLONE_VFORK`: a child that borrows the parent's memory until it execs or exits.
 
+#![allow(clippy::cast_possible_truncation, reason = "x86_64 alone gets here: long and isize are the same")]
+
 use std::{
     arch::asm,
     ffi::c_void,

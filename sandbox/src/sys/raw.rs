@@ -3,6 +3,11 @@
 //! nix has none of the new mount API, close_range, openat2, capset, landlock_add_rule or seccomp, and what it has sets
 //! `errno`, which lives in thread-local storage that a `CLONE_VM` child shares with its parent.
 
+#![allow(
+    clippy::cast_possible_truncation,
+    reason = "x86_64 alone gets here (compile_error below): long, size_t and pointers are 64 bits"
+)]
+
 use std::{
     arch::asm,
     ffi::{CStr, c_char},
