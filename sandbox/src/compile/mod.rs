@@ -6,11 +6,15 @@
 
 mod capabilities;
 mod cgroup;
+#[cfg(test)]
+mod described;
 mod host;
 pub(crate) mod landlock;
 mod mounts;
 mod process;
 pub(crate) mod seccomp;
+#[cfg(test)]
+mod tests;
 
 use std::path::PathBuf;
 

@@ -358,6 +358,8 @@ fn mount_point(entry: &Entry, before: &[Entry], view: &View, builder: &mut Build
             return must_exist(entry, &inside, builder);
         }
         (None, Some(root)) => return must_exist(entry, &join(root, &entry.path), builder),
+        // Told already, as lying beneath what is hidden.
+        (Some(Entry { kind: Kind::Hidden(_), .. }), _) => return,
         (Some(_), _) => {
             builder.error(Diagnostic::error(
                 "no-mount-point",

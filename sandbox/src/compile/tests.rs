@@ -1,0 +1,214 @@
+//! The compiler against described kernels and hosts, and one real launch.
+
+use std::{fs::File, io::Read, os::fd::AsFd};
+
+use super::{
+    compile_on,
+    described::{DescribedHost, beneath, here, kernel, policy, strict, subject},
+};
+use crate::{
+    diagnostic::Report,
+    launch::{Launch, LaunchFailure, Parent, launch},
+    plan::{Op, Plan},
+    policy::{Account, Confinement, LandlockFeature, Limit, Net, Share},
+};
+
+fn compiled(rules: Confinement, abi: u32, host: &DescribedHost) -> Result<Plan, Report> {
+    compile_on(&policy(rules), &subject(), &kernel(abi), host)
+}
+
+fn codes(outcome: Result<Plan, Report>) -> Vec<&'static str> {
+    outcome.unwrap_err().diagnostics.iter().map(|diagnostic| diagnostic.code).collect()
+}
+
+#[test]
+fn the_strict_rules_compile_for_the_newest_kernel_with_nothing_left_out() {
+    let plan = compiled(strict(), 7, &DescribedHost::debian()).unwrap();
+    assert_eq!(plan.left_out(), []);
+    assert_eq!(plan.landlock_abi(), Some(7));
+}
+
+#[test]
+fn a_kernel_without_landlock_is_an_error() {
+    assert_eq!(codes(compiled(strict(), 0, &DescribedHost::debian())), ["no-landlock"]);
+}
+
+#[test]
+fn a_right_that_an_old_kernel_lacks_is_an_error_unless_it_is_optional() {
+    assert_eq!(codes(compiled(strict(), 2, &DescribedHost::debian())), ["no-landlock", "no-landlock"]);
+    let mut rules = strict();
+    rules.landlock.optional = [LandlockFeature::Net, LandlockFeature::Scope].into();
+    let plan = compiled(rules, 2, &DescribedHost::debian()).unwrap();
+    let left_out: Vec<&str> = plan.left_out().iter().map(|left| left.what.as_str()).collect();
+    assert_eq!(left_out, ["landlock net", "landlock scope"]);
+}
+
+#[test]
+fn a_missing_controller_is_an_error_unless_it_is_optional() {
+    let mut bare = kernel(7);
+    bare.controllers.clear();
+    let host = DescribedHost::debian();
+    let outcome = compile_on(&policy(strict()), &subject(), &bare, &host);
+    let text = outcome.unwrap_err().to_string();
+    assert!(
+        text.contains("the memory controller is not available in the cgroup2 tree at /sys/fs/cgroup"),
+        "{text}"
+    );
+    let mut rules = strict();
+    rules.cgroup.optional = ["memory", "pids"].map(str::to_owned).into();
+    let plan = compile_on(&policy(rules), &subject(), &bare, &host).unwrap();
+    assert_eq!(plan.left_out().len(), 2);
+    assert_eq!(plan.cgroup, []);
+}
+
+#[test]
+fn a_missing_path_is_an_error_at_its_place() {
+    let mut rules = strict();
+    rules.landlock.read = beneath(&["/srv/none"]);
+    assert_eq!(codes(compiled(rules, 7, &DescribedHost::debian())), ["missing-path"]);
+}
+
+#[test]
+fn a_hidden_path_that_is_not_there_is_hidden_already() {
+    let plan = compiled(strict(), 7, &DescribedHost::debian().without("/boot")).unwrap();
+    assert!(!plan.to_string().contains("/boot"));
+}
+
+#[test]
+fn a_path_beneath_a_hidden_one_is_refused() {
+    let mut rules = strict();
+    rules.filesystem.hidden = super::described::paths(&["/srv"]);
+    rules.filesystem.read_write = beneath(&["/srv/www"]);
+    let mut host = DescribedHost::debian();
+    host = host.with("/srv");
+    assert_eq!(codes(compiled(rules, 7, &host)), ["beneath-hidden"]);
+}
+
+#[test]
+fn an_unknown_user_is_named() {
+    let mut rules = strict();
+    rules.process.user = here(Account::Name("nobody-here".to_owned()));
+    let text = compiled(rules, 7, &DescribedHost::debian()).unwrap_err().to_string();
+    assert!(text.contains("no user is named `nobody-here` on this host"), "{text}");
+}
+
+#[test]
+fn mounts_in_the_hosts_namespace_are_refused() {
+    let mut rules = strict();
+    rules.namespaces.mount = here(Share::Host);
+    let codes = codes(compiled(rules, 7, &DescribedHost::debian()));
+    assert!(!codes.is_empty() && codes.iter().all(|code| *code == "needs-mount-namespace"), "{codes:?}");
+}
+
+#[test]
+fn seccomp_is_the_last_step_and_landlock_comes_before_it() {
+    let plan = compiled(strict(), 7, &DescribedHost::debian()).unwrap();
+    let position = |wanted: fn(&Op) -> bool| plan.steps.iter().position(|step| wanted(&step.op)).unwrap();
+    let seccomp = position(|op| matches!(op, Op::Seccomp { .. }));
+    let landlock = position(|op| matches!(op, Op::LandlockRestrict));
+    let uid = position(|op| matches!(op, Op::SetUid { .. }));
+    let pivot = position(|op| matches!(op, Op::PivotRoot(_)));
+    assert_eq!(seccomp, plan.steps.len() - 1);
+    assert!(pivot < uid && uid < landlock && landlock < seccomp);
+}
+
+#[test]
+fn groups_are_set_before_the_uid_that_could_no_longer_set_them() {
+    let plan = compiled(strict(), 7, &DescribedHost::debian()).unwrap();
+    let names: Vec<&str> = plan.steps.iter().map(|step| step.op.name()).collect();
+    let position = |name| names.iter().position(|other| *other == name).unwrap();
+    assert!(position("setgroups") < position("setgid") && position("setgid") < position("setuid"));
+}
+
+#[test]
+fn a_cgroup_setting_is_written_as_the_kernel_takes_it() {
+    let mut rules = strict();
+    rules.cgroup.cpu_max = Some(here(Limit::Value(150_000)));
+    let plan = compiled(rules, 7, &DescribedHost::debian()).unwrap();
+    let settings: Vec<(&str, &str)> =
+        plan.cgroup.iter().map(|setting| (setting.file, setting.value.as_str())).collect();
+    assert_eq!(settings, [("memory.max", "536870912"), ("pids.max", "64"), ("cpu.max", "150000 100000")]);
+}
+
+/// Runs a command confined by `rules` on the real host and answers its output and wait status; only root can.
+fn run(rules: Confinement, argv: &[&str]) -> Result<(String, i32), crate::launch::LaunchError> {
+    let mut kernel = crate::kernel::Kernel::probe(None).unwrap();
+    // No cgroup is made here, so the controllers do not matter.
+    kernel.controllers = super::described::kernel(0).controllers;
+    let plan = super::compile(&policy(rules), &subject(), &kernel).unwrap();
+    let (mut reader, writer) = std::io::pipe().unwrap();
+    let null = File::options().read(true).write(true).open("/dev/null").unwrap();
+    let argv: Vec<String> = argv.iter().map(|argument| (*argument).to_owned()).collect();
+    let launched = launch(&Launch {
+        plan: &plan,
+        argv: &argv,
+        environment: &[],
+        stdio: [null.as_fd(), writer.as_fd(), writer.as_fd()],
+        cgroup: None,
+        parent: Parent::Caller,
+        pid_cell: None,
+    })?;
+    drop(writer);
+    let mut output = String::new();
+    reader.read_to_string(&mut output).unwrap();
+    use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
+    let ended = waitid(Id::PIDFd(launched.pidfd.as_fd()), WaitPidFlag::WEXITED).unwrap();
+    let WaitStatus::Exited(_, status) = ended else { panic!("{ended:?}") };
+    Ok((output, status))
+}
+
+fn is_root() -> bool {
+    let root = nix::unistd::geteuid().is_root();
+    if !root {
+        eprintln!("SKIPPED: needs root");
+    }
+    root
+}
+
+#[test]
+fn a_confined_command_runs_with_its_own_uid_no_capability_and_a_filter() {
+    if !is_root() {
+        return;
+    }
+    let (output, status) = run(strict(), &["/usr/bin/cat", "/proc/self/status"]).unwrap();
+    assert_eq!(status, 0, "{output}");
+    let line = |key: &str| output.lines().find(|line| line.starts_with(key)).unwrap_or("").to_owned();
+    assert!(line("Uid:").contains(&super::process::auto_id("web").to_string()), "{output}");
+    assert_eq!(line("CapEff:"), "CapEff:\t0000000000000000");
+    assert_eq!(line("CapBnd:"), "CapBnd:\t0000000000000000");
+    assert_eq!(line("NoNewPrivs:"), "NoNewPrivs:\t1");
+    assert_eq!(line("Seccomp:"), "Seccomp:\t2");
+    assert_eq!(line("Pid:"), "Pid:\t1");
+    assert_eq!(line("SigIgn:"), "SigIgn:\t0000000000000000");
+    assert_eq!(line("SigBlk:"), "SigBlk:\t0000000000000000");
+}
+
+#[test]
+fn a_program_that_is_not_there_is_told_from_a_sandbox_that_failed() {
+    if !is_root() {
+        return;
+    }
+    let error = run(strict(), &["/usr/bin/no-such-program"]).unwrap_err();
+    assert_eq!(error.kind(), LaunchFailure::NotFound);
+    assert_eq!(error.to_string(), "execve /usr/bin/no-such-program: ENOENT");
+    let mut rules = strict();
+    rules.process.working_directory = here("/no/such/directory".to_owned());
+    let error = run(rules, &["/usr/bin/true"]).unwrap_err();
+    assert_eq!(error.kind(), LaunchFailure::Sandbox);
+    assert_eq!(error.to_string(), "strict.toml:1:1: working directory: /no/such/directory: ENOENT");
+}
+
+#[test]
+fn only_the_host_of_a_network_keeps_its_interfaces() {
+    if !is_root() {
+        return;
+    }
+    let list = &["/usr/bin/cat", "/proc/self/net/dev"];
+    let (private, _) = run(strict(), list).unwrap();
+    let mut rules = strict();
+    rules.namespaces.net = here(Net::Host);
+    let (host, _) = run(rules, list).unwrap();
+    let interfaces = |text: &str| text.lines().filter(|line| line.contains(':')).count();
+    assert_eq!(interfaces(&private), 1, "{private}");
+    assert!(interfaces(&host) >= interfaces(&private), "{host}");
+}
