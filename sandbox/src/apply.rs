@@ -60,13 +60,32 @@ pub(crate) struct Context<'a> {
     pub(crate) argv: &'a PointerArray,
     pub(crate) envp: &'a PointerArray,
     pub(crate) outcome: &'a Outcome,
+    /// In tests: this step is made to fail with this errno.
+    #[cfg(test)]
+    pub(crate) fault: Option<(u32, Errno)>,
+}
+
+impl Context<'_> {
+    /// What a test makes of a step: nothing, outside tests.
+    fn injected(&self, step: u32) -> Answer<()> {
+        #[cfg(test)]
+        if let Some((at, errno)) = self.fault
+            && at == step
+        {
+            return Err(errno);
+        }
+        // Outside tests the number is not looked at.
+        let _: u32 = step;
+        Ok(())
+    }
 }
 
 /// The body of the child.
 pub(crate) fn run(context: &Context<'_>) -> ! {
     let mut slots = Slots([-1; SLOTS]);
     for (number, step) in (0_u32..).zip(context.steps) {
-        if let Err(errno) = apply(&step.op, context, &mut slots) {
+        let answer = apply(&step.op, context, &mut slots).and_then(|()| context.injected(number));
+        if let Err(errno) = answer {
             context.outcome.fail(number, errno);
         }
     }

@@ -116,6 +116,17 @@ impl std::error::Error for LaunchError {}
 /// # Errors
 /// Nothing runs then: the child ended at the step that failed, and for [`Parent::Caller`] it is reaped.
 pub fn launch(request: &Launch<'_>) -> Result<Launched, LaunchError> {
+    launch_with(request, Fault::default())
+}
+
+/// In tests a step that shall fail, and how; outside tests nothing can be asked.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Fault {
+    #[cfg(test)]
+    pub(crate) at: Option<(u32, Errno)>,
+}
+
+pub(crate) fn launch_with(request: &Launch<'_>, fault: Fault) -> Result<Launched, LaunchError> {
     let plan = request.plan;
     let argv = pointer_array("argument", request.argv.iter().cloned())?;
     let envp = pointer_array("environment", environment(plan, request.environment))?;
@@ -137,7 +148,11 @@ pub fn launch(request: &Launch<'_>) -> Result<Launched, LaunchError> {
         argv: &argv,
         envp: &envp,
         outcome: &outcome,
+        #[cfg(test)]
+        fault: fault.at,
     };
+    #[cfg(not(test))]
+    let Fault {} = fault;
     let clone = clone::Request {
         namespaces: plan.namespaces,
         cgroup: request.cgroup.map(|cgroup| cgroup.directory().as_raw_fd()),

@@ -2,13 +2,15 @@
 
 use std::{fs::File, io::Read, os::fd::AsFd};
 
+use nix::errno::Errno;
+
 use super::{
     compile_on,
     described::{DescribedHost, beneath, here, kernel, policy, strict, subject},
 };
 use crate::{
     diagnostic::Report,
-    launch::{Launch, LaunchFailure, Parent, launch},
+    launch::{Fault, Launch, LaunchFailure, Parent, launch, launch_with},
     plan::{Op, Plan},
     policy::{Account, Confinement, LandlockFeature, Limit, Net, Share},
 };
@@ -211,4 +213,73 @@ fn only_the_host_of_a_network_keeps_its_interfaces() {
     let interfaces = |text: &str| text.lines().filter(|line| line.contains(':')).count();
     assert_eq!(interfaces(&private), 1, "{private}");
     assert!(interfaces(&host) >= interfaces(&private), "{host}");
+}
+
+/// What a launch that fails must leave as it was: mounts, open descriptors and children of this process.
+fn traces() -> (String, usize, String) {
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let descriptors = std::fs::read_dir("/proc/self/fd").unwrap().count();
+    let thread = nix::unistd::gettid();
+    let children = std::fs::read_to_string(format!("/proc/self/task/{thread}/children")).unwrap();
+    (mounts, descriptors, children)
+}
+
+/// Run in a process of its own, because other tests' descriptors and children would be in the way.
+#[test]
+fn a_step_that_fails_in_any_way_is_told_and_leaves_nothing_behind() {
+    if !is_root() {
+        return;
+    }
+    const ALONE: &str = "SANDBOX_TEST_ALONE";
+    if std::env::var_os(ALONE).is_none() {
+        let name = "compile::tests::a_step_that_fails_in_any_way_is_told_and_leaves_nothing_behind";
+        let this = std::env::current_exe().unwrap();
+        let status =
+            std::process::Command::new(this).args([name, "--exact", "--nocapture"]).env(ALONE, "1").status();
+        assert!(status.unwrap().success());
+        return;
+    }
+    let plan = super::compile(
+        &policy(strict()),
+        &subject(),
+        &crate::kernel::Kernel { landlock: probed_abi(), ..kernel(0) },
+    )
+    .unwrap();
+    let null = File::options().read(true).write(true).open("/dev/null").unwrap();
+    let (mut reader, writer) = std::io::pipe().unwrap();
+    let argv = ["/usr/bin/echo".to_owned(), "ran".to_owned()];
+    let request = Launch {
+        plan: &plan,
+        argv: &argv,
+        environment: &[],
+        stdio: [null.as_fd(), writer.as_fd(), null.as_fd()],
+        cgroup: None,
+        parent: Parent::Caller,
+        pid_cell: None,
+    };
+    let before = traces();
+    for (number, step) in (0_u32..).zip(&plan.steps) {
+        for errno in [Errno::EPERM, Errno::ENOSYS, Errno::EINVAL, Errno::ENOMEM] {
+            let error = launch_with(&request, Fault { at: Some((number, errno)) }).unwrap_err();
+            assert_eq!((error.kind(), error.errno()), (LaunchFailure::Sandbox, errno), "{step:?}");
+            assert!(error.to_string().contains(step.op.name()), "{error} for {step:?}");
+        }
+    }
+    assert_eq!(traces(), before);
+    // The control: without a fault the command does run, and its word is the only one in the pipe.
+    let launched = launch(&request).unwrap();
+    drop(writer);
+    let mut output = String::new();
+    reader.read_to_string(&mut output).unwrap();
+    assert_eq!(output, "ran\n");
+    nix::sys::wait::waitid(
+        nix::sys::wait::Id::PIDFd(launched.pidfd.as_fd()),
+        nix::sys::wait::WaitPidFlag::WEXITED,
+    )
+    .unwrap();
+    println!("{} steps, each failed in 4 ways", plan.steps.len());
+}
+
+fn probed_abi() -> crate::kernel::LandlockAbi {
+    crate::kernel::Kernel::probe(None).unwrap().landlock
 }
