@@ -36,6 +36,7 @@ pub struct Edges {
 pub struct Graph {
     services: Vec<Service>,
     edges: Vec<Edges>,
+    order: Vec<Id>,
     by_name: BTreeMap<String, Id>,
 }
 
@@ -115,7 +116,8 @@ impl Graph {
                 push_new(&mut edges[other.0].conflicts, Id(index));
             }
         }
-        Self { services, edges, by_name }
+        let order = order(&edges);
+        Self { services, edges, order, by_name }
     }
 
     /// How many services there are.
@@ -159,6 +161,12 @@ impl Graph {
         &self.edges[id.0]
     }
 
+    /// All ids, whatever comes earlier (a need, a want, an after) before what comes later.
+    #[must_use]
+    pub fn order(&self) -> &[Id] {
+        &self.order
+    }
+
     /// All services, in the order of their ids.
     #[must_use]
     pub fn services(&self) -> &[Service] {
@@ -169,6 +177,26 @@ impl Graph {
     pub fn names(&self) -> impl Iterator<Item = (&str, Id)> {
         self.by_name.iter().map(|(name, id)| (name.as_str(), *id))
     }
+}
+
+/// Kahn's order. What lies on a cycle is left out; a graph that is handed on has none.
+fn order(edges: &[Edges]) -> Vec<Id> {
+    let mut earlier = vec![0_usize; edges.len()];
+    for later in edges.iter().flat_map(|edges| &edges.later) {
+        earlier[later.0] += 1;
+    }
+    let mut order: Vec<Id> = (0..edges.len()).filter(|index| earlier[*index] == 0).map(Id).collect();
+    let mut next = 0;
+    while let Some(id) = order.get(next).copied() {
+        next += 1;
+        for later in &edges[id.0].later {
+            earlier[later.0] -= 1;
+            if earlier[later.0] == 0 {
+                order.push(*later);
+            }
+        }
+    }
+    order
 }
 
 fn push_new(list: &mut Vec<Id>, id: Id) {

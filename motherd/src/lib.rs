@@ -2,7 +2,9 @@
 
 pub mod control;
 pub mod graph;
+pub mod manager;
 pub mod service;
+pub mod supervise;
 
 #[allow(unsafe_code, reason = "the one module of this crate that makes raw system calls")]
 mod sys;

@@ -95,7 +95,7 @@ fn load(name: &str, path: &Path, catalog: &mut Catalog) {
     let text = match text {
         Ok(text) => text,
         Err(problem) => {
-            let report = Report { sources: Sources::default(), diagnostics: vec![problem] };
+            let report = Report { sources: Sources::default(), diagnostics: vec![*problem] };
             catalog.broken.insert(name.to_owned(), report);
             return;
         }
@@ -169,7 +169,7 @@ pub(crate) fn parse(name: &str, path: &Path, text: String) -> Result<Service, Re
     }
 }
 
-fn read(path: &Path) -> Result<String, Diagnostic> {
+fn read(path: &Path) -> Result<String, Box<Diagnostic>> {
     crate::sys::file::read_checked(path)
 }
 

@@ -13,9 +13,12 @@ use sandbox::diagnostic::Diagnostic;
 const MAX_BYTES: u64 = 1 << 20;
 
 /// The text of a file that nobody but root, or who runs this, can have written.
-pub(crate) fn read_checked(path: &Path) -> Result<String, Diagnostic> {
-    let unreadable =
-        |what: &str| Diagnostic::error_nowhere("file-unreadable", format!("{}: {what}", path.display()));
+pub(crate) fn read_checked(path: &Path) -> Result<String, Box<Diagnostic>> {
+    let refuse = |code, what: &str, help: &str| {
+        let problem = Diagnostic::error_nowhere(code, format!("{}: {what}", path.display()));
+        Box::new(if help.is_empty() { problem } else { problem.help(help) })
+    };
+    let unreadable = |what: &str| refuse("file-unreadable", what, "");
     let told = |error: &std::io::Error| unreadable(&error.to_string());
     // O_NONBLOCK: a FIFO of that name must not hold the manager up.
     let file =
@@ -25,12 +28,15 @@ pub(crate) fn read_checked(path: &Path) -> Result<String, Diagnostic> {
         return Err(unreadable("it is not a regular file"));
     }
     if about.uid() != 0 && about.uid() != nix::unistd::geteuid().as_raw() {
-        let message = format!("{}: owned by user {}", path.display(), about.uid());
-        return Err(Diagnostic::error_nowhere("file-owner", message).help("it has to be owned by root"));
+        return Err(refuse(
+            "file-owner",
+            &format!("owned by user {}", about.uid()),
+            "it has to be owned by root",
+        ));
     }
     if about.mode() & 0o022 != 0 {
-        let message = format!("{}: writable by others (mode {:04o})", path.display(), about.mode() & 0o7777);
-        return Err(Diagnostic::error_nowhere("file-mode", message).help("chmod go-w"));
+        let what = format!("writable by others (mode {:04o})", about.mode() & 0o7777);
+        return Err(refuse("file-mode", &what, "chmod go-w"));
     }
     let mut text = String::new();
     file.take(MAX_BYTES + 1).read_to_string(&mut text).map_err(|error| told(&error))?;

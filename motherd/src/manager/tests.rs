@@ -1,0 +1,564 @@
+//! What the manager promises, against a world that it cannot see: processes that die when they like, launches that
+//! fail, signals that are ignored, and a motherd that ends between any two effects.
+
+use super::*;
+use crate::{
+    service::{parse_text, signal_name},
+    supervise::{Exit, ExitHow},
+};
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+
+const ROOT: Requester = Requester { uid: 0, pid: 4 };
+const BOOT: Duration = Duration::from_secs(10);
+
+/// A small source of choices, so that a failing case is one number.
+struct Dice(u64);
+
+impl Dice {
+    /// xorshift64*
+    fn roll(&mut self, sides: u64) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33) % sides
+    }
+}
+
+/// How processes behave.
+#[derive(Clone, Copy, PartialEq)]
+enum Temper {
+    /// Launches succeed, the stop signal ends a process.
+    Tame,
+    /// By dice.
+    Wild,
+}
+
+struct World {
+    manager: Manager,
+    now: Duration,
+    dice: Dice,
+    temper: Temper,
+    /// The main process of each service that has one alive.
+    mains: BTreeMap<Id, u32>,
+    /// Services of whose process others are alive.
+    others: BTreeSet<Id>,
+    /// Services that have a cgroup.
+    cgroups: BTreeSet<Id>,
+    sweeping: BTreeSet<Id>,
+    next_pid: u32,
+    replies: BTreeMap<u64, Outcome>,
+    launches: Vec<String>,
+    stops: Vec<String>,
+    ended: Option<(End, Vec<Id>)>,
+    queue: VecDeque<Effect>,
+}
+
+impl World {
+    fn new(files: &[(&str, &str)], seed: u64, temper: Temper) -> Self {
+        let services = files.iter().map(|(name, text)| parse_text(name, text).unwrap()).collect();
+        let built = Graph::build(services, &BTreeSet::new());
+        assert!(built.refused.is_empty(), "{:?}", built.refused);
+        Self {
+            manager: Manager::new(built.graph),
+            now: BOOT,
+            dice: Dice(seed | 1),
+            temper,
+            mains: BTreeMap::new(),
+            others: BTreeSet::new(),
+            cgroups: BTreeSet::new(),
+            sweeping: BTreeSet::new(),
+            next_pid: 100,
+            replies: BTreeMap::new(),
+            launches: Vec::new(),
+            stops: Vec::new(),
+            ended: None,
+            queue: VecDeque::new(),
+        }
+    }
+
+    fn tame(files: &[(&str, &str)]) -> Self {
+        Self::new(files, 1, Temper::Tame)
+    }
+
+    fn id(&self, name: &str) -> Id {
+        self.manager.graph().find(name).unwrap()
+    }
+
+    fn unit(&self, name: &str) -> &Unit {
+        self.manager.unit(self.id(name))
+    }
+
+    fn state(&self, name: &str) -> &State {
+        &self.unit(name).state
+    }
+
+    fn up(&self, name: &str) -> bool {
+        self.unit(name).is_up()
+    }
+
+    fn chance(&mut self, one_in: u64) -> bool {
+        self.temper == Temper::Wild && self.dice.roll(one_in) == 0
+    }
+
+    fn request(&mut self, token: u64, verb: Verb, names: &[&str]) {
+        let ids: Vec<Id> = names.iter().map(|name| self.id(name)).collect();
+        let effects = self.manager.request(token, verb, &ids, ROOT, self.now);
+        self.run(effects);
+    }
+
+    fn event(&mut self, id: Id, event: Event) {
+        let effects = self.manager.event(id, event, self.now);
+        self.queue.extend(effects);
+    }
+
+    fn run(&mut self, effects: Vec<Effect>) {
+        self.queue.extend(effects);
+        while let Some(effect) = self.queue.pop_front() {
+            self.execute(effect);
+            self.check();
+        }
+    }
+
+    fn execute(&mut self, effect: Effect) {
+        match effect {
+            Effect::Reply { token, outcome } => {
+                assert!(self.replies.insert(token, outcome).is_none(), "two answers to one request");
+            }
+            Effect::End { how, left } => {
+                assert!(self.ended.replace((how, left)).is_none(), "the machine ends once");
+            }
+            Effect::Service(id, Act::Launch) => self.launch(id),
+            Effect::Service(id, Act::Signal { pid, signal }) => {
+                assert_eq!(
+                    self.mains.get(&id),
+                    Some(&pid),
+                    "a signal for a process that is not the main one"
+                );
+                self.stops.push(self.manager.graph().name(id).to_owned());
+                if self.chance(6) {
+                    self.event(id, Event::Deaf { why: "no handler".to_owned() });
+                } else if !self.chance(3) {
+                    self.die(id, ExitHow::Killed, signal);
+                }
+            }
+            Effect::Service(id, Act::SignalAll { .. }) => {
+                if !self.chance(3) {
+                    self.others.remove(&id);
+                    self.sweep(id);
+                }
+            }
+            Effect::Service(id, Act::Kill) => {
+                // As the daemon does: nothing is killed or swept that is not being stopped (any more).
+                if !matches!(self.manager.unit(id).state, State::Stopping { .. }) {
+                    return;
+                }
+                self.others.remove(&id);
+                self.die(id, ExitHow::Killed, libc::SIGKILL);
+                self.sweep(id);
+            }
+            Effect::Service(id, Act::Sweep) => {
+                if !matches!(self.manager.unit(id).state, State::Stopping { main: None, .. }) {
+                    return;
+                }
+                self.sweeping.insert(id);
+                self.sweep(id);
+            }
+        }
+    }
+
+    fn launch(&mut self, id: Id) {
+        let name = self.manager.graph().name(id).to_owned();
+        assert!(!self.mains.contains_key(&id) && !self.others.contains(&id), "two live instances of {name}");
+        let edges = self.manager.graph().edges(id);
+        for need in &edges.needs {
+            assert!(self.manager.unit(*need).is_up(), "{name} is launched before what it needs");
+        }
+        for other in &edges.conflicts {
+            assert!(!self.cgroups.contains(other), "{name} is launched beside what it conflicts with");
+        }
+        self.cgroups.insert(id);
+        self.sweeping.remove(&id);
+        self.launches.push(name);
+        if self.chance(5) {
+            let permanent = self.chance(2);
+            self.event(id, Event::LaunchFailed { why: "no".to_owned(), permanent });
+            return;
+        }
+        self.next_pid += 1;
+        self.mains.insert(id, self.next_pid);
+        if self.chance(3) {
+            self.others.insert(id);
+        }
+        self.event(id, Event::Launched { pid: self.next_pid });
+    }
+
+    fn die(&mut self, id: Id, how: ExitHow, status: i32) {
+        if self.mains.remove(&id).is_some() {
+            self.event(id, Event::Exited(Exit { how, status, at: self.now }));
+        }
+    }
+
+    fn sweep(&mut self, id: Id) {
+        if self.sweeping.contains(&id) && !self.mains.contains_key(&id) && !self.others.contains(&id) {
+            self.sweeping.remove(&id);
+            self.cgroups.remove(&id);
+            self.event(id, Event::Gone);
+        }
+    }
+
+    fn exit(&mut self, name: &str, status: i32) {
+        let id = self.id(name);
+        self.die(id, ExitHow::Exited, status);
+        self.run(vec![]);
+    }
+
+    fn tick(&mut self) {
+        if let Some(deadline) = self.manager.next_deadline() {
+            self.now = self.now.max(deadline);
+            let effects = self.manager.tick(self.now);
+            self.run(effects);
+        }
+    }
+
+    /// What holds between any two effects.
+    fn check(&self) {
+        for id in self.manager.graph().ids() {
+            let unit = self.manager.unit(id);
+            if let (Some(main), true) = (unit.main(), self.queue.is_empty()) {
+                assert_eq!(
+                    self.mains.get(&id),
+                    Some(&main.pid),
+                    "{}: {unit:?}",
+                    self.manager.graph().name(id)
+                );
+            }
+            if self.mains.contains_key(&id) || self.others.contains(&id) {
+                assert!(
+                    unit.is_active(),
+                    "{} has processes and is {:?}",
+                    self.manager.graph().name(id),
+                    unit.state
+                );
+            }
+        }
+    }
+
+    /// motherd ends here: what was not executed is forgotten, and so is who waits for a reply. The records stay.
+    fn crash(&mut self) {
+        let mut successor = Manager::new(self.manager.graph().clone());
+        for id in self.manager.graph().ids() {
+            successor.restore(id, self.manager.unit(id).clone());
+        }
+        if let Some(how) = self.manager.ending() {
+            self.queue.clear();
+            self.ended = None;
+            let _effects = successor.end(how, &Cause::new("again"), self.now);
+        }
+        self.manager = successor;
+        self.queue.clear();
+        self.sweeping.clear();
+        for id in self.manager.graph().ids() {
+            let main = self.manager.unit(id).main();
+            match (&self.manager.unit(id).state, self.mains.get(&id)) {
+                (State::Launching, Some(pid)) => {
+                    let pid = *pid;
+                    self.event(id, Event::Launched { pid });
+                }
+                (_, None) if main.is_some() => {
+                    let exit = Exit { how: ExitHow::Killed, status: libc::SIGKILL, at: self.now };
+                    self.event(id, Event::Exited(exit));
+                }
+                (_, _) => {}
+            }
+        }
+        let effects = self.manager.resume(self.now);
+        // What the events above led to may be in `resume` again, and does no harm twice.
+        self.run(effects);
+    }
+
+    /// One random thing.
+    fn something(&mut self, token: u64) {
+        let count = self.manager.graph().len() as u64;
+        let id = Id(usize::try_from(self.dice.roll(count)).unwrap());
+        match self.dice.roll(10) {
+            0 | 1 => {
+                let effects = self.manager.request(token, Verb::Start, &[id], ROOT, self.now);
+                self.run(effects);
+            }
+            2 => {
+                let effects = self.manager.request(token, Verb::Stop, &[id], ROOT, self.now);
+                self.run(effects);
+            }
+            3 => {
+                let effects = self.manager.request(token, Verb::Restart, &[id], ROOT, self.now);
+                self.run(effects);
+            }
+            4 | 5 => {
+                let status = i32::try_from(self.dice.roll(2)).unwrap();
+                self.die(id, ExitHow::Exited, status);
+                self.run(vec![]);
+            }
+            6 => {
+                self.event(id, Event::Ready);
+                self.run(vec![]);
+            }
+            7 => {
+                self.others.remove(&id);
+                self.sweep(id);
+                self.run(vec![]);
+            }
+            _ => self.tick(),
+        }
+    }
+
+    /// Everything is asked to stop, and time passes.
+    fn stop_all(&mut self) {
+        let ids: Vec<Id> = self.manager.graph().ids().collect();
+        let effects = self.manager.request(u64::MAX, Verb::Stop, &ids, ROOT, self.now);
+        self.run(effects);
+        for _ in 0..200 {
+            self.tick();
+        }
+        for id in ids {
+            assert_eq!(self.manager.unit(id).state, State::Stopped, "{}", self.manager.graph().name(id));
+        }
+        assert!(self.mains.is_empty() && self.others.is_empty() && self.cgroups.is_empty());
+        assert_eq!(self.manager.next_deadline(), None, "a timer outlived its reason");
+        assert!(self.replies.contains_key(&u64::MAX));
+    }
+}
+
+/// Every relation and every kind of start.
+const HOUSE: [(&str, &str); 9] = [
+    ("base", "exec = [\"/b\"]\n[start]\ntype = \"oneshot\""),
+    ("net", "exec = [\"/b\"]\n[dependencies]\nneeds = [\"base\"]"),
+    ("log", "exec = [\"/b\"]\n[start]\ntype = \"notify\"\n[restart]\nlimit = 2\nfactor = 1.0"),
+    ("web", "exec = [\"/b\"]\n[dependencies]\nneeds = [\"net\"]\nwants = [\"log\"]"),
+    ("app", "exec = [\"/b\"]\n[dependencies]\nneeds = [\"web\", \"db\"]\n[restart]\nwhen = \"always\""),
+    ("db", "exec = [\"/b\"]\n[dependencies]\nafter = [\"log\"]\n[restart]\nwhen = \"never\""),
+    ("old-db", "exec = [\"/b\"]\n[dependencies]\nconflicts = [\"db\"]"),
+    ("both", "[dependencies]\nwants = [\"old-db\", \"db\"]"),
+    ("system", "[dependencies]\nwants = [\"app\", \"web\"]\nneeds = [\"net\"]"),
+];
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 600, ..ProptestConfig::default() })]
+
+    /// The invariants hold in any history, and whatever it was, stopping everything reaches Stopped.
+    #[test]
+    fn any_history_keeps_the_promises_and_can_be_stopped(seed in any::<u64>(), length in 1_u64..120) {
+        let mut world = World::new(&HOUSE, seed, Temper::Wild);
+        for token in 0..length {
+            world.something(token);
+        }
+        world.stop_all();
+    }
+
+    /// The same with a motherd that ends now and then, between any two effects.
+    #[test]
+    fn a_motherd_that_ends_between_any_two_effects_breaks_no_promise(seed in any::<u64>(), length in 1_u64..120) {
+        let mut world = World::new(&HOUSE, seed, Temper::Wild);
+        for token in 0..length {
+            if world.dice.roll(6) == 0 {
+                let count = HOUSE.len() as u64;
+                let id = Id(usize::try_from(world.dice.roll(count)).unwrap());
+                let verb = [Verb::Start, Verb::Stop, Verb::Restart][usize::try_from(world.dice.roll(3)).unwrap()];
+                let effects = world.manager.request(token, verb, &[id], ROOT, world.now);
+                world.queue.extend(effects);
+                for _ in 0..world.dice.roll(4) {
+                    if let Some(effect) = world.queue.pop_front() {
+                        world.execute(effect);
+                    }
+                }
+                world.crash();
+            } else {
+                world.something(token);
+            }
+        }
+        world.stop_all();
+    }
+
+    /// Ending the machine ends, within the longest stop timeout and the grace, from any state.
+    #[test]
+    fn the_machine_ends_from_any_state(seed in any::<u64>(), length in 1_u64..60) {
+        let mut world = World::new(&HOUSE, seed, Temper::Wild);
+        for token in 0..length {
+            world.something(token);
+        }
+        let begin = world.now;
+        let effects = world.manager.end(End::PowerOff, &Cause::request("power-off", ROOT), world.now);
+        world.run(effects);
+        for _ in 0..50 {
+            if world.ended.is_none() {
+                world.tick();
+            }
+        }
+        let (how, _left) = world.ended.clone().expect("it ends");
+        prop_assert_eq!(how, End::PowerOff);
+        prop_assert!(world.now - begin <= Duration::from_secs(10) + ENDING_GRACE);
+    }
+}
+
+#[test]
+fn starting_starts_what_is_needed_and_wanted_first() {
+    let mut world = World::tame(&HOUSE);
+    world.request(1, Verb::Start, &["web"]);
+    assert_eq!(world.launches, ["base", "log"], "net waits for base, web for all of them");
+    world.exit("base", 0);
+    let log = world.id("log");
+    world.event(log, Event::Ready);
+    world.run(vec![]);
+    assert_eq!(world.launches, ["base", "log", "net", "web"]);
+    assert_eq!(world.replies[&1], [(world.id("web"), Ok(true))]);
+    assert_eq!(world.unit("net").cause.words, "needed by web");
+    assert_eq!(world.unit("web").cause.words, "started by uid 0 (pid 4)");
+    assert_eq!(world.unit("net").cause.request, Some(ROOT), "who asked is kept along the edges");
+}
+
+const PAIR: [(&str, &str); 2] =
+    [("db", "exec = [\"/b\"]"), ("app", "exec = [\"/b\"]\n[dependencies]\nneeds = [\"db\"]")];
+
+#[test]
+fn stopping_stops_what_needs_it_first() {
+    let mut world = World::tame(&PAIR);
+    world.request(1, Verb::Start, &["app"]);
+    world.request(2, Verb::Stop, &["db"]);
+    assert_eq!(world.stops, ["app", "db"]);
+    assert_eq!(world.replies[&2], [(world.id("db"), Ok(true))]);
+    assert_eq!(world.unit("app").cause.words, "stopped: it needs db, stopped by uid 0 (pid 4)");
+    assert_eq!(*world.state("app"), State::Stopped);
+}
+
+#[test]
+fn restarting_restarts_what_needs_it_around_it() {
+    let mut world = World::tame(&PAIR);
+    world.request(1, Verb::Start, &["app"]);
+    world.request(2, Verb::Restart, &["db"]);
+    assert_eq!(world.stops, ["app", "db"]);
+    assert_eq!(world.launches, ["db", "app", "db", "app"]);
+    assert_eq!(world.replies[&2], [(world.id("db"), Ok(true))]);
+}
+
+#[test]
+fn who_needs_a_service_runs_on_while_that_one_is_tried_again() {
+    let mut world = World::tame(&PAIR);
+    world.request(1, Verb::Start, &["app"]);
+    world.exit("db", 1);
+    assert!(matches!(world.state("db"), State::Backoff { .. }));
+    assert!(world.up("app"));
+    world.tick();
+    assert!(world.up("db") && world.up("app"));
+    assert_eq!(world.unit("db").cause.words, "started again: exited with status 1");
+    assert_eq!(world.launches, ["db", "app", "db"]);
+}
+
+#[test]
+fn who_needs_a_service_that_failed_for_good_waits_and_starts_on_its_recovery() {
+    let mut world = World::tame(&[
+        ("db", "exec = [\"/b\"]\n[restart]\nwhen = \"never\""),
+        ("app", "exec = [\"/b\"]\n[dependencies]\nneeds = [\"db\"]"),
+        ("top", "exec = [\"/b\"]\n[dependencies]\nneeds = [\"app\"]"),
+    ]);
+    world.request(1, Verb::Start, &["top"]);
+    world.exit("db", 1);
+    assert_eq!(world.stops, ["top", "app"]);
+    assert_eq!(
+        (world.state("db"), world.state("app"), world.state("top")),
+        (&State::Failed, &State::Waiting, &State::Waiting)
+    );
+    assert_eq!(world.manager.waits_for(world.id("app")).unwrap(), "blocked: it needs db, which is failed");
+    world.request(2, Verb::Start, &["app"]);
+    assert!(world.up("db") && world.up("app") && world.up("top"));
+    world.exit("db", 1);
+    world.request(3, Verb::Start, &["db"]);
+    assert!(world.up("app") && world.up("top"), "whoever was blocked comes back with what it needs");
+}
+
+#[test]
+fn a_start_that_cannot_succeed_is_answered_with_the_reason() {
+    let mut world = World::tame(&[
+        ("db", "exec = [\"/b\"]\n[start]\ntype = \"oneshot\""),
+        ("app", "exec = [\"/b\"]\n[dependencies]\nneeds = [\"db\"]"),
+    ]);
+    world.request(1, Verb::Start, &["app"]);
+    world.exit("db", 7);
+    assert_eq!(
+        world.replies[&1],
+        [(world.id("app"), Err("blocked: it needs db, which is failed".to_owned()))]
+    );
+    world.request(2, Verb::Start, &["db"]);
+    assert!(!world.replies.contains_key(&2), "it has not finished");
+    world.exit("db", 0);
+    assert_eq!(world.replies[&2], [(world.id("db"), Ok(true))]);
+    assert!(world.up("app"));
+}
+
+#[test]
+fn starting_stops_what_conflicts_and_waits_until_it_is_gone() {
+    let mut world = World::tame(&[
+        ("a", "exec = [\"/b\"]\n[dependencies]\nconflicts = [\"b\"]"),
+        ("b", "exec = [\"/b\"]"),
+    ]);
+    for (token, (start, other)) in [("a", "b"), ("b", "a"), ("a", "b")].into_iter().enumerate() {
+        world.request(token as u64, Verb::Start, &[start]);
+        assert!(world.up(start));
+        assert_eq!(*world.state(other), State::Stopped);
+    }
+    assert_eq!(world.unit("b").cause.words, "stopped: it conflicts with a",);
+}
+
+#[test]
+fn a_group_of_rivals_takes_the_first_and_comes_up() {
+    let mut world = World::tame(&HOUSE);
+    world.request(1, Verb::Start, &["both"]);
+    assert_eq!(*world.state("both"), State::Done);
+    assert!(world.up("old-db"));
+    assert_eq!(*world.state("db"), State::Stopped);
+}
+
+#[test]
+fn beyond_the_limit_a_service_is_failing_and_still_tried() {
+    let mut world = World::tame(&[("a", "exec = [\"/b\"]\n[restart]\nlimit = 2\nfactor = 1.0")]);
+    world.request(1, Verb::Start, &["a"]);
+    for _ in 0..3 {
+        world.exit("a", 1);
+        world.tick();
+    }
+    assert!(world.unit("a").history.failing);
+    let before = world.now;
+    world.exit("a", 1);
+    world.tick();
+    assert_eq!(world.now - before, Duration::from_secs(60));
+    assert!(world.up("a"));
+}
+
+#[test]
+fn the_machine_ends_when_everything_is_down_and_starts_nothing_meanwhile() {
+    let mut world = World::tame(&PAIR);
+    world.request(1, Verb::Start, &["app"]);
+    let effects = world.manager.end(End::Reboot, &Cause::new(signal_name(libc::SIGINT)), world.now);
+    world.run(effects);
+    assert_eq!(world.stops, ["app", "db"]);
+    assert_eq!(world.ended, Some((End::Reboot, vec![])));
+    world.request(2, Verb::Start, &["db"]);
+    assert_eq!(world.replies[&2], [(world.id("db"), Err("the machine is ending".to_owned()))]);
+}
+
+#[test]
+fn an_orphan_is_left_alone_until_somebody_stops_it() {
+    let mut world = World::tame(&PAIR);
+    let db = world.id("db");
+    world.cgroups.insert(db);
+    world.others.insert(db);
+    world.manager.orphan(db, world.now);
+    world.request(1, Verb::Start, &["app"]);
+    assert_eq!(world.launches, [""; 0]);
+    assert_eq!(
+        world.replies[&1],
+        [(world.id("app"), Err("blocked: it needs db, which is running without a record".to_owned()))]
+    );
+    world.request(2, Verb::Stop, &["db"]);
+    assert_eq!(*world.state("db"), State::Stopped);
+    assert!(world.others.is_empty());
+}

@@ -1,0 +1,472 @@
+//! The transition of one service: the map of the machine, state by state and event by event.
+//!
+//! What is not written in a row has no meaning in that state and changes nothing: a request is repeated by the manager as
+//! long as the goal is not reached, and a late event of the kernel concerns a process that is no more.
+
+use std::time::Duration;
+
+use super::{Act, Cause, Event, Exit, Goal, KILL_AGAIN, Main, Rules, Stage, State, Then, Unit};
+use crate::service::{Start, When};
+
+impl Unit {
+    /// One event. `rules` is `None` for a group, which is up as soon as its turn comes.
+    #[must_use]
+    pub fn step(&mut self, rules: Option<&Rules>, event: Event, now: Duration) -> Vec<Act> {
+        let Some(rules) = rules else { return self.step_group(event, now) };
+        match self.state.clone() {
+            State::Stopped | State::Waiting | State::Failed => self.step_inactive(event, now),
+            State::Backoff { until } => match event {
+                Event::Timer if now >= until => {
+                    let words = self.cause.words.trim_start_matches("started again: ");
+                    self.go(State::Waiting, Cause::new(format!("started again: {words}")), now, [])
+                }
+                Event::Wait(_) | Event::Start | Event::Stop(_) => self.step_inactive(event, now),
+                Event::Launched { .. }
+                | Event::LaunchFailed { .. }
+                | Event::Ready
+                | Event::Exited(_)
+                | Event::Lost
+                | Event::Deaf { .. }
+                | Event::Gone
+                | Event::Timer => vec![],
+            },
+            State::Launching => match event {
+                Event::Launched { pid } => self.launched(rules, pid, now),
+                Event::LaunchFailed { why, permanent } => {
+                    let then = if permanent { Then::Fail } else { self.after_failure(rules, now, now) };
+                    self.kill(None, then, Cause::new(why), now)
+                }
+                Event::Wait(_)
+                | Event::Start
+                | Event::Stop(_)
+                | Event::Ready
+                | Event::Exited(_)
+                | Event::Lost
+                | Event::Deaf { .. }
+                | Event::Gone
+                | Event::Timer => vec![],
+            },
+            State::Starting { main, deadline } => match event {
+                Event::Ready if rules.start == Start::Notify => {
+                    self.go(State::Running { main }, Cause::new("it said that it is ready"), now, [])
+                }
+                Event::Exited(exit) if rules.start == Start::Oneshot && exit.is_success() => {
+                    self.last_exit = Some(exit);
+                    self.kill(None, Then::Done, Cause::new(exit.to_string()), now)
+                }
+                Event::Exited(exit) => {
+                    self.last_exit = Some(exit);
+                    let words = if rules.start == Start::Notify {
+                        format!("{exit} before it was ready")
+                    } else {
+                        exit.to_string()
+                    };
+                    let then = self.after_failure(rules, exit.at, now);
+                    self.kill(None, then, Cause::new(words), now)
+                }
+                Event::Lost => self.lost(rules, now),
+                Event::Timer if deadline.is_some_and(|deadline| now >= deadline) => {
+                    let waited = rules.start_timeout.unwrap_or_default().as_secs_f64();
+                    let then = self.after_failure(rules, now, now);
+                    self.signal(rules, main, then, Cause::new(format!("not started after {waited} s")), now)
+                }
+                Event::Stop(cause) => self.signal(rules, main, Then::Settle, cause, now),
+                Event::Wait(_)
+                | Event::Start
+                | Event::Launched { .. }
+                | Event::LaunchFailed { .. }
+                | Event::Ready
+                | Event::Deaf { .. }
+                | Event::Gone
+                | Event::Timer => vec![],
+            },
+            State::Running { main } => match event {
+                Event::Exited(exit) => self.ended(rules, exit, now),
+                Event::Lost => self.lost(rules, now),
+                Event::Stop(cause) => self.signal(rules, main, Then::Settle, cause, now),
+                Event::Wait(_)
+                | Event::Start
+                | Event::Launched { .. }
+                | Event::LaunchFailed { .. }
+                | Event::Ready
+                | Event::Deaf { .. }
+                | Event::Gone
+                | Event::Timer => vec![],
+            },
+            State::Done => match event {
+                Event::Stop(cause) => self.go(State::Stopped, cause, now, []),
+                Event::Wait(_)
+                | Event::Start
+                | Event::Launched { .. }
+                | Event::LaunchFailed { .. }
+                | Event::Ready
+                | Event::Exited(_)
+                | Event::Lost
+                | Event::Deaf { .. }
+                | Event::Gone
+                | Event::Timer => vec![],
+            },
+            State::Stopping { main, stage, then } => self.step_stopping(rules, main, stage, then, event, now),
+            State::Orphan => match event {
+                Event::Stop(cause) => self.kill(None, Then::Settle, cause, now),
+                Event::Wait(_)
+                | Event::Start
+                | Event::Launched { .. }
+                | Event::LaunchFailed { .. }
+                | Event::Ready
+                | Event::Exited(_)
+                | Event::Lost
+                | Event::Deaf { .. }
+                | Event::Gone
+                | Event::Timer => vec![],
+            },
+        }
+    }
+
+    /// Nothing is there.
+    fn step_inactive(&mut self, event: Event, now: Duration) -> Vec<Act> {
+        match event {
+            Event::Wait(cause) => self.go(State::Waiting, cause, now, []),
+            Event::Start => {
+                let cause = self.cause.clone();
+                self.go(State::Launching, cause, now, [Act::Launch])
+            }
+            Event::Stop(cause) => self.go(State::Stopped, cause, now, []),
+            Event::Launched { .. }
+            | Event::LaunchFailed { .. }
+            | Event::Ready
+            | Event::Exited(_)
+            | Event::Lost
+            | Event::Deaf { .. }
+            | Event::Gone
+            | Event::Timer => vec![],
+        }
+    }
+
+    fn step_stopping(
+        &mut self,
+        rules: &Rules,
+        main: Option<Main>,
+        stage: Stage,
+        then: Then,
+        event: Event,
+        now: Duration,
+    ) -> Vec<Act> {
+        match event {
+            Event::Exited(exit) if main.is_some() => {
+                self.last_exit = Some(exit);
+                self.state = State::Stopping { main: None, stage, then };
+                match stage {
+                    // The main process had its chance to end the others; they get theirs until the deadline.
+                    Stage::Signalled { .. } => vec![Act::SignalAll { signal: rules.stop_signal }, Act::Sweep],
+                    Stage::Killed { .. } => vec![Act::Sweep],
+                }
+            }
+            Event::Lost if main.is_some() => {
+                self.state = State::Stopping { main: None, stage, then };
+                vec![Act::Sweep]
+            }
+            Event::Gone if main.is_none() => {
+                let state = match then {
+                    Then::Settle => State::Stopped,
+                    Then::Done => State::Done,
+                    Then::Restart { until } => State::Backoff { until },
+                    Then::Fail => State::Failed,
+                };
+                let cause = self.cause.clone();
+                self.go(state, cause, now, [])
+            }
+            Event::Stop(cause) if then != Then::Settle => {
+                self.cause = cause;
+                self.state = State::Stopping { main, stage, then: Then::Settle };
+                vec![]
+            }
+            Event::Deaf { why } => match stage {
+                Stage::Signalled { .. } => {
+                    self.cause.words = format!("{}; killed at once: {why}", self.cause.words);
+                    self.escalate(main, then, now)
+                }
+                Stage::Killed { .. } => vec![],
+            },
+            Event::Timer => match stage {
+                Stage::Signalled { deadline } if now >= deadline => {
+                    let waited = rules.stop_timeout.as_secs_f64();
+                    self.cause.words = format!("{}; killed: not ended after {waited} s", self.cause.words);
+                    self.escalate(main, then, now)
+                }
+                Stage::Killed { again } if now >= again => self.escalate(main, then, now),
+                Stage::Signalled { .. } | Stage::Killed { .. } => vec![],
+            },
+            Event::Wait(_)
+            | Event::Start
+            | Event::Stop(_)
+            | Event::Launched { .. }
+            | Event::LaunchFailed { .. }
+            | Event::Ready
+            | Event::Exited(_)
+            | Event::Lost
+            | Event::Gone => vec![],
+        }
+    }
+
+    /// A group is up when its turn comes, and down when its turn to stop does.
+    fn step_group(&mut self, event: Event, now: Duration) -> Vec<Act> {
+        match event {
+            Event::Wait(cause) if !self.is_active() => self.go(State::Waiting, cause, now, []),
+            Event::Start if !self.is_active() => {
+                let cause = self.cause.clone();
+                self.go(State::Done, cause, now, [])
+            }
+            Event::Stop(cause) if self.state != State::Stopped => self.go(State::Stopped, cause, now, []),
+            Event::Wait(_)
+            | Event::Start
+            | Event::Stop(_)
+            | Event::Launched { .. }
+            | Event::LaunchFailed { .. }
+            | Event::Ready
+            | Event::Exited(_)
+            | Event::Lost
+            | Event::Deaf { .. }
+            | Event::Gone
+            | Event::Timer => vec![],
+        }
+    }
+
+    fn go<const N: usize>(&mut self, state: State, cause: Cause, now: Duration, acts: [Act; N]) -> Vec<Act> {
+        self.state = state;
+        self.since = now;
+        self.cause = cause;
+        acts.to_vec()
+    }
+
+    fn launched(&mut self, rules: &Rules, pid: u32, now: Duration) -> Vec<Act> {
+        let main = Main { pid, launched: now };
+        let cause = self.cause.clone();
+        let deadline = rules.start_timeout.map(|timeout| now.saturating_add(timeout));
+        match rules.start {
+            Start::Exec => self.go(State::Running { main }, cause, now, []),
+            Start::Notify | Start::Oneshot => self.go(State::Starting { main, deadline }, cause, now, []),
+        }
+    }
+
+    /// A running service's main process ended by itself: what its file says about that.
+    fn ended(&mut self, rules: &Rules, exit: Exit, now: Duration) -> Vec<Act> {
+        self.last_exit = Some(exit);
+        let again = match rules.restart.when {
+            When::Never => false,
+            When::Failure => !exit.is_success(),
+            When::Always => true,
+        };
+        let then = if again {
+            self.after_failure(rules, exit.at, now)
+        } else if exit.is_success() {
+            if self.goal == Goal::Up {
+                self.goal = Goal::Down;
+            }
+            Then::Settle
+        } else {
+            Then::Fail
+        };
+        self.kill(None, then, Cause::new(exit.to_string()), now)
+    }
+
+    fn lost(&mut self, rules: &Rules, now: Duration) -> Vec<Act> {
+        let then = self.after_failure(rules, now, now);
+        let words = "lost: its main process is gone, and no exit was recorded";
+        self.kill(None, then, Cause::new(words), now)
+    }
+
+    /// `ended` is when the process ended, which may be long before `now` if nobody was there to hear of it.
+    fn after_failure(&mut self, rules: &Rules, ended: Duration, now: Duration) -> Then {
+        let up = match self.state {
+            State::Running { .. } => ended.saturating_sub(self.since),
+            State::Stopped
+            | State::Waiting
+            | State::Launching
+            | State::Starting { .. }
+            | State::Done
+            | State::Stopping { .. }
+            | State::Backoff { .. }
+            | State::Failed
+            | State::Orphan => Duration::ZERO,
+        };
+        match rules.restart.when {
+            When::Never => Then::Fail,
+            When::Failure | When::Always => {
+                Then::Restart { until: self.history.next(&rules.restart, up, now) }
+            }
+        }
+    }
+
+    /// Begins the end with the stop signal.
+    fn signal(&mut self, rules: &Rules, main: Main, then: Then, cause: Cause, now: Duration) -> Vec<Act> {
+        let stage = Stage::Signalled { deadline: now.saturating_add(rules.stop_timeout) };
+        let act = Act::Signal { pid: main.pid, signal: rules.stop_signal };
+        self.go(State::Stopping { main: Some(main), stage, then }, cause, now, [act])
+    }
+
+    /// Begins the end with SIGKILL: there is no main process that could be asked.
+    fn kill(&mut self, main: Option<Main>, then: Then, cause: Cause, now: Duration) -> Vec<Act> {
+        let stage = Stage::Killed { again: now.saturating_add(KILL_AGAIN) };
+        self.go(State::Stopping { main, stage, then }, cause, now, [Act::Kill, Act::Sweep])
+    }
+
+    fn escalate(&mut self, main: Option<Main>, then: Then, now: Duration) -> Vec<Act> {
+        let stage = Stage::Killed { again: now.saturating_add(KILL_AGAIN) };
+        self.state = State::Stopping { main, stage, then };
+        match main {
+            Some(_) => vec![Act::Kill],
+            None => vec![Act::Kill, Act::Sweep],
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{service::Restart, supervise::ExitHow};
+
+    const NOW: Duration = Duration::from_secs(100);
+    const MAIN: Main = Main { pid: 7, launched: NOW };
+
+    fn rules(start: Start) -> Rules {
+        Rules {
+            start,
+            start_timeout: Some(Duration::from_secs(5)),
+            stop_signal: libc::SIGTERM,
+            stop_timeout: Duration::from_secs(10),
+            restart: Restart::default(),
+        }
+    }
+
+    fn exit(status: i32) -> Event {
+        Event::Exited(Exit { how: ExitHow::Exited, status, at: NOW })
+    }
+
+    fn stop() -> Event {
+        Event::Stop(Cause::new("asked"))
+    }
+
+    /// Runs events at `NOW` plus so many seconds; the last acts and the unit.
+    fn run(rules: &Rules, events: Vec<(u64, Event)>) -> (Unit, Vec<Act>) {
+        let mut unit = Unit { goal: Goal::Up, ..Unit::default() };
+        let mut acts = vec![];
+        for (seconds, event) in events {
+            acts = unit.step(Some(rules), event, NOW + Duration::from_secs(seconds));
+        }
+        (unit, acts)
+    }
+
+    fn started() -> Vec<(u64, Event)> {
+        vec![(0, Event::Start), (0, Event::Launched { pid: 7 })]
+    }
+
+    fn after(mut events: Vec<(u64, Event)>, more: Vec<(u64, Event)>) -> Vec<(u64, Event)> {
+        events.extend(more);
+        events
+    }
+
+    #[test]
+    fn an_exec_service_is_up_when_the_program_runs() {
+        let (unit, acts) = run(&rules(Start::Exec), vec![(0, Event::Start)]);
+        assert_eq!((unit.state, acts), (State::Launching, vec![Act::Launch]));
+        let (unit, acts) = run(&rules(Start::Exec), started());
+        assert_eq!((unit.state, acts), (State::Running { main: MAIN }, vec![]));
+    }
+
+    #[test]
+    fn a_notify_service_is_up_when_it_says_so_and_failed_when_it_never_does() {
+        let notify = rules(Start::Notify);
+        let (unit, _) = run(&notify, started());
+        assert_eq!(unit.state, State::Starting { main: MAIN, deadline: Some(NOW + Duration::from_secs(5)) });
+        let (unit, _) = run(&notify, after(started(), vec![(1, Event::Ready)]));
+        assert!(unit.is_up());
+        let (unit, acts) = run(&notify, after(started(), vec![(5, Event::Timer)]));
+        assert_eq!(acts, [Act::Signal { pid: 7, signal: libc::SIGTERM }]);
+        assert_eq!(unit.cause.words, "not started after 5 s");
+    }
+
+    #[test]
+    fn a_oneshot_stays_up_without_a_process_when_it_succeeded() {
+        let oneshot =
+            Rules { restart: Restart { when: When::Never, ..Restart::default() }, ..rules(Start::Oneshot) };
+        let (unit, _) = run(&oneshot, after(started(), vec![(1, exit(0)), (1, Event::Gone)]));
+        assert_eq!(unit.state, State::Done);
+        let (unit, _) = run(&oneshot, after(started(), vec![(1, exit(3)), (1, Event::Gone)]));
+        assert_eq!((unit.state, unit.cause.words.as_str()), (State::Failed, "exited with status 3"));
+    }
+
+    #[test]
+    fn stopping_signals_the_main_process_then_kills_what_is_left() {
+        let exec = rules(Start::Exec);
+        let (_, acts) = run(&exec, after(started(), vec![(1, stop())]));
+        assert_eq!(acts, [Act::Signal { pid: 7, signal: libc::SIGTERM }]);
+        let (_, acts) = run(&exec, after(started(), vec![(1, stop()), (10, Event::Timer)]));
+        assert_eq!(acts, [], "ten seconds are not over");
+        let (unit, acts) = run(&exec, after(started(), vec![(1, stop()), (11, Event::Timer)]));
+        assert_eq!(acts, [Act::Kill]);
+        assert_eq!(unit.cause.words, "asked; killed: not ended after 10 s");
+        let (_, acts) = run(&exec, after(started(), vec![(1, stop()), (2, exit(0))]));
+        assert_eq!(acts, [Act::SignalAll { signal: libc::SIGTERM }, Act::Sweep]);
+        let (unit, _) = run(&exec, after(started(), vec![(1, stop()), (2, exit(0)), (2, Event::Gone)]));
+        assert_eq!(unit.state, State::Stopped);
+    }
+
+    #[test]
+    fn a_main_process_that_the_signal_cannot_reach_is_killed_at_once_and_that_is_said() {
+        let deaf = Event::Deaf { why: "no handler".to_owned() };
+        let (unit, acts) = run(&rules(Start::Exec), after(started(), vec![(1, stop()), (1, deaf)]));
+        assert_eq!(acts, [Act::Kill]);
+        assert_eq!(unit.cause.words, "asked; killed at once: no handler");
+    }
+
+    #[test]
+    fn a_crash_waits_out_the_delay_before_the_next_start() {
+        let exec = rules(Start::Exec);
+        let crash = after(started(), vec![(1, exit(1))]);
+        let (unit, acts) = run(&exec, crash.clone());
+        assert_eq!(acts, [Act::Kill, Act::Sweep], "what it left behind goes first");
+        assert!(unit.is_active());
+        let (unit, _) = run(&exec, after(crash.clone(), vec![(1, Event::Gone)]));
+        let until = NOW + Duration::from_millis(1100);
+        assert_eq!(unit.state, State::Backoff { until });
+        let (unit, _) = run(&exec, after(crash, vec![(1, Event::Gone), (2, Event::Timer)]));
+        assert_eq!(unit.state, State::Waiting);
+    }
+
+    #[test]
+    fn a_clean_end_is_no_failure() {
+        let (unit, _) = run(&rules(Start::Exec), after(started(), vec![(1, exit(0)), (1, Event::Gone)]));
+        assert_eq!((unit.state, unit.goal), (State::Stopped, Goal::Down));
+    }
+
+    #[test]
+    fn a_sandbox_that_cannot_be_built_is_not_tried_again_unasked() {
+        let failed =
+            Event::LaunchFailed { why: "a.toml:1:1: landlock: /srv: ENOENT".to_owned(), permanent: true };
+        let (unit, _) = run(&rules(Start::Exec), vec![(0, Event::Start), (0, failed), (0, Event::Gone)]);
+        assert_eq!(
+            (unit.state, unit.cause.words.as_str()),
+            (State::Failed, "a.toml:1:1: landlock: /srv: ENOENT")
+        );
+    }
+
+    #[test]
+    fn what_sigkill_does_not_end_is_killed_again() {
+        let exec = rules(Start::Exec);
+        let events = after(started(), vec![(1, stop()), (11, Event::Timer), (21, Event::Timer)]);
+        let (unit, acts) = run(&exec, events);
+        assert_eq!(acts, [Act::Kill]);
+        assert_eq!(unit.deadline(), Some(NOW + Duration::from_secs(31)));
+    }
+
+    #[test]
+    fn a_request_to_stop_ends_the_wait_for_the_next_try() {
+        let events = after(started(), vec![(1, exit(1)), (1, stop()), (1, Event::Gone)]);
+        let (unit, _) = run(&rules(Start::Exec), events);
+        assert_eq!((unit.state, unit.cause.words.as_str()), (State::Stopped, "asked"));
+        let events = after(started(), vec![(1, exit(1)), (1, Event::Gone), (1, stop())]);
+        let (unit, _) = run(&rules(Start::Exec), events);
+        assert_eq!(unit.state, State::Stopped);
+    }
+}
