@@ -34,6 +34,8 @@ pub const LINK_FD: i32 = 3;
 pub const STATE_FD: i32 = 4;
 /// The state memfd is this large from the start: 4 MiB. Its contents are opaque to initldr and survive motherd.
 pub const STATE_SIZE: usize = 4 << 20;
+/// Once motherd has said [`ToInit::Alive`], silence for longer than this is taken for a hang: SIGABRT, SIGKILL, relaunch.
+pub const ALIVE_WITHIN_SECONDS: u64 = 30;
 /// The longest slot name, in bytes.
 pub const SLOT_NAME_SIZE: usize = 64;
 
@@ -86,7 +88,7 @@ impl fmt::Display for SlotName {
 /// One process that initldr reaped, with what `waitid(2)` said of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ExitRecord {
-    /// Counts from 1, without gaps, over the whole life of initldr.
+    /// Counts from 1 over the whole life of initldr; where one is missing, the full ring lost it.
     pub sequence: u64,
     /// The pid it had; the kernel may have given it away again by now.
     pub pid: u32,
@@ -143,7 +145,8 @@ pub enum ToManager {
         cause: Relaunch,
         /// So many [`ToManager::Stored`] follow.
         stored: u16,
-        /// So many [`ToManager::Exit`] follow those.
+        /// So many [`ToManager::Exit`] follow those, or fewer if the ring overflows meanwhile; [`ToManager::ReplayEnd`]
+        /// is what ends them.
         unacknowledged: u32,
         /// So many exits fell out of the full ring, ever.
         lost_exits: u64,
@@ -200,7 +203,7 @@ pub enum ToInit {
         /// The slot.
         name: SlotName,
     },
-    /// motherd is not stuck. The first one asks initldr to watch for the next.
+    /// motherd is not stuck. The first one asks initldr to watch for the next: see [`ALIVE_WITHIN_SECONDS`].
     Alive,
     /// Every service has stopped; end the machine.
     End {

@@ -1,2 +1,43 @@
-//! PID 1.
-fn main() {}
+//! `initldr`: PID 1. `initldr [--motherd PATH] [--rescue PATH] [-- ARGS for motherd]`
+//!
+//! It prepares the machine, launches motherd, reaps whatever dies, remembers what must outlive motherd, and ends the
+//! machine. As any process but PID 1 it does the same for its own descendants, without the machine.
+//!
+//! Invariants: no allocation (there is no allocator), one wait (`ppoll` in [`init`]), no exit of PID 1.
+//!
+//! An ordinary process exits with 0 where motherd asked for the end, 1 where it ended by itself, 2 for a command line
+//! that it does not understand.
+#![no_std]
+#![no_main]
+
+mod boot;
+mod end;
+#[allow(unsafe_code, reason = "the first instructions of a program that has no C library to start it")]
+mod entry;
+mod init;
+mod program;
+
+use init::Init;
+use initldr::{args, ring::Ring, store::Store, sys, sys::Arg};
+use program::Program;
+
+/// In the order in which it happens.
+fn main(
+    arguments: &'static mut [Arg],
+    environment: &[Arg],
+    ring: &'static mut Ring,
+    store: &'static mut Store,
+) -> ! {
+    boot::take_signals();
+    let (role, log) = boot::prepare();
+    let args = args::parse(arguments);
+    if let Some(word) = args.unknown {
+        log.say(format_args!("argument not understood: {}", boot::text(word)));
+        if role == boot::Role::Process {
+            log.say(format_args!("usage: initldr [--motherd PATH] [--rescue PATH] [-- ARGS for motherd]"));
+            sys::exit(2);
+        }
+    }
+    let program = Program::new(args, arguments, environment, boot::raise_file_limit());
+    Init::new(role, log, program, ring, store).run()
+}

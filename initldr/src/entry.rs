@@ -1,0 +1,119 @@
+//! The first instructions, and the functions that the compiler calls without being asked.
+//!
+//! They are assembly because there is no C library to start this program or to bring `memcpy`, and because a `memcpy`
+//! written in Rust may be compiled into a call of itself.
+
+use core::{arch::global_asm, panic::PanicInfo, time::Duration};
+use initldr::{abi, line::Line, ring::Ring, store::Store, sys};
+
+global_asm!(
+    // The kernel enters with the argument vector at the stack pointer and no promise about any other register.
+    ".globl _start",
+    "_start:",
+    "xor ebp, ebp",
+    "mov rdi, rsp",
+    "and rsp, -16",
+    "call {start}",
+    "ud2",
+    // The direction flag is clear on every call (System V ABI); `rep` is fast enough for messages of 256 bytes.
+    ".globl memcpy",
+    "memcpy:",
+    "mov rax, rdi",
+    "mov rcx, rdx",
+    "rep movsb",
+    "ret",
+    ".globl memmove",
+    "memmove:",
+    "mov rax, rdi",
+    "mov rcx, rdx",
+    "mov r8, rdi",
+    "sub r8, rsi",
+    "cmp r8, rdx",
+    "jb 2f",
+    "rep movsb",
+    "ret",
+    "2:", // the destination begins inside the source: from the end
+    "lea rdi, [rdi + rdx - 1]",
+    "lea rsi, [rsi + rdx - 1]",
+    "std",
+    "rep movsb",
+    "cld",
+    "ret",
+    ".globl memset",
+    "memset:",
+    "mov r8, rdi",
+    "mov eax, esi",
+    "mov rcx, rdx",
+    "rep stosb",
+    "mov rax, r8",
+    "ret",
+    ".globl memcmp",
+    ".globl bcmp",
+    "memcmp:",
+    "bcmp:",
+    "mov rcx, rdx",
+    "xor eax, eax", // equal, also where nothing is compared
+    "repe cmpsb",
+    "je 3f",
+    "movzx eax, byte ptr [rdi - 1]",
+    "movzx ecx, byte ptr [rsi - 1]",
+    "sub eax, ecx",
+    "3:",
+    "ret",
+    ".globl strlen",
+    "strlen:",
+    "xor eax, eax",
+    "4:",
+    "cmp byte ptr [rdi + rax], 0",
+    "je 5f",
+    "inc rax",
+    "jmp 4b",
+    "5:",
+    "ret",
+    // The compiled core library names its unwinder; nothing unwinds here (panic = "abort"), so nothing calls it.
+    ".globl rust_eh_personality",
+    "rust_eh_personality:",
+    "ud2",
+    start = sym start,
+);
+
+/// What is too large for the stack, and all zero at the start: it is no part of the file.
+static mut RING: Ring = Ring::EMPTY;
+static mut STORE: Store = Store::EMPTY;
+
+/// From the first instructions to `main`.
+///
+/// # Safety
+/// Called once, by `_start`, with the stack pointer of the program's entry.
+unsafe extern "C" fn start(stack: *mut usize) -> ! {
+    // SAFETY: `_start` passes the stack pointer as the kernel set it, and runs once.
+    let (arguments, environment) = unsafe { sys::first_stack(stack) };
+    let ring = &raw mut RING;
+    let store = &raw mut STORE;
+    // SAFETY: this function runs once, before anything else, and the statics are named nowhere but here.
+    let ring = unsafe { &mut *ring };
+    // SAFETY: as above.
+    let store = unsafe { &mut *store };
+    crate::main(arguments, environment, ring, store)
+}
+
+/// Nothing in PID 1 is meant to panic. Should it, the machine must not die with it (the kernel panics when PID 1
+/// exits): this one says so, lets Ctrl-Alt-Del reboot at once, and goes on as a reaper. Services and motherd run on;
+/// starting over would lose every descriptor and start a second motherd. Any other process simply ends.
+#[panic_handler]
+fn panic(info: &PanicInfo<'_>) -> ! {
+    let line = Line::new("<2>", format_args!("{info}"));
+    let written = match sys::open(c"/dev/kmsg", abi::O_WRONLY) {
+        Ok(log) => sys::write(log.raw(), line.as_bytes()),
+        Err(_) => sys::write(2, line.as_bytes()),
+    };
+    written.unwrap_or_default(); // there is nobody left to tell
+    if sys::getpid() != 1 {
+        sys::exit(101);
+    }
+    sys::reboot(abi::LINUX_REBOOT_CMD_CAD_ON).unwrap_or_default();
+    loop {
+        while matches!(sys::reap(), Ok(Some(_))) {}
+        sys::ppoll(&mut [], Some(Duration::from_secs(1))).unwrap_or_default();
+    }
+}

@@ -1,0 +1,164 @@
+//! The exits that motherd has not acknowledged yet, in a ring of fixed size.
+//!
+//! Invariant: records are held with consecutive sequence numbers, the newest of which is `last`; what a full ring
+//! overwrites is counted, never silent.
+
+use crate::link::ExitRecord;
+
+/// 4096 records of 56 bytes are 224 KiB of address space, of which an emptied ring begins anew at the front: what is
+/// resident is what once was outstanding. A storm of 2,000 orphans while motherd is down still loses no service's exit.
+pub const CAPACITY: usize = 4096;
+
+/// See the module.
+#[derive(Debug)]
+pub struct Ring {
+    records: [ExitRecord; CAPACITY],
+    /// Where the oldest is.
+    head: usize,
+    length: usize,
+    /// The sequence of the newest, 0 before the first.
+    last: u64,
+    lost: u64,
+}
+
+impl Ring {
+    /// All zero bytes: a static one takes no room in the program.
+    pub const EMPTY: Ring = Ring {
+        records: [ExitRecord {
+            sequence: 0,
+            pid: 0,
+            code: 0,
+            status: 0,
+            boottime_ns: 0,
+            user_time_us: 0,
+            system_time_us: 0,
+            max_rss_kib: 0,
+        }; CAPACITY],
+        head: 0,
+        length: 0,
+        last: 0,
+        lost: 0,
+    };
+
+    /// Records an exit under the next sequence number, over the oldest one where there is no room.
+    pub fn push(&mut self, exit: ExitRecord) {
+        self.last += 1;
+        if self.length == CAPACITY {
+            self.head = (self.head + 1) % CAPACITY;
+            self.length -= 1;
+            self.lost += 1;
+        }
+        if let Some(place) = self.records.get_mut((self.head + self.length) % CAPACITY) {
+            *place = ExitRecord { sequence: self.last, ..exit };
+        }
+        self.length += 1;
+    }
+
+    /// Forgets every record up to and including `sequence`.
+    pub fn acknowledge(&mut self, sequence: u64) {
+        let count = self.length.min(usize::try_from(sequence.saturating_sub(self.before())).unwrap_or(0));
+        self.length -= count;
+        self.head = if self.length == 0 { 0 } else { (self.head + count) % CAPACITY };
+    }
+
+    /// The first record after `sequence` that is still held.
+    #[must_use]
+    pub fn after(&self, sequence: u64) -> Option<ExitRecord> {
+        let offset = usize::try_from(sequence.saturating_sub(self.before())).ok()?;
+        let index = (self.head + offset) % CAPACITY;
+        (offset < self.length).then(|| self.records.get(index).copied())?
+    }
+
+    /// How many are held.
+    #[must_use]
+    pub fn unacknowledged(&self) -> u32 {
+        u32::try_from(self.length).unwrap_or(u32::MAX)
+    }
+
+    /// The sequence number of the newest exit; 0 before the first.
+    #[must_use]
+    pub fn last(&self) -> u64 {
+        self.last
+    }
+
+    /// How many were overwritten, ever.
+    #[must_use]
+    pub fn lost(&self) -> u64 {
+        self.lost
+    }
+
+    /// The sequence number before the oldest one held.
+    fn before(&self) -> u64 {
+        self.last - self.length as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::VecDeque;
+
+    fn exit(pid: u32) -> ExitRecord {
+        ExitRecord { pid, ..ExitRecord::default() }
+    }
+
+    fn held(ring: &Ring) -> Vec<(u64, u32)> {
+        let mut at = 0;
+        std::iter::from_fn(|| {
+            let record = ring.after(at)?;
+            at = record.sequence;
+            Some((record.sequence, record.pid))
+        })
+        .collect()
+    }
+
+    #[test]
+    fn what_is_not_acknowledged_is_replayed_in_order() {
+        let mut ring = Box::new(Ring::EMPTY);
+        (1..=5).for_each(|pid| ring.push(exit(pid)));
+        ring.acknowledge(2);
+        assert_eq!(held(&ring), [(3, 3), (4, 4), (5, 5)]);
+        ring.acknowledge(1); // again, and out of order
+        assert_eq!(ring.unacknowledged(), 3);
+        ring.acknowledge(u64::MAX);
+        assert_eq!((held(&ring), ring.last(), ring.lost()), (vec![], 5, 0));
+        ring.push(exit(6));
+        assert_eq!(held(&ring), [(6, 6)]);
+    }
+
+    #[test]
+    fn an_overflow_keeps_the_newest_and_is_counted() {
+        let mut ring = Box::new(Ring::EMPTY);
+        (1..=4100).for_each(|pid| ring.push(exit(pid)));
+        assert_eq!((ring.unacknowledged(), ring.lost()), (4096, 4));
+        assert_eq!(ring.after(0).map(|record| record.pid), Some(5));
+        assert_eq!(held(&ring).last(), Some(&(4100, 4100)));
+    }
+
+    #[test]
+    fn it_agrees_with_a_queue_that_has_no_capacity_tricks() {
+        let mut ring = Box::new(Ring::EMPTY);
+        let mut model = VecDeque::new();
+        let (mut seed, mut next) = (7_u64, 0_u32);
+        for _ in 0..3_000 {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            let amount = (seed >> 33) % 700;
+            if seed >> 63 == 0 {
+                for _ in 0..amount {
+                    next += 1;
+                    ring.push(exit(next));
+                    model.push_back((u64::from(next), next));
+                    if model.len() > CAPACITY {
+                        model.pop_front();
+                    }
+                }
+            } else {
+                let to = model.front().map_or(0, |front| front.0) + amount;
+                ring.acknowledge(to);
+                model.retain(|record| record.0 > to);
+            }
+            assert_eq!(held(&ring), Vec::from(model.clone()));
+        }
+        assert!(ring.lost() > 0);
+    }
+}

@@ -1,0 +1,123 @@
+//! The descriptors that outlive motherd: named slots, bounded.
+//!
+//! Invariant: the slots in use are the first `length`, each name is there once, and each descriptor is open.
+
+use crate::{
+    abi::{EBADF, ENOENT, ENOSPC},
+    link::SlotName,
+    sys::Fd,
+};
+
+/// 1024 slots: some five hundred services with a log pipe and a socket each.
+pub const CAPACITY: usize = 1024;
+
+/// See the module.
+#[derive(Debug)]
+pub struct Store {
+    slots: [Option<(SlotName, Fd)>; CAPACITY],
+    length: usize,
+}
+
+impl Store {
+    /// Nothing stored.
+    pub const EMPTY: Store = Store { slots: [const { None }; CAPACITY], length: 0 };
+
+    /// Keeps a descriptor, in place of the one of that name where there is one. Answers with an errno, 0 for done.
+    pub fn put(&mut self, name: SlotName, fd: Option<Fd>) -> i32 {
+        let Some(fd) = fd else { return EBADF };
+        let index = self.find(name).unwrap_or(self.length);
+        let Some(slot) = self.slots.get_mut(index) else { return ENOSPC };
+        *slot = Some((name, fd));
+        self.length = self.length.max(index + 1);
+        0
+    }
+
+    /// Closes and forgets a slot; the last one moves into its place. Answers with an errno, 0 for done.
+    pub fn remove(&mut self, name: SlotName) -> i32 {
+        let Some(index) = self.find(name) else { return ENOENT };
+        self.length -= 1;
+        self.slots.swap(index, self.length);
+        if let Some(slot) = self.slots.get_mut(self.length) {
+            *slot = None;
+        }
+        0
+    }
+
+    /// The nth slot: its name and the number of its descriptor.
+    #[must_use]
+    pub fn get(&self, index: usize) -> Option<(SlotName, i32)> {
+        self.slots.get(index)?.as_ref().map(|(name, fd)| (*name, fd.raw()))
+    }
+
+    /// How many are in use.
+    #[must_use]
+    pub fn length(&self) -> u16 {
+        u16::try_from(self.length).unwrap_or(u16::MAX)
+    }
+
+    fn find(&self, name: SlotName) -> Option<usize> {
+        let mut used = self.slots.iter().take(self.length);
+        used.position(|slot| slot.as_ref().is_some_and(|(held, _)| *held == name))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{abi::O_RDWR, sys};
+
+    fn name(text: &str) -> SlotName {
+        SlotName::new(text).expect("a valid name")
+    }
+
+    fn fd() -> Option<Fd> {
+        Some(sys::open(c"/dev/null", O_RDWR).expect("/dev/null"))
+    }
+
+    fn names(store: &Store) -> Vec<String> {
+        (0..).map_while(|index| store.get(index)).map(|(name, _)| name.as_str().to_owned()).collect()
+    }
+
+    #[test]
+    fn a_name_is_held_once_and_the_newer_descriptor_wins() {
+        let mut store = Box::new(Store::EMPTY);
+        assert_eq!((store.put(name("a"), fd()), store.put(name("b"), fd())), (0, 0));
+        let newer = fd();
+        let number = newer.as_ref().map(Fd::raw);
+        let older = store.get(0).expect("a").1;
+        assert_eq!(store.put(name("a"), newer), 0);
+        assert_eq!(store.get(0).map(|slot| slot.1), number);
+        assert!(!sys::is_open(older) || Some(older) == number, "the older one is closed");
+        assert_eq!(names(&store), ["a", "b"]);
+    }
+
+    #[test]
+    fn a_slot_that_is_dropped_is_closed_and_its_place_is_used_again() {
+        let mut store = Box::new(Store::EMPTY);
+        for slot in ["a", "b", "c"] {
+            assert_eq!(store.put(name(slot), fd()), 0);
+        }
+        assert_eq!((store.remove(name("a")), store.remove(name("a"))), (0, ENOENT));
+        assert_eq!((names(&store), store.length()), (vec!["c".to_owned(), "b".to_owned()], 2));
+        assert_eq!(store.put(name("d"), fd()), 0);
+        assert_eq!(names(&store), ["c", "b", "d"]);
+    }
+
+    #[test]
+    fn a_full_store_and_a_missing_descriptor_are_answered() {
+        let mut store = Box::new(Store::EMPTY);
+        assert_eq!(store.put(name("x"), None), EBADF);
+        let mut taken = 0;
+        for index in 0..CAPACITY {
+            let Ok(fd) = sys::open(c"/dev/null", O_RDWR) else { break };
+            assert_eq!(store.put(name(&format!("slot {index}")), Some(fd)), 0);
+            taken += 1;
+        }
+        if taken == CAPACITY {
+            assert_eq!(store.put(name("one more"), fd()), ENOSPC);
+            assert_eq!(store.put(name("slot 7"), fd()), 0, "a replacement needs no room");
+        } else {
+            assert!(taken > 200, "the descriptor limit of this test run is very low: {taken}");
+        }
+    }
+}
