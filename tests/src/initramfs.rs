@@ -8,8 +8,9 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 
 use crate::cpio::Archive;
 use crate::fetch::{Cache, run};
@@ -174,6 +175,31 @@ impl Image {
             }
         }
         Ok(())
+    }
+}
+
+/// An image that the tests of one process share: made by the first that needs it.
+#[derive(Debug)]
+pub struct SharedImage {
+    name: &'static str,
+    build: fn() -> Result<Image>,
+    path: OnceLock<Result<PathBuf, String>>,
+}
+
+impl SharedImage {
+    /// To be made by `build`.
+    #[must_use]
+    pub const fn new(name: &'static str, build: fn() -> Result<Image>) -> Self {
+        Self { name, build, path: OnceLock::new() }
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> Result<&Path> {
+        let make = || {
+            let path = (self.build)().and_then(|image| image.write(self.name));
+            path.map_err(|error| format!("{error:#}"))
+        };
+        self.path.get_or_init(make).as_deref().map_err(|error| anyhow!("{error}"))
     }
 }
 

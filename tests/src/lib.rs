@@ -1,7 +1,8 @@
 //! End-to-end tests: the vocabulary in which they are written.
 //!
 //! [`fetch`] gets kernels, daemons and QEMU; [`initramfs`] makes a boot image of them and of the [`programs`] of this
-//! workspace; [`machine`] boots it and talks to it over serial lines. The tests themselves stand in `tests/tests`.
+//! workspace; [`machine`] boots it and talks to it over serial lines; [`scratch`] runs the programs on this
+//! very host, in a root directory and a cgroup of their own. The tests themselves stand in `tests/tests`.
 
 pub mod cpio;
 pub mod fetch;
@@ -9,6 +10,7 @@ pub mod initramfs;
 pub mod machine;
 pub mod probe;
 pub mod programs;
+pub mod scratch;
 pub mod system;
 
 #[allow(unsafe_code, reason = "what a child does between fork and exec, and the probe's raw calls")]

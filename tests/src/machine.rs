@@ -366,3 +366,21 @@ pub fn run_on(kernel: Kernel, image: &Path, scenario: impl Fn(&mut Machine) -> R
         return Err(error.context(format!("on Linux {}", kernel.version())));
     }
 }
+
+/// Makes each scenario, a `fn(&mut Machine) -> Result<()>`, a test on each kernel: `linux_6_1::NAME` and
+/// `linux_6_12::NAME`.
+#[macro_export]
+macro_rules! on_both_kernels {
+    ($image:ident: $($name:ident)*) => {
+        mod linux_6_1 {
+            $(#[test] fn $name() -> anyhow::Result<()> {
+                $crate::machine::run_on($crate::fetch::Kernel::V6_1, super::$image.path()?, super::$name)
+            })*
+        }
+        mod linux_6_12 {
+            $(#[test] fn $name() -> anyhow::Result<()> {
+                $crate::machine::run_on($crate::fetch::Kernel::V6_12, super::$image.path()?, super::$name)
+            })*
+        }
+    };
+}

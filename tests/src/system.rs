@@ -150,3 +150,22 @@ fn is_private(attested: &Value, kind: &str) -> Option<bool> {
     let namespaces = attested["namespaces"].as_array()?;
     namespaces.iter().find(|namespace| namespace["kind"] == kind)?["private"].as_bool()
 }
+
+/// Policies that must not load or compile, and what their diagnostics must name. `loop/a` and `loop/b` extend each
+/// other, and nothing is at `/srv/missing`.
+pub const BAD_POLICIES: &[(&str, &[&str])] = &[
+    (
+        "extends = [\"base/default\"]\n[cgroup]\nmemory_mx = \"1M\"\n",
+        &["bad.toml:3:1", "memory_mx", "memory_max"],
+    ),
+    ("extends = [\"base/default\"]\n[cgroup]\npids_max = true\n", &["bad.toml:3:12"]),
+    (
+        "extends = [\"base/default\"]\n[seccomp]\nallow = [\"@system-service\", \"raed\"]\n",
+        &["bad.toml:3:29", "raed", "`read`"],
+    ),
+    (
+        "extends = [\"base/default\"]\n[landlock]\nread = [\"/srv/missing\"]\n",
+        &["bad.toml:3:9", "/srv/missing"],
+    ),
+    ("extends = [\"loop/a\"]\n", &["loop/a.toml:1:12", "loop/b.toml:1:12"]),
+];
