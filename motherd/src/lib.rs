@@ -1,6 +1,7 @@
 //! The service manager, and motherctl.
 
 pub mod control;
+pub mod ctl;
 pub mod graph;
 pub mod manager;
 pub mod service;

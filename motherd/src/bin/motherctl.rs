@@ -1,2 +1,4 @@
 //! The operator's tool.
-fn main() {}
+fn main() -> std::process::ExitCode {
+    motherd::ctl::main()
+}

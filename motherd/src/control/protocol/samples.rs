@@ -20,7 +20,7 @@ pub(crate) fn web() -> ServiceStatus {
         last_exit: Some(LastExit { how: ExitHow::Killed, status: 9, boottime_usec: Some(2_900_000) }),
         policy: "web-server".into(),
         left_out: vec![LeftOut {
-            what: "landlock: scope".into(),
+            what: "landlock scope".into(),
             why: "needs ABI 6, this kernel has 2".into(),
         }],
         cgroup: Some("/sys/fs/cgroup/web.slice/web.service".into()),
@@ -81,12 +81,7 @@ pub(crate) fn web() -> ServiceStatus {
                 cgroup: Figure::Value("/web.slice/web.service".into()),
                 mounts: Figure::Value(Mounts { count: 24, root_read_only: true }),
             }),
-            landlock: Some(LandlockApplied {
-                abi: 2,
-                path_rules: 17,
-                port_rules: 2,
-                scopes: vec!["signal".into()],
-            }),
+            landlock: Some(LandlockApplied { abi: 2, path_rules: 17, port_rules: 0, scopes: vec![] }),
         }),
         log: vec!["listening on 0.0.0.0:80".into(), "GET / 200".into()],
     }

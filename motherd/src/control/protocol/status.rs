@@ -178,7 +178,7 @@ pub enum ExitHow {
 /// One thing the host lacks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LeftOut {
-    /// `cgroup: memory`, `landlock: net`.
+    /// `cgroup memory.max`, `landlock net`.
     pub what: String,
     /// `not in /sys/fs/cgroup/unified/cgroup.controllers`.
     pub why: String,

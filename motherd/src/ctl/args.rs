@@ -1,0 +1,153 @@
+//! The command line of motherctl, as clap reads it: one block a command. Help texts are these doc comments.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand, ValueEnum};
+use nix::sys::signal::Signal;
+
+/// Look after services and the policies that confine them
+///
+/// Exit status: 0 done, 1 failed, 2 usage, 3 not running (status), 4 no such service, 5 no permission, 6 motherd
+/// not reachable.
+#[derive(Debug, Parser)]
+#[command(name = "motherctl", version, max_term_width = 100)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What every command has.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Global {
+    /// Print JSON, versioned and stable, instead of text for people
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// When to colour: auto is on a terminal, unless NO_COLOR is set
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
+    pub(crate) color: ColorWhen,
+    /// motherd's control socket [default: /run/motherd/motherd.sock]
+    #[arg(long, global = true, value_name = "PATH")]
+    socket: Option<PathBuf>,
+    /// A prefix before the default path of the socket
+    #[arg(long, global = true, value_name = "DIR", default_value = "/", hide_default_value = true)]
+    root: PathBuf,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ColorWhen {
+    Auto,
+    Always,
+    Never,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Everything about services: state and why, figures and limits, isolation as attested, last log lines
+    Status {
+        /// All of them when none is named
+        #[arg(value_name = "SERVICE")]
+        services: Vec<String>,
+    },
+    /// All services, one a line
+    List,
+    /// Start services and what they need
+    Start {
+        #[arg(value_name = "SERVICE", required = true)]
+        services: Vec<String>,
+    },
+    /// Stop services and what needs them
+    Stop {
+        #[arg(value_name = "SERVICE", required = true)]
+        services: Vec<String>,
+    },
+    /// Stop services and start them again
+    Restart {
+        #[arg(value_name = "SERVICE", required = true)]
+        services: Vec<String>,
+    },
+    /// Have services read their own configuration again
+    Reload {
+        #[arg(value_name = "SERVICE", required = true)]
+        services: Vec<String>,
+    },
+    /// Send a signal to every process of services
+    Kill {
+        /// By name or number
+        #[arg(short, long, value_name = "SIGNAL", default_value = "TERM", value_parser = signal)]
+        signal: i32,
+        #[arg(value_name = "SERVICE", required = true)]
+        services: Vec<String>,
+    },
+    /// Stop everything and switch the machine off
+    #[command(name = "poweroff")]
+    PowerOff,
+    /// Stop everything and start the machine anew
+    Reboot,
+    /// Stop everything and halt
+    Halt,
+}
+
+impl Global {
+    /// Where motherd listens.
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.socket.clone().unwrap_or_else(|| self.root.join("run/motherd/motherd.sock"))
+    }
+}
+
+/// `TERM`, `sigterm`, `15`; real-time signals by number.
+fn signal(text: &str) -> Result<i32, String> {
+    if let Ok(number) = text.parse() {
+        return if (1..=64).contains(&number) { Ok(number) } else { Err("1 to 64".into()) };
+    }
+    let upper = text.to_ascii_uppercase();
+    let name = if upper.starts_with("SIG") { upper } else { format!("SIG{upper}") };
+    name.parse::<Signal>().map(|signal| signal as i32).map_err(|_| "no signal has this name".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Args, clap::Error> {
+        Args::try_parse_from(line.split(' '))
+    }
+
+    #[test]
+    fn the_command_line_has_no_contradiction_in_itself() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn flags_may_stand_before_and_after_the_command() {
+        assert!(parse("motherctl --json status web").unwrap().global.json);
+        assert!(parse("motherctl status web --json").unwrap().global.json);
+    }
+
+    #[test]
+    fn a_usage_error_has_exit_status_2() {
+        for line in ["motherctl", "motherctl start", "motherctl frobnicate"] {
+            assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");
+        }
+        assert_eq!(parse("motherctl --help").unwrap_err().exit_code(), 0);
+    }
+
+    #[test]
+    fn a_signal_has_a_name_or_a_number() {
+        assert_eq!(signal("TERM"), Ok(15));
+        assert_eq!(signal("sighup"), Ok(1));
+        assert_eq!(signal("64"), Ok(64));
+        assert!(signal("0").is_err() && signal("65").is_err() && signal("SIGNAL").is_err());
+    }
+
+    #[test]
+    fn root_is_before_the_defaults_and_not_before_what_is_given() {
+        let global = parse("motherctl --root /tmp/r list").unwrap().global;
+        assert_eq!(global.socket(), PathBuf::from("/tmp/r/run/motherd/motherd.sock"));
+        let global = parse("motherctl --root /tmp/r --socket /s list").unwrap().global;
+        assert_eq!(global.socket(), PathBuf::from("/s"));
+    }
+}

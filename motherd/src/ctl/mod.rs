@@ -1,0 +1,75 @@
+//! motherctl: one command read, done and printed.
+//!
+//! ```text
+//! args.rs --Command--> remote.rs (asks motherd)            --reply--> render/ --text--> output.rs
+//! ```
+//!
+//! Only here is an exit status made, and an error printed: once.
+
+mod args;
+mod failure;
+mod output;
+mod remote;
+mod render;
+
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+};
+
+use clap::Parser;
+
+use self::{
+    args::{Args, Command},
+    failure::Failure,
+};
+use crate::control::protocol::Request;
+
+/// The whole program.
+#[must_use]
+pub fn main() -> ExitCode {
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => return usage(&error),
+    };
+    match execute(args) {
+        Ok(status) => ExitCode::from(status),
+        Err(failure) => {
+            let text = failure.to_string();
+            // Reports bring their own line ends, and no prefix helps them.
+            complain(&format!("motherctl: {}\n", text.trim_end()));
+            ExitCode::from(failure.status)
+        }
+    }
+}
+
+/// Help goes to standard output and is no error; the rest goes to standard error with exit status 2.
+fn usage(error: &clap::Error) -> ExitCode {
+    match error.print() {
+        Ok(()) => ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2)),
+        Err(_) => ExitCode::from(1),
+    }
+}
+
+/// Writes to standard error. If that is closed there is nobody left to tell.
+fn complain(text: &str) {
+    if io::stderr().write_all(text.as_bytes()).is_err() {
+        tracing::debug!("standard error is closed");
+    }
+}
+
+fn execute(Args { global, command }: Args) -> Result<u8, Failure> {
+    let ask = |request| remote::ask(&global, &request);
+    match command {
+        Command::Status { services } => ask(Request::Status { services }),
+        Command::List => ask(Request::List),
+        Command::Start { services } => ask(Request::Start { services }),
+        Command::Stop { services } => ask(Request::Stop { services }),
+        Command::Restart { services } => ask(Request::Restart { services }),
+        Command::Reload { services } => ask(Request::Reload { services }),
+        Command::Kill { signal, services } => ask(Request::Kill { services, signal }),
+        Command::PowerOff => ask(Request::PowerOff),
+        Command::Reboot => ask(Request::Reboot),
+        Command::Halt => ask(Request::Halt),
+    }
+}

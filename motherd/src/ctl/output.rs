@@ -1,0 +1,34 @@
+//! Standard output: text or JSON, and a reader that stopped reading.
+
+use std::io::{self, Write};
+
+use serde_json::Value;
+
+use super::{failure::Failure, render::Style};
+
+/// How a command prints.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Output {
+    pub(super) json: bool,
+    pub(super) style: Style,
+}
+
+impl Output {
+    pub(super) fn text(self, text: &str) -> Result<(), Failure> {
+        print(text)
+    }
+}
+
+pub(super) fn print_json(value: &Value) -> Result<(), Failure> {
+    print(&format!("{value:#}\n"))
+}
+
+fn print(text: &str) -> Result<(), Failure> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        // `motherctl list | head -1`: who has seen enough is no failure of ours.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        Err(error) => Err(Failure::new(1, &error).doing("write to standard output")),
+        Ok(()) => Ok(()),
+    }
+}

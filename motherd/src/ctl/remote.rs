@@ -1,0 +1,112 @@
+//! The commands that motherd does: a request each, and its reply on the screen.
+
+use serde_json::{Value, json};
+
+use super::{
+    args::Global,
+    failure::Failure,
+    output::{Output, print_json},
+    render::{self, Style},
+};
+use crate::control::{
+    client::{CallError, Client},
+    protocol::{Acted, Reply, Request, RequestError, ServiceStatus, VERSION},
+};
+
+/// Asks motherd, prints what it answers, and returns the exit status.
+pub(super) fn ask(global: &Global, request: &Request) -> Result<u8, Failure> {
+    let output = Output { json: global.json, style: Style::choose(global.color) };
+    let answer = Client::connect(&global.socket()).and_then(|mut client| client.call(request));
+    match answer {
+        Ok(reply) => {
+            output.print(&reply, request)?;
+            Ok(exit_status(&reply, request))
+        }
+        Err(CallError::Refused(RequestError::Failed { failures, done })) => {
+            output.acted(&done)?;
+            Err(Failure::new(1, &RequestError::Failed { failures, done: Vec::new() }))
+        }
+        Err(error) => Err(Failure::new(error.exit_status(), &error)),
+    }
+}
+
+/// 3 where a service that was asked about by name is not up.
+fn exit_status(reply: &Reply, request: &Request) -> u8 {
+    match (reply, request) {
+        (Reply::Status(services), Request::Status { services: named }) if !named.is_empty() => {
+            if services.iter().all(|service| service.state.is_up()) { 0 } else { 3 }
+        }
+        _ => 0,
+    }
+}
+
+impl Output {
+    fn print(self, reply: &Reply, request: &Request) -> Result<(), Failure> {
+        if self.json {
+            return print_json(&as_json(reply));
+        }
+        match reply {
+            Reply::List(services) => self.text(&render::list(services, self.style)),
+            Reply::Status(services) if services.is_empty() => self.text("no services\n"),
+            Reply::Status(services) => self.text(&render::status(services, self.style)),
+            Reply::Acted(services) => self.text(&render::acted(services, self.style)),
+            Reply::Ending => self.text(&format!("{}\n", ending(request))),
+            Reply::Error(error) => Err(Failure::new(error.exit_status(), error)),
+        }
+    }
+
+    /// What was done before something else failed.
+    fn acted(self, done: &[Acted]) -> Result<(), Failure> {
+        if self.json {
+            print_json(&as_json(&Reply::Acted(done.to_vec())))
+        } else {
+            self.text(&render::acted(done, self.style))
+        }
+    }
+}
+
+/// What `--json` prints: the reply's parameters as they are on the wire.
+fn as_json(reply: &Reply) -> Value {
+    reply.encode().get_mut("parameters").map_or_else(|| json!({ "version": VERSION }), Value::take)
+}
+
+fn ending(request: &Request) -> &'static str {
+    match request {
+        Request::PowerOff => "powering off",
+        Request::Reboot => "rebooting",
+        Request::Halt => "halting",
+        Request::List
+        | Request::Status { .. }
+        | Request::Start { .. }
+        | Request::Stop { .. }
+        | Request::Restart { .. }
+        | Request::Reload { .. }
+        | Request::Kill { .. } => "ending",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::protocol::samples::{stopped, web};
+
+    fn status_of(services: Vec<ServiceStatus>, named: &[&str]) -> u8 {
+        let services_named = named.iter().map(|name| (*name).to_owned()).collect();
+        exit_status(&Reply::Status(services), &Request::Status { services: services_named })
+    }
+
+    #[test]
+    fn a_named_service_that_is_not_up_is_exit_status_3() {
+        assert_eq!(status_of(vec![web()], &["web"]), 0);
+        assert_eq!(status_of(vec![web(), stopped()], &["web", "backup"]), 3);
+        assert_eq!(status_of(vec![web(), stopped()], &[]), 0, "nobody asked for it by name");
+    }
+
+    #[test]
+    fn json_is_versioned_and_the_wires() {
+        let value = as_json(&Reply::Status(vec![stopped()]));
+        assert_eq!(value["version"], 1);
+        assert_eq!(value["services"][0]["state"], "stopped");
+        assert_eq!(as_json(&Reply::Ending), json!({ "version": 1 }));
+    }
+}

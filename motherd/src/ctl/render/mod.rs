@@ -1,0 +1,42 @@
+//! Replies as text for people. Pure: a reply and a [`Style`] in, a text out; the tests compare whole screens.
+
+mod human;
+mod list;
+mod status;
+mod style;
+
+pub(crate) use self::{human::printable, list::list, status::status, style::Style};
+
+use crate::control::protocol::Acted;
+
+/// What an action came to, a line for each service.
+pub(crate) fn acted(services: &[Acted], style: Style) -> String {
+    let mut text = String::new();
+    for Acted { service, state, changed, main_pid } in services {
+        let state_text = style.state(*state, state.name());
+        let already = if *changed { "" } else { " already" };
+        let pid = main_pid.map(|pid| format!(", main pid {pid}")).unwrap_or_default();
+        text.push_str(&format!("{}:{already} {state_text}{pid}\n", printable(service)));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::protocol::State;
+
+    #[test]
+    fn an_action_says_what_came_of_it() {
+        let acted = |service: &str, state, changed, main_pid| Acted {
+            service: service.into(),
+            state,
+            changed,
+            main_pid,
+        };
+        let services =
+            [acted("web", State::Running, true, Some(12)), acted("backup", State::Stopped, false, None)];
+        let expected = "web: running, main pid 12\nbackup: already stopped\n";
+        assert_eq!(super::acted(&services, Style::PLAIN), expected);
+    }
+}

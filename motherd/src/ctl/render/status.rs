@@ -1,0 +1,450 @@
+//! `motherctl status`: one block a service, the state first and the reason under it, then what it uses, then what
+//! holds it back, then what it said.
+//!
+//! A line is a label and a value; a figure that cannot be had is said on a line of its own, by its file and the reason,
+//! files with one reason together.
+
+use nix::sys::signal::Signal;
+
+use super::{
+    human::{bytes, duration, plural, printable},
+    style::Style,
+};
+use crate::control::protocol::{
+    Attested, ExitHow, Figure, Figures, Isolation, LandlockApplied, LastExit, LimitFigure, Missing,
+    Namespace, SeccompMode, ServiceStatus,
+};
+
+/// Blocks for all of them, an empty line between two.
+pub(crate) fn status(services: &[ServiceStatus], style: Style) -> String {
+    services.iter().map(|service| block(service, style)).collect::<Vec<_>>().join("\n")
+}
+
+fn block(service: &ServiceStatus, style: Style) -> String {
+    let name = style.bold(&printable(&service.name));
+    let mut page = Page { text: format!("{name}: {}\n", printable(&service.description)), style };
+    page.line("state", &state(service, style));
+    page.line("why", &printable(&service.cause.words));
+    if let Some(pid) = service.main_pid {
+        page.line("main pid", &pid.to_string());
+    }
+    page.line("restarts", &restarts(service));
+    page.line("policy", &printable(&service.policy));
+    for left in &service.left_out {
+        page.warning("left out", &format!("{} ({})", printable(&left.what), printable(&left.why)));
+    }
+    if let Some(cgroup) = &service.cgroup {
+        page.line("cgroup", &printable(cgroup));
+    }
+    match &service.figures {
+        Some(figures) => page.figures(figures),
+        None => {
+            page.line("figures", &format!("none: a service that is {} has no cgroup", service.state.name()))
+        }
+    }
+    match &service.isolation {
+        Some(isolation) => page.isolation(isolation),
+        None => page.line("isolation", "none: it has no main process"),
+    }
+    if !service.log.is_empty() {
+        page.line("log", "");
+        for line in &service.log {
+            page.text.push_str(&format!("    {}\n", printable(line)));
+        }
+    }
+    page.text
+}
+
+fn state(service: &ServiceStatus, style: Style) -> String {
+    let mut text = style.state(service.state, service.state.name());
+    if let Some(sub_state) = &service.sub_state {
+        text.push_str(&format!(" ({})", style.warning(&printable(sub_state))));
+    }
+    if let Some(uptime) = service.uptime_usec {
+        text.push_str(&format!(" for {}", duration(uptime)));
+    }
+    text
+}
+
+fn restarts(service: &ServiceStatus) -> String {
+    let mut text = service.restarts.to_string();
+    if let Some(exit) = &service.last_exit {
+        text.push_str(&format!(", last {}", last_exit(exit)));
+        // Both are on one clock, which the reply tells: the time now is the state's beginning and its age.
+        if let (Some(then), Some(since), Some(age)) =
+            (exit.boottime_usec, service.since_boottime_usec, service.uptime_usec)
+        {
+            text.push_str(&format!(" {} ago", duration((since + age).saturating_sub(then))));
+        }
+    }
+    text
+}
+
+fn last_exit(exit: &LastExit) -> String {
+    let signal =
+        || Signal::try_from(exit.status).map_or(format!("signal {}", exit.status), |s| s.to_string());
+    match exit.how {
+        ExitHow::Exited => format!("exited with status {}", exit.status),
+        ExitHow::Killed => format!("killed by {}", signal()),
+        ExitHow::Dumped => format!("killed by {}, core dumped", signal()),
+    }
+}
+
+/// How wide a label is, the two spaces after it included: `main pid` and `left out` are the longest.
+const LABEL: usize = 11;
+
+/// The same within the isolation: `capabilities` and `no_new_privs` are the longest.
+const INNER_LABEL: usize = 14;
+
+/// A block as it grows.
+struct Page {
+    text: String,
+    style: Style,
+}
+
+impl Page {
+    fn line(&mut self, label: &str, value: &str) {
+        let label = self.style.dim(&format!("{label:LABEL$}"));
+        self.text.push_str(format!("  {label}{value}").trim_end());
+        self.text.push('\n');
+    }
+
+    fn warning(&mut self, label: &str, value: &str) {
+        let value = self.style.warning(value);
+        self.line(label, &value);
+    }
+
+    fn inner(&mut self, label: &str, value: &str) {
+        let label = self.style.dim(&format!("{label:INNER_LABEL$}"));
+        self.text.push_str(&format!("    {label}{value}\n"));
+    }
+
+    /// The figures that there are on one line, those that there are not on further ones.
+    fn row(&mut self, label: &str, row: &Row<'_>) {
+        let mut label = label;
+        if !row.had.is_empty() {
+            self.line(label, &row.had.join(", "));
+            label = "";
+        }
+        for (files, why) in &row.lacking {
+            self.warning(label, &format!("no {}: {}", files.join(" "), printable(why)));
+            label = "";
+        }
+    }
+
+    fn figures(&mut self, figures: &Figures) {
+        let memory = &figures.memory;
+        let mut row = Row::default();
+        row.figure(&memory.current_bytes, |value| format!("{} now", bytes(*value)));
+        row.figure(&memory.peak_bytes, |value| format!("{} peak", bytes(*value)));
+        row.limit(&memory.max_bytes, |value| format!("{} max", bytes(value)), "no max");
+        row.figure(&memory.swap_bytes, |value| format!("{} swap", bytes(*value)));
+        row.figure(&memory.oom_kills, |value| plural(*value, "oom kill"));
+        self.row("memory", &row);
+
+        let cpu = &figures.cpu;
+        let mut row = Row::default();
+        row.figure(&cpu.usage_usec, |value| duration(*value));
+        row.figure(&cpu.user_usec, |value| format!("{} user", duration(*value)));
+        row.figure(&cpu.system_usec, |value| format!("{} system", duration(*value)));
+        row.figure(&cpu.throttled_usec, |value| format!("{} throttled", duration(*value)));
+        self.row("cpu", &row);
+
+        let mut row = Row::default();
+        row.figure(&figures.io.read_bytes, |value| format!("{} read", bytes(*value)));
+        row.figure(&figures.io.write_bytes, |value| format!("{} written", bytes(*value)));
+        self.row("io", &row);
+
+        let mut row = Row::default();
+        row.figure(&figures.pids.current, |value| format!("{value} now"));
+        row.limit(&figures.pids.max, |value| format!("{value} max"), "no max");
+        self.row("pids", &row);
+
+        let pressure = &figures.pressure;
+        let mut row = Row::default();
+        for (what, some, full) in [
+            ("cpu", &pressure.cpu_some_avg10, &pressure.cpu_full_avg10),
+            ("memory", &pressure.memory_some_avg10, &pressure.memory_full_avg10),
+            ("io", &pressure.io_some_avg10, &pressure.io_full_avg10),
+        ] {
+            if let (Figure::Value(some), Figure::Value(full)) = (some, full) {
+                row.had.push(format!("{what} {some:.2}% some {full:.2}% full"));
+            } else {
+                row.figure(some, |value| format!("{what} {value:.2}% some"));
+                row.figure(full, |value| format!("{what} {value:.2}% full"));
+            }
+        }
+        self.row("pressure", &row);
+    }
+
+    fn isolation(&mut self, isolation: &Isolation) {
+        match &isolation.attested {
+            Figure::Value(attested) => {
+                self.line("isolation", &format!("as the kernel attests for pid {}", attested.pid));
+                self.attested(attested);
+            }
+            Figure::Missing(Missing { file, why }) => {
+                self.warning("isolation", &format!("not attested: {}: {}", printable(file), printable(why)));
+            }
+        }
+        self.inner("landlock", &landlock(isolation.landlock.as_ref()));
+    }
+
+    fn attested(&mut self, attested: &Attested) {
+        let Attested { namespaces, capabilities, .. } = attested;
+        self.inner("namespaces", &split_namespaces(namespaces));
+        self.inner("user", &identity(attested));
+        let sets = [
+            ("effective", &capabilities.effective),
+            ("permitted", &capabilities.permitted),
+            ("inheritable", &capabilities.inheritable),
+            ("bounding", &capabilities.bounding),
+            ("ambient", &capabilities.ambient),
+        ];
+        for (number, line) in capability_lines(&sets, capabilities.known).iter().enumerate() {
+            self.inner(if number == 0 { "capabilities" } else { "" }, line);
+        }
+        self.inner("no_new_privs", if attested.no_new_privs { "yes" } else { "no" });
+        self.inner("seccomp", &seccomp(attested));
+        self.inner(
+            "mounts",
+            &match &attested.mounts {
+                Figure::Value(mounts) => {
+                    let root = if mounts.root_read_only { "read-only" } else { "writable" };
+                    format!("{}, the root {root}", mounts.count)
+                }
+                Figure::Missing(Missing { file, why }) => {
+                    format!("no {}: {}", printable(file), printable(why))
+                }
+            },
+        );
+    }
+}
+
+/// The parts of one line, and what it lacks.
+#[derive(Default)]
+struct Row<'a> {
+    had: Vec<String>,
+    /// Files and the reason that they have in common, in order of appearance.
+    lacking: Vec<(Vec<&'a str>, &'a str)>,
+}
+
+impl<'a> Row<'a> {
+    fn figure<T>(&mut self, figure: &'a Figure<T>, tell: impl FnOnce(&T) -> String) {
+        match figure {
+            Figure::Value(value) => self.had.push(tell(value)),
+            Figure::Missing(missing) => self.lack(missing),
+        }
+    }
+
+    fn limit(&mut self, limit: &'a LimitFigure, tell: impl FnOnce(u64) -> String, none: &str) {
+        match limit {
+            LimitFigure::Value(value) => self.had.push(tell(*value)),
+            LimitFigure::Unlimited {} => self.had.push(none.into()),
+            LimitFigure::Missing(missing) => self.lack(missing),
+        }
+    }
+
+    fn lack(&mut self, Missing { file, why }: &'a Missing) {
+        match self.lacking.iter_mut().find(|(_, known)| known == why) {
+            Some((files, _)) if files.contains(&file.as_str()) => {}
+            Some((files, _)) => files.push(file),
+            None => self.lacking.push((vec![file], why)),
+        }
+    }
+}
+
+fn split_namespaces(namespaces: &[Namespace]) -> String {
+    let kinds = |private: bool| {
+        let kinds: Vec<&str> =
+            namespaces.iter().filter(|one| one.private == private).map(|one| one.kind.as_str()).collect();
+        if kinds.is_empty() { "none".into() } else { kinds.join(" ") }
+    };
+    format!("private: {}; the host's: {}", kinds(true), kinds(false))
+}
+
+fn identity(attested: &Attested) -> String {
+    // Four of a kind are the rule; where they differ, all are shown: real, effective, saved, file system.
+    let ids = |ids: &[u32]| match ids {
+        [first, rest @ ..] if rest.iter().all(|id| id == first) => first.to_string(),
+        ids => numbers(ids, "/"),
+    };
+    let groups = match &attested.groups[..] {
+        [] => "no other groups".into(),
+        groups => format!("groups {}", numbers(groups, " ")),
+    };
+    format!("uid {}, gid {}, {groups}", ids(&attested.uids), ids(&attested.gids))
+}
+
+fn numbers(numbers: &[u32], between: &str) -> String {
+    numbers.iter().map(u32::to_string).collect::<Vec<_>>().join(between)
+}
+
+/// A line for each different set, under the names of the sets that are so.
+fn capability_lines(sets: &[(&str, &Vec<String>)], known: u64) -> Vec<String> {
+    let mut distinct: Vec<(Vec<&str>, &Vec<String>)> = Vec::new();
+    for (name, set) in sets {
+        match distinct.iter_mut().find(|(_, other)| other == set) {
+            Some((names, _)) => names.push(name),
+            None => distinct.push((vec![name], set)),
+        }
+    }
+    if let [(_, set)] = &distinct[..] {
+        return vec![format!("{} in every set", capability_set(set, known))];
+    }
+    distinct
+        .iter()
+        .map(|(names, set)| format!("{}: {}", names.join(", "), capability_set(set, known)))
+        .collect()
+}
+
+/// More than this many are counted, not listed: a service has a few, or it has nearly all.
+const CAPABILITIES_LISTED: usize = 8;
+
+fn capability_set(set: &[String], known: u64) -> String {
+    match set.len() {
+        0 => "none".into(),
+        1..=CAPABILITIES_LISTED => set.join(" "),
+        count if u64::try_from(count).is_ok_and(|count| count == known) => format!("all {known}"),
+        count => format!("{count} of {known}"),
+    }
+}
+
+fn seccomp(attested: &Attested) -> String {
+    match (attested.seccomp_mode, &attested.seccomp_filters) {
+        (SeccompMode::Disabled, _) => "off".into(),
+        (SeccompMode::Strict, _) => "strict mode".into(),
+        (SeccompMode::Filter, Figure::Value(count)) => format!("filter mode, {}", plural(*count, "filter")),
+        (SeccompMode::Filter, Figure::Missing(Missing { file, why })) => {
+            format!("filter mode, how many filters is not known: {}: {}", printable(file), printable(why))
+        }
+    }
+}
+
+fn landlock(applied: Option<&LandlockApplied>) -> String {
+    let Some(LandlockApplied { abi, path_rules, port_rules, scopes }) = applied else {
+        return "none".into();
+    };
+    let scopes = if scopes.is_empty() { "no scope".into() } else { format!("scope {}", scopes.join(" ")) };
+    let (paths, ports) = (plural(*path_rules, "path rule"), plural(*port_rules, "port rule"));
+    format!("ABI {abi}, {paths}, {ports}, {} (as applied at launch)", printable(&scopes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::protocol::samples::{stopped, web};
+
+    fn check(services: &[ServiceStatus], expected: &str) {
+        let found = status(services, Style::PLAIN);
+        assert_eq!(found, expected, "\n--- found\n{found}");
+    }
+
+    #[test]
+    fn a_running_service_shows_everything() {
+        check(
+            &[web()],
+            "\
+web: static web server
+  state      running (failing) for 1d 2h
+  why        requested by uid 0 (pid 812)
+  main pid   1234
+  restarts   2, last killed by SIGKILL 1d 2h ago
+  policy     web-server
+  left out   landlock scope (needs ABI 6, this kernel has 2)
+  cgroup     /sys/fs/cgroup/web.slice/web.service
+  memory     24.3M now, 512M max, 0 swap, 0 oom kills
+             no memory.peak: ENOENT: Linux 5.19 has it
+  cpu        1.2s, 1s user, 240ms system, 0 throttled
+  io         3M read, 96K written
+  pids       5 now, no max
+  pressure   cpu 0.12% some 0.00% full, memory 0.00% some 0.00% full, io 0.00% some 0.00% full
+  isolation  as the kernel attests for pid 1234
+    namespaces    private: mnt pid ipc uts cgroup; the host's: net user time
+    user          uid 61042, gid 61042, no other groups
+    capabilities  effective, permitted, bounding, ambient: CAP_NET_BIND_SERVICE
+                  inheritable: none
+    no_new_privs  yes
+    seccomp       filter mode, 1 filter
+    mounts        24, the root read-only
+    landlock      ABI 2, 17 path rules, 0 port rules, no scope (as applied at launch)
+  log
+    listening on 0.0.0.0:80
+    GET / 200
+",
+        );
+    }
+
+    #[test]
+    fn a_stopped_service_says_why_there_are_no_figures() {
+        check(
+            &[stopped()],
+            "\
+backup: nightly copy
+  state      stopped
+  why        never started
+  restarts   0
+  policy     base/default
+  figures    none: a service that is stopped has no cgroup
+  isolation  none: it has no main process
+",
+        );
+    }
+
+    #[test]
+    fn two_services_have_an_empty_line_between_them() {
+        let text = status(&[stopped(), stopped()], Style::PLAIN);
+        assert_eq!(text.matches("\n\nbackup: ").count(), 1);
+        assert!(!text.ends_with("\n\n"));
+    }
+
+    #[test]
+    fn figures_that_a_host_lacks_share_a_line_where_they_share_the_reason() {
+        let mut service = web();
+        let figures = service.figures.as_mut().unwrap();
+        let missing =
+            |file: &str| Missing { file: file.into(), why: "the memory controller is not enabled".into() };
+        figures.memory.current_bytes = Figure::Missing(missing("memory.current"));
+        figures.memory.peak_bytes = Figure::Missing(missing("memory.peak"));
+        figures.memory.max_bytes = LimitFigure::Missing(missing("memory.max"));
+        figures.memory.swap_bytes = Figure::Missing(missing("memory.swap.current"));
+        figures.memory.oom_kills = Figure::Missing(missing("memory.events"));
+        let io = || Figure::Missing(Missing { file: "io.stat".into(), why: "ENOENT".into() });
+        figures.io.read_bytes = io();
+        figures.io.write_bytes = io();
+        let text = status(&[service], Style::PLAIN);
+        let memory = "  memory     no memory.current memory.peak memory.max memory.swap.current memory.events: \
+                      the memory controller is not enabled\n";
+        assert!(text.contains(memory), "{text}");
+        assert!(text.contains("  io         no io.stat: ENOENT\n"), "{text}");
+    }
+
+    #[test]
+    fn an_isolation_that_cannot_be_read_is_not_claimed() {
+        let mut service = web();
+        let why = "EACCES: Permission denied".into();
+        service.isolation = Some(Isolation {
+            attested: Figure::Missing(Missing { file: "/proc/1234/ns/mnt".into(), why }),
+            landlock: None,
+        });
+        let text = status(&[service], Style::PLAIN);
+        let expected = "  isolation  not attested: /proc/1234/ns/mnt: EACCES: Permission denied\n    landlock      none\n";
+        assert!(text.contains(expected), "{text}");
+    }
+
+    #[test]
+    fn full_sets_are_counted() {
+        let all: Vec<String> = (0..41).map(|number| format!("CAP_{number}")).collect();
+        let most = all[1..].to_vec();
+        let none = vec![];
+        assert_eq!(capability_lines(&[("a", &all), ("b", &all)], 41), ["all 41 in every set"]);
+        assert_eq!(capability_lines(&[("a", &most), ("b", &none)], 41), ["a: 40 of 41", "b: none"]);
+    }
+
+    #[test]
+    fn a_log_line_cannot_steer_the_terminal() {
+        let mut service = stopped();
+        service.log = vec!["\u{1b}]0;owned\u{7}".into()];
+        assert!(status(&[service], Style::PLAIN).ends_with("  log\n    \\u{1b}]0;owned\\u{7}\n"));
+    }
+}
