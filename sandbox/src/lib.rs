@@ -23,6 +23,7 @@ pub mod kernel;
 pub mod launch;
 mod plan;
 pub mod policy;
+pub mod question;
 #[allow(unsafe_code, reason = "the boundary to the kernel: raw system calls and clone3")]
 mod sys;
 pub mod syscalls;

@@ -7,7 +7,10 @@ use std::{ffi::CString, fmt};
 
 use seccompiler::sock_filter;
 
-use crate::diagnostic::{Place, Sources};
+use crate::{
+    compile::mounts::View,
+    diagnostic::{Place, Sources},
+};
 
 /// When a step runs. Within one phase steps run in the order in which they were made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -190,6 +193,8 @@ pub struct Plan {
     pub(crate) namespaces: u64,
     pub(crate) steps: Vec<Step>,
     pub(crate) landlock: Option<LandlockPlan>,
+    /// The tree it will see, for questions.
+    pub(crate) view: View,
     /// The controllers to enable on the way down to the service's cgroup, whether or not a limit is set: they carry
     /// the figures of `status`.
     pub(crate) controllers: Vec<String>,

@@ -10,7 +10,7 @@ mod cgroup;
 mod described;
 mod host;
 pub(crate) mod landlock;
-mod mounts;
+pub(crate) mod mounts;
 mod process;
 pub(crate) mod seccomp;
 #[cfg(test)]
@@ -72,6 +72,7 @@ pub fn compile_on(
 struct Outcome {
     namespaces: u64,
     landlock: Option<crate::plan::LandlockPlan>,
+    view: mounts::View,
     cgroup: cgroup::Settings,
     environment: Vec<(String, String)>,
     uid: u32,
@@ -92,7 +93,7 @@ fn confined(policy: &Policy, rules: &Confinement, builder: &mut Builder<'_>) -> 
     let cgroup = cgroup::compile(&rules.cgroup, builder);
     let environment = rules.process.environment.iter().map(|variable| variable.value.clone()).collect();
     tracing::debug!(policy = policy.name(), steps = builder.steps.len(), "compiled");
-    Outcome { namespaces, landlock, cgroup, environment, uid, gid }
+    Outcome { namespaces, landlock, view, cgroup, environment, uid, gid }
 }
 
 /// A cgroup of its own and nothing else; even so nothing of the launcher's session, signals, descriptors or environment
@@ -105,6 +106,7 @@ fn unconfined(policy: &Policy, mut builder: Builder<'_>) -> Plan {
     let outcome = Outcome {
         namespaces: 0,
         landlock: None,
+        view: mounts::View::host(),
         cgroup: cgroup::Settings::none(builder.kernel),
         environment: vec![("PATH".to_owned(), process::DEFAULT_PATH.to_owned())],
         uid: 0,
@@ -201,6 +203,7 @@ impl<'a> Builder<'a> {
             namespaces: outcome.namespaces,
             steps,
             landlock: outcome.landlock,
+            view: outcome.view,
             controllers: outcome.cgroup.controllers,
             cgroup: outcome.cgroup.files,
             environment: outcome.environment,

@@ -80,31 +80,99 @@ pub(crate) enum Seen {
 }
 
 /// The sandbox's tree, as far as it is known before it is built.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct View {
     /// Before a path that no entry covers; `None` for an empty root.
     root: Option<String>,
-    /// (path, source on the host, or `None` for a fresh mount), sorted by path.
-    mounts: Vec<(String, Option<String>)>,
+    /// Whether the root itself is read-only.
+    root_read_only: bool,
+    /// Where the policy says so.
+    root_at: Option<Place>,
+    /// Sorted by path.
+    mounts: Vec<Mounted>,
+}
+
+/// One mount of a view.
+#[derive(Debug, Clone)]
+struct Mounted {
+    path: String,
+    /// On the host; `None` for a fresh mount.
+    source: Option<String>,
+    hidden: bool,
+    read_only: bool,
+    at: Place,
+}
+
+/// What a path's mount allows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct MountRights {
+    pub(crate) hidden: bool,
+    pub(crate) read_only: bool,
+    /// The mount that decides.
+    pub(crate) mount: String,
+    pub(crate) at: Option<Place>,
+}
+
+impl From<&Entry> for Mounted {
+    fn from(entry: &Entry) -> Self {
+        let read_only = match &entry.kind {
+            Kind::Tree { attributes, .. } => attributes & RDONLY != 0,
+            Kind::Hidden(_) | Kind::Dev | Kind::Sys => true,
+            Kind::Tmpfs(_) | Kind::Proc(_) => false,
+        };
+        Self {
+            path: entry.path.clone(),
+            source: entry.kind.source(),
+            hidden: matches!(entry.kind, Kind::Hidden(_)),
+            read_only,
+            at: entry.at.clone(),
+        }
+    }
 }
 
 impl View {
+    /// The host's tree as it is.
+    pub(crate) fn host() -> Self {
+        Self { root: Some("/".to_owned()), root_read_only: false, root_at: None, mounts: Vec::new() }
+    }
+
     /// What stands at `path`.
     pub(crate) fn look(&self, path: &str) -> Seen {
-        let covering = self.mounts.iter().rev().find(|(mount, _)| is_beneath(path, mount));
-        match (covering, &self.root) {
-            (Some((_, None)), _) => Seen::Fresh,
-            (Some((mount, Some(from))), _) => {
+        match (self.covering(path), &self.root) {
+            (Some(Mounted { source: None, .. }), _) => Seen::Fresh,
+            (Some(Mounted { path: mount, source: Some(from), .. }), _) => {
                 Seen::Host(join(from, path.strip_prefix(mount.as_str()).unwrap_or("")))
             }
             (None, Some(root)) => Seen::Host(join(root, path)),
             (None, None) => Seen::Nothing,
         }
     }
+
+    /// The mount that decides over `path`: the most specific one.
+    pub(crate) fn rights(&self, path: &str) -> MountRights {
+        match self.covering(path) {
+            Some(mounted) => MountRights {
+                hidden: mounted.hidden,
+                read_only: mounted.read_only,
+                mount: mounted.path.clone(),
+                at: Some(mounted.at.clone()),
+            },
+            None => MountRights {
+                hidden: false,
+                read_only: self.root_read_only,
+                mount: "/".to_owned(),
+                at: self.root_at.clone(),
+            },
+        }
+    }
+
+    fn covering(&self, path: &str) -> Option<&Mounted> {
+        self.mounts.iter().rev().find(|mounted| is_beneath(path, &mounted.path))
+    }
 }
 
 /// `path` is `ancestor` or lies under it.
-fn is_beneath(path: &str, ancestor: &str) -> bool {
+pub(crate) fn is_beneath(path: &str, ancestor: &str) -> bool {
     ancestor == "/"
         || path.strip_prefix(ancestor).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
@@ -122,7 +190,7 @@ pub(crate) fn compile(rules: &Confinement, ids: (u32, u32), builder: &mut Builde
     let filesystem = &rules.filesystem;
     if rules.namespaces.mount.value == Share::Host {
         without_namespace(rules, builder);
-        return View { root: Some("/".to_owned()), mounts: Vec::new() };
+        return View::host();
     }
     let root = match &filesystem.root.value {
         Root::Host => Some("/".to_owned()),
@@ -132,9 +200,12 @@ pub(crate) fn compile(rules: &Confinement, ids: (u32, u32), builder: &mut Builde
     let mut entries = entries(rules, root.as_deref(), builder);
     entries.sort_by(|a, b| a.path.split('/').cmp(b.path.split('/')));
     refuse_conflicts(&entries, builder);
+    let sealed = filesystem.read_only.iter().find(|path| path.value == "/");
     let view = View {
         root,
-        mounts: entries.iter().map(|entry| (entry.path.clone(), entry.kind.source())).collect(),
+        root_read_only: sealed.is_some(),
+        root_at: Some(sealed.map_or(&filesystem.root.at, |path| &path.at).clone()),
+        mounts: entries.iter().map(Mounted::from).collect(),
     };
     new_root(rules, &view, builder);
     let writable_tmpfs = if rules.process.memory_deny_write_execute.value { NOEXEC } else { 0 };

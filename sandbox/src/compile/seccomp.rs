@@ -24,6 +24,7 @@ const LOAD_WORD: u16 = 0x20; // BPF_LD | BPF_W | BPF_ABS
 const JUMP: u16 = 0x05; // BPF_JMP | BPF_JA
 const JUMP_EQUAL: u16 = 0x15; // BPF_JMP | BPF_JEQ | BPF_K
 const JUMP_GREATER_EQUAL: u16 = 0x35; // BPF_JMP | BPF_JGE | BPF_K
+const JUMP_GREATER: u16 = 0x25; // BPF_JMP | BPF_JGT | BPF_K, which seccompiler emits
 const AND: u16 = 0x54; // BPF_ALU | BPF_AND | BPF_K
 const RETURN: u16 = 0x06; // BPF_RET | BPF_K
 
@@ -33,13 +34,13 @@ const OFFSET_ARCHITECTURE: u32 = 4;
 const OFFSET_ARGUMENTS: u32 = 16;
 
 /// AUDIT_ARCH_X86_64 (linux/audit.h).
-const X86_64: u32 = 0xc000_003e;
+pub(crate) const X86_64: u32 = 0xc000_003e;
 /// __X32_SYSCALL_BIT: calls of the x32 ABI, which carry the same architecture.
 const X32_BIT: u32 = 0x4000_0000;
 
-const ALLOW: u32 = 0x7fff_0000;
+pub(crate) const ALLOW: u32 = 0x7fff_0000;
 const KILL_PROCESS: u32 = 0x8000_0000;
-const LOG: u32 = 0x7ffc_0000;
+pub(crate) const LOG: u32 = 0x7ffc_0000;
 const TRAP: u32 = 0x0003_0000;
 const ERRNO: u32 = 0x0005_0000;
 const ENOSYS: u32 = ERRNO | libc::ENOSYS as u32;
@@ -236,6 +237,69 @@ fn block(condition: &Condition, denied: u32) -> Vec<sock_filter> {
     }
 }
 
+/// A SECCOMP_RET_* value in the policy language's words.
+pub(crate) fn action(value: u32) -> String {
+    match value & 0xffff_0000 {
+        KILL_PROCESS => "kill-process".to_owned(),
+        TRAP => "trap".to_owned(),
+        LOG => "log".to_owned(),
+        ALLOW => "allow".to_owned(),
+        ERRNO => {
+            let errno = i32::try_from(value & 0xffff).unwrap_or(0);
+            format!("errno:{:?}", nix::errno::Errno::from_raw(errno))
+        }
+        _ => format!("{value:#x}"),
+    }
+}
+
+/// What a program answers to a call of x86_64 whatever its arguments are; `None` where it looks at them.
+pub(crate) fn verdict(program: &[sock_filter], number: u32) -> Option<u32> {
+    interpret(program, X86_64, number, None)
+}
+
+/// What a program answers: seccomp's subset of classic BPF, as far as this module and seccompiler emit it; anything else kills,
+/// as it would be refused by the kernel (Documentation/userspace-api/seccomp_filter.rst).
+fn interpret(
+    program: &[sock_filter],
+    architecture: u32,
+    number: u32,
+    arguments: Option<[u64; 6]>,
+) -> Option<u32> {
+    let mut accumulator = 0_u32;
+    let mut next = 0_usize;
+    loop {
+        let Some(instruction) = program.get(next) else { return Some(KILL_PROCESS) };
+        next += 1;
+        match instruction.code {
+            LOAD_WORD => {
+                accumulator = match instruction.k {
+                    OFFSET_NUMBER => number,
+                    OFFSET_ARCHITECTURE => architecture,
+                    offset => {
+                        let argument =
+                            arguments?.get(((offset - OFFSET_ARGUMENTS) / 8) as usize).copied().unwrap_or(0);
+                        let high = (offset - OFFSET_ARGUMENTS) % 8 == 4;
+                        let half = if high { argument >> 32 } else { argument & u64::from(u32::MAX) };
+                        u32::try_from(half).unwrap_or(u32::MAX)
+                    }
+                }
+            }
+            JUMP => next += instruction.k as usize,
+            JUMP_EQUAL | JUMP_GREATER_EQUAL | JUMP_GREATER => {
+                let holds = match instruction.code {
+                    JUMP_EQUAL => accumulator == instruction.k,
+                    JUMP_GREATER_EQUAL => accumulator >= instruction.k,
+                    _ => accumulator > instruction.k,
+                };
+                next += usize::from(if holds { instruction.jt } else { instruction.jf });
+            }
+            AND => accumulator &= instruction.k,
+            RETURN => return Some(instruction.k),
+            _ => return Some(KILL_PROCESS),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     //! The compiled program is run in an interpreter, over every call number, and held against the policy and against
@@ -257,40 +321,8 @@ mod tests {
     const I386: u32 = 0x4000_0003;
     const EPERM: u32 = ERRNO | libc::EPERM as u32;
 
-    /// seccomp's subset of classic BPF (Documentation/userspace-api/seccomp_filter.rst).
-    fn interpret(program: &[sock_filter], architecture: u32, number: u32, arguments: [u64; 6]) -> u32 {
-        let mut accumulator = 0_u32;
-        let mut next = 0_usize;
-        loop {
-            let instruction = &program[next];
-            next += 1;
-            match instruction.code {
-                LOAD_WORD => {
-                    accumulator = match instruction.k {
-                        OFFSET_NUMBER => number,
-                        OFFSET_ARCHITECTURE => architecture,
-                        offset => {
-                            let argument = arguments[((offset - OFFSET_ARGUMENTS) / 8) as usize];
-                            let high = (offset - OFFSET_ARGUMENTS) % 8 == 4;
-                            let half = if high { argument >> 32 } else { argument & u64::from(u32::MAX) };
-                            u32::try_from(half).unwrap()
-                        }
-                    }
-                }
-                JUMP => next += instruction.k as usize,
-                JUMP_EQUAL | JUMP_GREATER_EQUAL | 0x25 => {
-                    let holds = match instruction.code {
-                        JUMP_EQUAL => accumulator == instruction.k,
-                        JUMP_GREATER_EQUAL => accumulator >= instruction.k,
-                        _ => accumulator > instruction.k,
-                    };
-                    next += usize::from(if holds { instruction.jt } else { instruction.jf });
-                }
-                AND => accumulator &= instruction.k,
-                RETURN => return instruction.k,
-                other => panic!("unknown instruction {other:#x}"),
-            }
-        }
+    fn answer(program: &[sock_filter], architecture: u32, number: u32, arguments: [u64; 6]) -> u32 {
+        interpret(program, architecture, number, Some(arguments)).unwrap()
     }
 
     fn compiled(rules: &Confinement) -> Vec<sock_filter> {
@@ -303,7 +335,7 @@ mod tests {
         let program = compiled(&rules);
         let conditional: BTreeSet<u32> = extra(&rules).into_iter().map(|(call, _)| call).collect();
         for call in 0..=2000_u32 {
-            let verdict = interpret(&program, X86_64, call, [0; 6]);
+            let verdict = answer(&program, X86_64, call, [0; 6]);
             let wanted = match syscalls::name(call) {
                 None => ENOSYS,
                 Some("io_uring_setup") => ENOSYS, // denied, and libraries fall back on ENOSYS
@@ -319,7 +351,7 @@ mod tests {
     fn no_x32_call_passes() {
         let program = compiled(&strict());
         for call in 0..=600_u32 {
-            assert_eq!(interpret(&program, X86_64, call | X32_BIT, [0; 6]), ENOSYS, "{call}");
+            assert_eq!(answer(&program, X86_64, call | X32_BIT, [0; 6]), ENOSYS, "{call}");
         }
     }
 
@@ -327,7 +359,7 @@ mod tests {
     fn a_foreign_architecture_is_killed() {
         let program = compiled(&strict());
         for call in 0..=600_u32 {
-            assert_eq!(interpret(&program, I386, call, [0; 6]), KILL_PROCESS, "{call}");
+            assert_eq!(answer(&program, I386, call, [0; 6]), KILL_PROCESS, "{call}");
         }
     }
 
@@ -342,7 +374,7 @@ mod tests {
         for high in [0, 1_u64 << 32, u64::from(u32::MAX) << 32] {
             for family in 0..=50_u32 {
                 let wanted = if [1, 2].contains(&family) { ALLOW } else { EPERM };
-                let verdict = interpret(&program, X86_64, socket, [high | u64::from(family), 0, 0, 0, 0, 0]);
+                let verdict = answer(&program, X86_64, socket, [high | u64::from(family), 0, 0, 0, 0, 0]);
                 assert_eq!(verdict, wanted, "family {family} with {high:#x}");
             }
         }
@@ -354,7 +386,7 @@ mod tests {
         let ask = |call: libc::c_long, argument: usize, value: i32| {
             let mut arguments = [0; 6];
             arguments[argument] = u64::from(value.unsigned_abs());
-            interpret(&program, X86_64, u32::try_from(call).unwrap(), arguments)
+            answer(&program, X86_64, u32::try_from(call).unwrap(), arguments)
         };
         let (read, write, execute) = (libc::PROT_READ, libc::PROT_WRITE, libc::PROT_EXEC);
         assert_eq!(ask(libc::SYS_mmap, 2, read | execute), ALLOW);
@@ -376,7 +408,7 @@ mod tests {
         let program = compiled(&rules);
         for value in 0..1500_u64 {
             let wanted = if value % 2 == 0 && value < 1400 { ALLOW } else { EPERM };
-            assert_eq!(interpret(&program, X86_64, ioctl, [0, value, 0, 0, 0, 0]), wanted, "{value}");
+            assert_eq!(answer(&program, X86_64, ioctl, [0, value, 0, 0, 0, 0]), wanted, "{value}");
         }
     }
 
@@ -412,8 +444,8 @@ mod tests {
             for first in [0, 1, 2, 3, 16, u64::from(u32::MAX), 1 | 1 << 32] {
                 let arguments = [first, 0, 0, 0, 0, 0];
                 assert_eq!(
-                    interpret(&ours, X86_64, call, arguments),
-                    interpret(&oracle, X86_64, call, arguments),
+                    answer(&ours, X86_64, call, arguments),
+                    answer(&oracle, X86_64, call, arguments),
                     "{call} ({:?}) with {first:#x}",
                     syscalls::name(call)
                 );
