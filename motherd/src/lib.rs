@@ -5,6 +5,7 @@ pub mod ctl;
 pub mod graph;
 pub mod manager;
 pub mod service;
+pub mod state;
 pub mod supervise;
 
 #[allow(unsafe_code, reason = "the one module of this crate that makes raw system calls")]

@@ -2,3 +2,4 @@
 //! nothing.
 
 pub(crate) mod file;
+pub(crate) mod memory;

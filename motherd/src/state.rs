@@ -1,0 +1,666 @@
+//! What motherd knows, in memory that outlives it: the state memfd, whose other holder is initldr.
+//!
+//! ```text
+//! 0        magic, layout version, whether the boot was begun, how many records were ever used
+//! 4096     record 0   cell: the pid, written by the kernel while it makes the process
+//!                     slot A, slot B: sequence, checksum, everything else
+//! 6144     record 1   ...
+//! ```
+//!
+//! A transition is a write to memory, no system call. A record is written into the slot that does *not* hold the newest
+//! valid copy, so a motherd that dies at any instruction leaves the old one or the new one, told apart by checksum and
+//! sequence. Nothing that is read here is trusted further than that: whether a process is still the recorded one is
+//! found out by `daemon::adopt`.
+//!
+//! The fields of a slot are listed once, in [`Fields`], and both directions walk that list.
+
+use std::{collections::BTreeMap, os::fd::AsFd, sync::atomic::AtomicU32, time::Duration};
+
+use initldr::link::STATE_SIZE;
+use nix::errno::Errno;
+
+use crate::{
+    service::NAME_MAX,
+    supervise::{Cause, Exit, ExitHow, Goal, History, Main, Requester, Stage, State, Then, Unit},
+    sys::memory::Shared,
+};
+
+/// "MotherDs", little endian.
+const MAGIC: u64 = u64::from_le_bytes(*b"MotherDs");
+/// The layout below. Another version is not read.
+const LAYOUT: u32 = 1;
+/// Where the fields of the header are.
+const AT_MAGIC: usize = 0;
+const AT_LAYOUT: usize = 8;
+const AT_BOOTED: usize = 12;
+const AT_USED: usize = 16;
+/// One page for the header.
+const HEADER_SIZE: usize = 4096;
+/// 64 bytes for the cell, two slots.
+const RECORD_SIZE: usize = 2048;
+/// The cell has a cache line of its own.
+const CELL_SIZE: usize = 64;
+/// (2048 - 64) / 2
+const SLOT_SIZE: usize = (RECORD_SIZE - CELL_SIZE) / 2;
+/// Sequence and checksum come first.
+const SLOT_HEADER: usize = 16;
+/// What is kept of the words of a cause: two of them, and 200 bytes for everything else, fill a slot.
+const WORDS_MAX: usize = 380;
+/// (4 MiB - 4 KiB) / 2 KiB = 2046 services.
+const RECORDS: usize = (STATE_SIZE - HEADER_SIZE) / RECORD_SIZE;
+
+/// What is recorded of one service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// Its name.
+    pub name: String,
+    /// Everything that the manager knows.
+    pub unit: Unit,
+    /// Field 22 of `/proc/PID/stat` of the main process; 0 where there is none.
+    pub start_ticks: u64,
+    /// The id of its cgroup; 0 where there is none.
+    pub cgroup_id: u64,
+}
+
+/// The mapped state.
+#[derive(Debug)]
+pub struct Table {
+    memory: Shared,
+    by_name: BTreeMap<String, Place>,
+    /// Places that were given back.
+    free: Vec<usize>,
+    /// Records from here on were never touched: no page of the memfd is spent on them.
+    used: usize,
+}
+
+/// Where a record is, and which of its slots is the newest.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    index: usize,
+    newest: usize,
+    sequence: u64,
+}
+
+/// What was found when the state was mapped.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Found {
+    /// Nothing but zeroes: this is the first motherd.
+    Fresh,
+    /// The state of motherds before this one.
+    Known {
+        /// Whether one of them had begun to start the boot target.
+        booted: bool,
+        /// Records of which neither slot was valid.
+        torn: usize,
+    },
+    /// Something that no motherd of this layout wrote. It was cleared.
+    Alien,
+}
+
+impl Table {
+    /// Maps the memfd and reads it.
+    ///
+    /// # Errors
+    /// mmap(2), or ENODATA where it is too small.
+    pub fn map(fd: impl AsFd) -> Result<(Self, Found, Vec<Record>), Errno> {
+        let memory = Shared::map(fd, STATE_SIZE)?;
+        let mut table = Self { memory, by_name: BTreeMap::new(), free: Vec::new(), used: 0 };
+        let found = table.header();
+        match found {
+            Found::Known { booted, .. } => {
+                let (records, torn) = table.read_all();
+                Ok((table, Found::Known { booted, torn }, records))
+            }
+            Found::Fresh => {
+                table.begin();
+                Ok((table, found, Vec::new()))
+            }
+            Found::Alien => {
+                for index in 0..RECORDS {
+                    table.memory.write(offset(index), &[0; RECORD_SIZE]);
+                }
+                table.begin();
+                Ok((table, found, Vec::new()))
+            }
+        }
+    }
+
+    fn header(&self) -> Found {
+        let mut magic = [0; 8];
+        self.memory.read(AT_MAGIC, &mut magic);
+        let words = [self.word(AT_LAYOUT), self.word(AT_BOOTED), self.word(AT_USED)];
+        if magic == [0; 8] && words == [0; 3] {
+            Found::Fresh
+        } else if magic == MAGIC.to_le_bytes() && words[0] == LAYOUT {
+            Found::Known { booted: words[1] == 1, torn: 0 }
+        } else {
+            Found::Alien
+        }
+    }
+
+    fn word(&self, at: usize) -> u32 {
+        let mut word = [0; 4];
+        self.memory.read(at, &mut word);
+        u32::from_le_bytes(word)
+    }
+
+    /// A header over records that are all zeroes; the magic number last.
+    fn begin(&mut self) {
+        self.memory.write(AT_BOOTED, &[0; 4]);
+        self.memory.write(AT_USED, &[0; 4]);
+        self.memory.write(AT_LAYOUT, &LAYOUT.to_le_bytes());
+        self.memory.write(AT_MAGIC, &MAGIC.to_le_bytes());
+    }
+
+    fn read_all(&mut self) -> (Vec<Record>, usize) {
+        let mut records = Vec::new();
+        let mut torn = 0;
+        self.used = usize::try_from(self.word(AT_USED)).map_or(RECORDS, |used| used.min(RECORDS));
+        for index in (0..self.used).rev() {
+            let slots = [self.slot(index, 0), self.slot(index, 1)];
+            match newest(&slots) {
+                Some((newest, sequence, record)) if !self.by_name.contains_key(&record.name) => {
+                    self.by_name.insert(record.name.clone(), Place { index, newest, sequence });
+                    records.push(record);
+                }
+                Some(_) => self.free.push(index),
+                None => {
+                    if slots.iter().any(|slot| slot.iter().any(|byte| *byte != 0)) {
+                        torn += 1;
+                    }
+                    self.free.push(index);
+                }
+            }
+        }
+        (records, torn)
+    }
+
+    /// A place for one more record: one that was given back, or the next. Counted before it is written to.
+    fn place(&mut self) -> Option<usize> {
+        if let Some(index) = self.free.pop() {
+            return Some(index);
+        }
+        let index = self.used;
+        let used = u32::try_from(index + 1).ok().filter(|_| index < RECORDS)?;
+        self.used += 1;
+        self.memory.write(AT_USED, &used.to_le_bytes());
+        Some(index)
+    }
+
+    fn slot(&self, index: usize, which: usize) -> [u8; SLOT_SIZE] {
+        let mut slot = [0; SLOT_SIZE];
+        self.memory.read(offset(index) + CELL_SIZE + which * SLOT_SIZE, &mut slot);
+        slot
+    }
+
+    /// The boot target is being started: a motherd after this one does not start it again.
+    pub fn set_booted(&mut self) {
+        self.memory.write(AT_BOOTED, &1_u32.to_le_bytes());
+    }
+
+    /// Records a service. `false`: there is no room for one more, so it must not be launched.
+    #[must_use]
+    pub fn write(&mut self, record: &Record) -> bool {
+        let place = match self.by_name.get(&record.name) {
+            Some(place) => Place { newest: 1 - place.newest, sequence: place.sequence + 1, ..*place },
+            None => match self.place() {
+                Some(index) => {
+                    self.memory.write(offset(index), &[0; RECORD_SIZE]);
+                    Place { index, newest: 0, sequence: 1 }
+                }
+                None => return false,
+            },
+        };
+        let slot = encode(record, place.sequence);
+        self.memory.write(offset(place.index) + CELL_SIZE + place.newest * SLOT_SIZE, &slot);
+        self.by_name.insert(record.name.clone(), place);
+        true
+    }
+
+    /// Gives a record's place back.
+    pub fn forget(&mut self, name: &str) {
+        if let Some(place) = self.by_name.remove(name) {
+            self.memory.write(offset(place.index), &[0; RECORD_SIZE]);
+            self.free.push(place.index);
+        }
+    }
+
+    /// Where the kernel writes the pid of a service that is recorded as being launched.
+    #[must_use]
+    pub fn cell(&self, name: &str) -> Option<&AtomicU32> {
+        self.by_name.get(name).map(|place| self.memory.cell(offset(place.index)))
+    }
+}
+
+fn offset(index: usize) -> usize {
+    HEADER_SIZE + index * RECORD_SIZE
+}
+
+/// The newest valid one of two slots.
+fn newest(slots: &[[u8; SLOT_SIZE]; 2]) -> Option<(usize, u64, Record)> {
+    let read = |which: usize| decode(&slots[which]).map(|(sequence, record)| (which, sequence, record));
+    match (read(0), read(1)) {
+        (Some(first), Some(second)) => Some(if first.1 > second.1 { first } else { second }),
+        (first, second) => first.or(second),
+    }
+}
+
+fn encode(record: &Record, sequence: u64) -> [u8; SLOT_SIZE] {
+    let mut fields = Fields::new([0; SLOT_SIZE]);
+    let mut record = record.clone();
+    fields.record(&mut record, true);
+    let mut slot = fields.bytes;
+    slot[..8].copy_from_slice(&sequence.to_le_bytes());
+    let sum = checksum(&slot);
+    slot[8..16].copy_from_slice(&sum.to_le_bytes());
+    slot
+}
+
+fn decode(slot: &[u8; SLOT_SIZE]) -> Option<(u64, Record)> {
+    let word = |at: usize| slot[at..at + 8].try_into().map(u64::from_le_bytes).unwrap_or_default();
+    let sequence = word(0);
+    if sequence == 0 || word(8) != checksum(slot) {
+        return None;
+    }
+    let mut fields = Fields::new(*slot);
+    let mut record = Record { name: String::new(), unit: Unit::default(), start_ticks: 0, cgroup_id: 0 };
+    fields.record(&mut record, false);
+    fields.sound.then_some((sequence, record))
+}
+
+/// FNV-1a over all of a slot but the checksum itself: it tells a torn write from a whole one. Nobody else writes here.
+fn checksum(slot: &[u8; SLOT_SIZE]) -> u64 {
+    let bytes = slot[..8].iter().chain(&slot[SLOT_HEADER..]);
+    bytes.fold(0xcbf2_9ce4_8422_2325, |sum, byte| (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+/// Walks the fields of a slot in their one order, writing them or reading them.
+struct Fields {
+    bytes: [u8; SLOT_SIZE],
+    at: usize,
+    /// No field that was read has a value that its type does not have.
+    sound: bool,
+}
+
+impl Fields {
+    fn new(bytes: [u8; SLOT_SIZE]) -> Self {
+        Self { bytes, at: SLOT_HEADER, sound: true }
+    }
+
+    fn record(&mut self, record: &mut Record, write: bool) {
+        self.text(&mut record.name, NAME_MAX, write);
+        self.u64(&mut record.start_ticks, write);
+        self.u64(&mut record.cgroup_id, write);
+        self.state(&mut record.unit.state, write);
+        self.time(&mut record.unit.since, write);
+        self.goal(&mut record.unit.goal, write);
+        self.history(&mut record.unit.history, write);
+        self.last_exit(&mut record.unit.last_exit, write);
+        self.cause(&mut record.unit.cause, write);
+        self.cause(&mut record.unit.asked, write);
+    }
+
+    fn raw(&mut self, value: &mut [u8], write: bool) {
+        let place = &mut self.bytes[self.at..self.at + value.len()];
+        if write {
+            place.copy_from_slice(value);
+        } else {
+            value.copy_from_slice(place);
+        }
+        self.at += value.len();
+    }
+
+    fn u8(&mut self, value: &mut u8, write: bool) {
+        let mut bytes = [*value];
+        self.raw(&mut bytes, write);
+        [*value] = bytes;
+    }
+
+    fn u32(&mut self, value: &mut u32, write: bool) {
+        let mut bytes = value.to_le_bytes();
+        self.raw(&mut bytes, write);
+        *value = u32::from_le_bytes(bytes);
+    }
+
+    fn u64(&mut self, value: &mut u64, write: bool) {
+        let mut bytes = value.to_le_bytes();
+        self.raw(&mut bytes, write);
+        *value = u64::from_le_bytes(bytes);
+    }
+
+    fn flag(&mut self, value: &mut bool, write: bool) {
+        let mut byte = u8::from(*value);
+        self.u8(&mut byte, write);
+        self.sound &= byte <= 1;
+        *value = byte == 1;
+    }
+
+    /// Nanoseconds: 584 years.
+    fn time(&mut self, value: &mut Duration, write: bool) {
+        let mut nanoseconds = u64::try_from(value.as_nanos()).unwrap_or(u64::MAX);
+        self.u64(&mut nanoseconds, write);
+        *value = Duration::from_nanos(nanoseconds);
+    }
+
+    /// At most `max` bytes, cut between characters.
+    fn text(&mut self, value: &mut String, max: usize, write: bool) {
+        let mut end = value.len().min(max);
+        while !value.is_char_boundary(end) {
+            end -= 1;
+        }
+        let mut len = u32::try_from(end).unwrap_or_default();
+        let mut bytes = vec![0; max];
+        bytes[..end].copy_from_slice(&value.as_bytes()[..end]);
+        self.u32(&mut len, write);
+        self.raw(&mut bytes, write);
+        if !write {
+            let text = usize::try_from(len).ok().and_then(|len| bytes.get(..len));
+            match text.map(str::from_utf8) {
+                Some(Ok(text)) => text.clone_into(value),
+                Some(Err(_)) | None => self.sound = false,
+            }
+        }
+    }
+
+    fn state(&mut self, state: &mut State, write: bool) {
+        let (mut tag, mut main, mut stage, mut then, mut deadline, mut until) = flatten(state);
+        let mut has_main = main.is_some();
+        let Main { mut pid, mut launched } = main.unwrap_or(Main { pid: 0, launched: Duration::ZERO });
+        self.u8(&mut tag, write);
+        self.u8(&mut stage, write);
+        self.u8(&mut then, write);
+        self.flag(&mut has_main, write);
+        self.u32(&mut pid, write);
+        self.time(&mut launched, write);
+        self.time(&mut deadline, write);
+        self.time(&mut until, write);
+        if !write {
+            main = has_main.then_some(Main { pid, launched });
+            match unflatten(tag, main, stage, then, deadline, until) {
+                Some(read) => *state = read,
+                None => self.sound = false,
+            }
+        }
+    }
+
+    fn goal(&mut self, goal: &mut Goal, write: bool) {
+        let mut tag = match goal {
+            Goal::Down => 0,
+            Goal::Up => 1,
+            Goal::Bounce => 2,
+        };
+        self.u8(&mut tag, write);
+        match tag {
+            0 => *goal = Goal::Down,
+            1 => *goal = Goal::Up,
+            2 => *goal = Goal::Bounce,
+            _ => self.sound = false,
+        }
+    }
+
+    fn history(&mut self, history: &mut History, write: bool) {
+        self.u32(&mut history.streak, write);
+        self.time(&mut history.window_start, write);
+        self.u32(&mut history.in_window, write);
+        self.flag(&mut history.failing, write);
+        self.u64(&mut history.total, write);
+    }
+
+    fn last_exit(&mut self, last: &mut Option<Exit>, write: bool) {
+        let exit = last.unwrap_or(Exit { how: ExitHow::Exited, status: 0, at: Duration::ZERO });
+        let mut tag = match (last.is_some(), exit.how) {
+            (false, _) => 0,
+            (true, ExitHow::Exited) => 1,
+            (true, ExitHow::Killed) => 2,
+            (true, ExitHow::Dumped) => 3,
+        };
+        let mut status = exit.status.cast_unsigned();
+        let mut at = exit.at;
+        self.u8(&mut tag, write);
+        self.u32(&mut status, write);
+        self.time(&mut at, write);
+        let read = |how| Some(Exit { how, status: status.cast_signed(), at });
+        match tag {
+            0 => *last = None,
+            1 => *last = read(ExitHow::Exited),
+            2 => *last = read(ExitHow::Killed),
+            3 => *last = read(ExitHow::Dumped),
+            _ => self.sound = false,
+        }
+    }
+
+    fn cause(&mut self, cause: &mut Cause, write: bool) {
+        let mut asked = cause.request.is_some();
+        let mut who = cause.request.unwrap_or(Requester { uid: 0, pid: 0 });
+        self.flag(&mut asked, write);
+        self.u32(&mut who.uid, write);
+        self.u32(&mut who.pid, write);
+        self.text(&mut cause.words, WORDS_MAX, write);
+        cause.request = asked.then_some(who);
+    }
+}
+
+/// A state as tag, main process, stage, what follows, deadline, and the time of what follows.
+fn flatten(state: &State) -> (u8, Option<Main>, u8, u8, Duration, Duration) {
+    let zero = Duration::ZERO;
+    match *state {
+        State::Stopped => (0, None, 0, 0, zero, zero),
+        State::Waiting => (1, None, 0, 0, zero, zero),
+        State::Launching => (2, None, 0, 0, zero, zero),
+        State::Starting { main, deadline } => {
+            (3, Some(main), u8::from(deadline.is_some()), 0, deadline.unwrap_or_default(), zero)
+        }
+        State::Running { main } => (4, Some(main), 0, 0, zero, zero),
+        State::Done => (5, None, 0, 0, zero, zero),
+        State::Stopping { main, stage, then } => {
+            let (stage, deadline) = match stage {
+                Stage::Signalled { deadline } => (0, deadline),
+                Stage::Killed { again } => (1, again),
+            };
+            let (then, until) = match then {
+                Then::Settle => (0, zero),
+                Then::Done => (1, zero),
+                Then::Restart { until } => (2, until),
+                Then::Fail => (3, zero),
+            };
+            (6, main, stage, then, deadline, until)
+        }
+        State::Backoff { until } => (7, None, 0, 0, zero, until),
+        State::Failed => (8, None, 0, 0, zero, zero),
+        State::Orphan => (9, None, 0, 0, zero, zero),
+    }
+}
+
+fn unflatten(
+    tag: u8,
+    main: Option<Main>,
+    stage: u8,
+    then: u8,
+    deadline: Duration,
+    until: Duration,
+) -> Option<State> {
+    Some(match (tag, main) {
+        (0, None) => State::Stopped,
+        (1, None) => State::Waiting,
+        (2, None) => State::Launching,
+        (3, Some(main)) => State::Starting { main, deadline: (stage == 1).then_some(deadline) },
+        (4, Some(main)) => State::Running { main },
+        (5, None) => State::Done,
+        (6, main) => {
+            let stage = match stage {
+                0 => Stage::Signalled { deadline },
+                1 => Stage::Killed { again: deadline },
+                _ => return None,
+            };
+            let then = match then {
+                0 => Then::Settle,
+                1 => Then::Done,
+                2 => Then::Restart { until },
+                3 => Then::Fail,
+                _ => return None,
+            };
+            State::Stopping { main, stage, then }
+        }
+        (7, None) => State::Backoff { until },
+        (8, None) => State::Failed,
+        (9, None) => State::Orphan,
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::sys::memfd::{MFdFlags, memfd_create};
+    use proptest::prelude::*;
+    use std::{os::fd::OwnedFd, sync::atomic::Ordering};
+
+    fn memfd() -> OwnedFd {
+        let fd = memfd_create("state", MFdFlags::MFD_CLOEXEC).unwrap();
+        nix::unistd::ftruncate(&fd, STATE_SIZE.try_into().unwrap()).unwrap();
+        fd
+    }
+
+    fn record(name: &str, state: State) -> Record {
+        let unit = Unit {
+            state,
+            since: Duration::from_nanos(1_234_567_890),
+            cause: Cause::request("started", Requester { uid: 7, pid: 8 }),
+            goal: Goal::Up,
+            asked: Cause::new("boot"),
+            history: History { streak: 3, in_window: 2, failing: true, total: 9, ..History::default() },
+            last_exit: Some(Exit { how: ExitHow::Dumped, status: 11, at: Duration::from_secs(5) }),
+        };
+        Record { name: name.to_owned(), unit, start_ticks: 77, cgroup_id: 1 << 40 }
+    }
+
+    fn main() -> Main {
+        Main { pid: 4321, launched: Duration::from_millis(1500) }
+    }
+
+    fn states() -> Vec<State> {
+        let until = Duration::from_secs(9);
+        let deadline = Duration::from_secs(8);
+        let mut states = vec![
+            State::Stopped,
+            State::Waiting,
+            State::Launching,
+            State::Starting { main: main(), deadline: Some(deadline) },
+            State::Starting { main: main(), deadline: None },
+            State::Running { main: main() },
+            State::Done,
+            State::Backoff { until },
+            State::Failed,
+            State::Orphan,
+        ];
+        for main in [None, Some(main())] {
+            for stage in [Stage::Signalled { deadline }, Stage::Killed { again: deadline }] {
+                for then in [Then::Settle, Then::Done, Then::Restart { until }, Then::Fail] {
+                    states.push(State::Stopping { main, stage, then });
+                }
+            }
+        }
+        states
+    }
+
+    #[test]
+    fn every_state_comes_back_as_it_was() {
+        for state in states() {
+            let record = record("web", state);
+            assert_eq!(decode(&encode(&record, 5)), Some((5, record)));
+        }
+    }
+
+    #[test]
+    fn a_write_that_stops_anywhere_leaves_the_old_record_or_the_new_one() {
+        let (old, new) = (record("web", State::Launching), record("web", State::Running { main: main() }));
+        let (first, second) = (encode(&old, 1), encode(&record("web", State::Waiting), 0));
+        for (before, sequence) in [([0; SLOT_SIZE], 2), (second, 2), (encode(&old, 1), 3)] {
+            let whole = encode(&new, sequence);
+            for written in 0..=SLOT_SIZE {
+                let mut torn = before;
+                torn[..written].copy_from_slice(&whole[..written]);
+                let (_, _, found) = newest(&[first, torn]).expect("one of them is valid");
+                if written == SLOT_SIZE {
+                    assert_eq!(found, new);
+                } else {
+                    assert!(found == old || found == new, "{written} bytes");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_flipped_bit_is_never_trusted() {
+        let whole = encode(&record("web", State::Running { main: main() }), 4);
+        for bit in 0..SLOT_SIZE * 8 {
+            let mut bent = whole;
+            bent[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(decode(&bent), None, "bit {bit}");
+        }
+    }
+
+    proptest! {
+        /// Whatever the bytes, reading them neither panics nor makes a record that is not whole.
+        #[test]
+        fn alien_bytes_are_no_record(bytes in prop::collection::vec(any::<u8>(), SLOT_SIZE)) {
+            let slot: [u8; SLOT_SIZE] = bytes.try_into().unwrap();
+            prop_assert_eq!(decode(&slot), None);
+            let mut fields = Fields::new(slot);
+            let mut record = record("x", State::Stopped);
+            fields.record(&mut record, false);
+        }
+    }
+
+    #[test]
+    fn words_are_cut_between_characters() {
+        let mut long = record("web", State::Failed);
+        long.unit.cause.words = "ü".repeat(300);
+        let (_, read) = decode(&encode(&long, 1)).unwrap();
+        assert_eq!(read.unit.cause.words, "ü".repeat(WORDS_MAX / 2));
+    }
+
+    #[test]
+    fn what_one_motherd_wrote_the_next_one_reads() {
+        let fd = memfd();
+        let (mut table, found, records) = Table::map(&fd).unwrap();
+        assert_eq!((found, records.len()), (Found::Fresh, 0));
+        assert!(table.write(&record("a", State::Launching)));
+        assert!(table.write(&record("b", State::Done)));
+        table.cell("a").unwrap().store(99, Ordering::Relaxed);
+        assert!(table.write(&record("a", State::Running { main: main() })));
+        table.set_booted();
+
+        let (mut table, found, mut records) = Table::map(&fd).unwrap();
+        assert_eq!(found, Found::Known { booted: true, torn: 0 });
+        records.sort_by(|one, other| one.name.cmp(&other.name));
+        assert_eq!(records, [record("a", State::Running { main: main() }), record("b", State::Done)]);
+        assert_eq!(table.cell("a").unwrap().load(Ordering::Relaxed), 99, "the cell is no part of a slot");
+        table.forget("a");
+
+        let (_, _, records) = Table::map(&fd).unwrap();
+        assert_eq!(records, [record("b", State::Done)]);
+    }
+
+    #[test]
+    fn the_state_of_something_else_is_cleared_and_said() {
+        let fd = memfd();
+        nix::sys::uio::pwrite(&fd, b"something else entirely, longer than a header", 0).unwrap();
+        let (_, found, records) = Table::map(&fd).unwrap();
+        assert_eq!((found, records.len()), (Found::Alien, 0));
+        let (_, found, _) = Table::map(&fd).unwrap();
+        assert_eq!(found, Found::Known { booted: false, torn: 0 });
+    }
+
+    #[test]
+    fn there_is_room_for_two_thousand_services_and_the_next_is_told() {
+        let fd = memfd();
+        let (mut table, ..) = Table::map(&fd).unwrap();
+        for n in 0..RECORDS {
+            assert!(table.write(&record(&format!("s{n}"), State::Stopped)));
+        }
+        assert_eq!(RECORDS, 2046);
+        assert!(!table.write(&record("one-more", State::Stopped)));
+        assert!(table.write(&record("s5", State::Done)), "those that have a place keep it");
+    }
+}
