@@ -3,7 +3,18 @@
 //!
 //! No serde here: the file's shape is `raw`, and `validate` is the only way from there to here.
 
+mod arguments;
+pub mod codes;
+mod names;
+mod raw;
+mod reader;
+mod store;
+mod validate;
+mod values;
+
 use std::collections::BTreeSet;
+
+pub use store::{Store, load_file, load_text};
 
 use crate::diagnostic::{Located, Place, Sources};
 

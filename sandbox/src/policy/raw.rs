@@ -1,0 +1,844 @@
+//! [`RawPolicy`]: exactly the keys of one file, each with its place and each value checked by itself.
+//!
+//! What a file leaves out is `None`. [`RawPolicy::over`] puts a file on top of what it extends: table by table, key by
+//! key, the later one wins; a list replaces, `{ add, remove }` changes. What values mean together is `validate`'s.
+//!
+//! The keys of a section are written once, in [`section!`], from which the fields, the reading, the merging and the
+//! list of known keys are made. So a key cannot be read and not merged, or be known and not read.
+
+use super::{
+    Account, ArgumentRule, Bind, Denial, DevView, LandlockFeature, Limit, Net, OptionalPath, ProcView,
+    Rlimit, Root, Scope, Share, SysView, Tmpfs,
+    arguments::{self, Kind},
+    names::RESOURCES,
+    reader::{Item, Notes, Table, unknown},
+    values,
+};
+use crate::{
+    diagnostic::{Diagnostic, FileId, Located, Place, nearest},
+    syscalls,
+};
+
+/// How the value of a key goes on top of an inherited one.
+trait Merge: Sized {
+    /// `below` is `None` where nothing was inherited. `key` is the last part of the key, for defaults and messages.
+    fn over(self, below: Option<Self>, key: &'static str, notes: &mut Notes) -> Self;
+}
+
+/// A single value: the later one wins.
+impl<T> Merge for Located<T> {
+    fn over(self, _below: Option<Self>, _key: &'static str, _notes: &mut Notes) -> Self {
+        self
+    }
+}
+
+/// Makes a section: a struct, its keys, its reading and its merging.
+macro_rules! section {
+    ($(#[$doc:meta])* $name:ident { $($key:ident: $type:ty = $read:expr),* $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Debug, Default)]
+        pub(super) struct $name {
+            $(pub(super) $key: Option<$type>,)*
+        }
+
+        impl $name {
+            /// The keys that the section may have.
+            pub(super) const KEYS: &'static [&'static str] = &[$(stringify!($key)),*];
+
+            fn read(item: &Item<'_>, notes: &mut Notes) -> Self {
+                let Some(table) = item.table(Self::KEYS, notes) else { return Self::default() };
+                Self { $($key: table.get(stringify!($key)).and_then(|item| $read(&item, notes)),)* }
+            }
+
+            fn over(self, below: Self, notes: &mut Notes) -> Self {
+                Self {
+                    $($key: match self.$key {
+                        Some(value) => Some(Merge::over(value, below.$key, stringify!($key), notes)),
+                        None => below.$key,
+                    },)*
+                }
+            }
+        }
+    };
+}
+
+section! {
+    /// `[namespaces]`
+    RawNamespaces {
+        mount: Located<Share> = share,
+        pid: Located<Share> = share,
+        ipc: Located<Share> = share,
+        uts: Located<Share> = share,
+        cgroup: Located<Share> = share,
+        net: Located<Net> = net,
+        user: Located<()> = host_user,
+        time: Located<Share> = share,
+    }
+}
+
+section! {
+    /// `[filesystem]`
+    RawFilesystem {
+        root: Located<Root> = values::root,
+        read_only: List<String> = |item: &_, notes: &mut _| list(item, notes, values::path),
+        hidden: List<String> = |item: &_, notes: &mut _| list(item, notes, hidden_path),
+        tmpfs: List<Tmpfs> = |item: &_, notes: &mut _| list(item, notes, values::tmpfs),
+        proc: Located<ProcView> = proc_view,
+        dev: Located<DevView> = dev_view,
+        sys: Located<SysView> = sys_view,
+        read_write: List<OptionalPath> = |item: &_, notes: &mut _| list(item, notes, values::optional_path),
+        bind: List<Bind> = |item: &_, notes: &mut _| list(item, notes, values::bind),
+    }
+}
+
+section! {
+    /// `[process]`
+    RawProcess {
+        user: Located<Account> = values::account,
+        group: Located<Account> = values::account,
+        supplementary_groups: List<Account> = |item: &_, notes: &mut _| list(item, notes, values::named_account),
+        no_new_privs: Located<bool> = Item::boolean,
+        umask: Located<u32> = |item: &_, notes: &mut _| values::mode(item, 0o777, notes),
+        working_directory: Located<String> = working_directory,
+        environment: Named<(String, String)> = environment,
+        oom_score_adj: Located<i16> = |item: &Item<'_>, notes: &mut _| item.integer(-1000, 1000, notes),
+        nice: Located<i8> = |item: &Item<'_>, notes: &mut _| item.integer(-20, 19, notes),
+        memory_deny_write_execute: Located<bool> = Item::boolean,
+        lock_personality: Located<bool> = Item::boolean,
+        core_dumps: Located<bool> = Item::boolean,
+        keyring: Located<Share> = share,
+    }
+}
+
+section! {
+    /// `[capabilities]`
+    RawCapabilities {
+        keep: List<caps::Capability> = |item: &_, notes: &mut _| list(item, notes, values::capability),
+        ambient: List<caps::Capability> = |item: &_, notes: &mut _| list(item, notes, values::capability),
+    }
+}
+
+section! {
+    /// `[landlock]`
+    RawLandlock {
+        read: List<OptionalPath> = |item: &_, notes: &mut _| list(item, notes, values::optional_path),
+        execute: List<OptionalPath> = |item: &_, notes: &mut _| list(item, notes, values::optional_path),
+        write: List<OptionalPath> = |item: &_, notes: &mut _| list(item, notes, values::optional_path),
+        bind_tcp: RawPorts = ports,
+        connect_tcp: RawPorts = ports,
+        scope: List<Scope> = |item: &_, notes: &mut _| list(item, notes, scope),
+        optional: List<LandlockFeature> = |item: &_, notes: &mut _| list(item, notes, landlock_feature),
+    }
+}
+
+section! {
+    /// `[seccomp]`
+    RawSeccomp {
+        default: Located<Denial> = values::denial,
+        allow: List<Calls> = |item: &_, notes: &mut _| list(item, notes, values::calls),
+        deny: List<Calls> = |item: &_, notes: &mut _| list(item, notes, values::calls),
+        architectures: List<NativeOnly> = architectures,
+        log: Located<bool> = Item::boolean,
+        rule: List<ArgumentRule> = |item: &_, notes: &mut _| list(item, notes, rule),
+    }
+}
+
+section! {
+    /// `[cgroup]`
+    RawCgroup {
+        memory_high: Located<Limit> = values::limit,
+        memory_max: Located<Limit> = values::limit,
+        swap_max: Located<Limit> = values::limit,
+        pids_max: Located<Limit> = values::count,
+        cpu_weight: Located<u32> = |item: &Item<'_>, notes: &mut _| item.integer(1, 10_000, notes),
+        cpu_max: Located<Limit> = values::cpu_share,
+        io_weight: Located<u32> = |item: &Item<'_>, notes: &mut _| item.integer(1, 10_000, notes),
+        oom_group: Located<bool> = Item::boolean,
+        optional: List<&'static str> = |item: &_, notes: &mut _| list(item, notes, controller),
+        devices: List<NoDevice> = devices,
+    }
+}
+
+/// One file, or several that were merged.
+#[derive(Debug, Default)]
+pub(super) struct RawPolicy {
+    pub(super) description: Option<Located<String>>,
+    pub(super) extends: Vec<Located<String>>,
+    pub(super) unconfined: Option<Located<bool>>,
+    pub(super) namespaces: RawNamespaces,
+    pub(super) filesystem: RawFilesystem,
+    pub(super) process: RawProcess,
+    pub(super) capabilities: RawCapabilities,
+    pub(super) landlock: RawLandlock,
+    pub(super) seccomp: RawSeccomp,
+    pub(super) cgroup: RawCgroup,
+    pub(super) rlimits: Option<Named<Rlimit>>,
+    /// The sections that are written, by name, the nearest file's places first.
+    pub(super) sections: Vec<Located<&'static str>>,
+}
+
+impl RawPolicy {
+    /// The keys of a policy; those that are no section are the first three.
+    pub(super) const KEYS: &'static [&'static str] = &[
+        "description",
+        "extends",
+        "unconfined",
+        "namespaces",
+        "filesystem",
+        "process",
+        "capabilities",
+        "landlock",
+        "seccomp",
+        "cgroup",
+        "rlimits",
+    ];
+
+    /// Reads what a file says.
+    pub(super) fn read(file: FileId, tree: &toml::Spanned<toml::de::DeTable<'_>>, notes: &mut Notes) -> Self {
+        let table = Table::root(file, tree, Self::KEYS, notes);
+        let mut raw = Self {
+            description: table.get("description").and_then(|item| item.text(notes)),
+            extends: table
+                .get("extends")
+                .and_then(|item| plain_list(&item, notes, |item, notes| item.text(notes)))
+                .unwrap_or_default(),
+            unconfined: table.get("unconfined").and_then(|item| item.boolean(notes)),
+            ..Self::default()
+        };
+        let mut section = |key| {
+            let item = table.get(key)?;
+            raw.sections.push(Located::new(key, item.at()));
+            Some(item)
+        };
+        let namespaces = section("namespaces");
+        let filesystem = section("filesystem");
+        let process = section("process");
+        let capabilities = section("capabilities");
+        let landlock = section("landlock");
+        let seccomp = section("seccomp");
+        let cgroup = section("cgroup");
+        let rlimits = section("rlimits");
+        raw.namespaces = namespaces.map(|item| RawNamespaces::read(&item, notes)).unwrap_or_default();
+        raw.filesystem = filesystem.map(|item| RawFilesystem::read(&item, notes)).unwrap_or_default();
+        raw.process = process.map(|item| RawProcess::read(&item, notes)).unwrap_or_default();
+        raw.capabilities = capabilities.map(|item| RawCapabilities::read(&item, notes)).unwrap_or_default();
+        raw.landlock = landlock.map(|item| RawLandlock::read(&item, notes)).unwrap_or_default();
+        raw.seccomp = seccomp.map(|item| RawSeccomp::read(&item, notes)).unwrap_or_default();
+        raw.cgroup = cgroup.map(|item| RawCgroup::read(&item, notes)).unwrap_or_default();
+        raw.rlimits = rlimits.and_then(|item| read_rlimits(&item, notes));
+        raw
+    }
+
+    /// This file on top of what it extends.
+    pub(super) fn over(self, below: Self, notes: &mut Notes) -> Self {
+        Self {
+            description: self.description.or(below.description),
+            extends: Vec::new(),
+            unconfined: self.unconfined.or(below.unconfined),
+            namespaces: self.namespaces.over(below.namespaces, notes),
+            filesystem: self.filesystem.over(below.filesystem, notes),
+            process: self.process.over(below.process, notes),
+            capabilities: self.capabilities.over(below.capabilities, notes),
+            landlock: self.landlock.over(below.landlock, notes),
+            seccomp: self.seccomp.over(below.seccomp, notes),
+            cgroup: self.cgroup.over(below.cgroup, notes),
+            rlimits: match self.rlimits {
+                Some(limits) => Some(limits.over(below.rlimits, "rlimits", notes)),
+                None => below.rlimits,
+            },
+            sections: self.sections.into_iter().chain(below.sections).collect(),
+        }
+    }
+}
+
+/// A list, or a change to one.
+#[derive(Debug)]
+pub(super) enum List<T> {
+    /// `[...]`
+    Replace(Vec<Located<T>>),
+    /// `{ add = [...], remove = [...] }`
+    Change { add: Vec<Located<T>>, remove: Vec<Located<String>> },
+}
+
+/// The keys of a change to a list.
+pub(super) const CHANGE_KEYS: &[&str] = &["add", "remove"];
+
+/// What may stand in a list: it has a name, by which it is removed and by which it is known to stand there twice.
+pub(super) trait Listed: Sized {
+    /// The name: a path, a port, a capability.
+    fn id(&self) -> String;
+
+    /// What the list of this key holds where no file says anything. Lists that grant are empty; a few restrict.
+    fn default_list(_key: &'static str) -> Vec<Self> {
+        Vec::new()
+    }
+}
+
+impl<T: Listed> List<T> {
+    /// The list, after every file was merged; `at` is where values that nobody wrote are said to stand.
+    pub(super) fn resolve(list: Option<Self>, key: &'static str, at: &Place) -> Vec<Located<T>> {
+        match list {
+            Some(Self::Replace(values)) => values,
+            // `over` with nothing below turns a change into a list, and every file goes through `over`.
+            Some(Self::Change { add, .. }) => add,
+            None => T::default_list(key).into_iter().map(|value| Located::new(value, at.clone())).collect(),
+        }
+    }
+
+    fn change(
+        mut list: Vec<Located<T>>,
+        add: Vec<Located<T>>,
+        remove: &[Located<String>],
+        notes: &mut Notes,
+    ) -> Self {
+        for name in remove {
+            if let Some(index) = list.iter().position(|value| value.value.id() == name.value) {
+                list.remove(index);
+            } else {
+                let ids: Vec<String> = list.iter().map(|value| value.value.id()).collect();
+                notes.push(nothing_to_remove(name, &ids));
+            }
+        }
+        for value in add {
+            match list.iter().position(|known| known.value.id() == value.value.id()) {
+                Some(index) => list[index] = value,
+                None => list.push(value),
+            }
+        }
+        Self::Replace(list)
+    }
+}
+
+fn nothing_to_remove(name: &Located<String>, ids: &[String]) -> Diagnostic {
+    let label = nearest(&name.value, ids.iter().map(String::as_str))
+        .map_or_else(String::new, |nearest| format!("did you mean `{nearest}`?"));
+    let listed = if ids.is_empty() { "nothing".to_owned() } else { ids.join(", ") };
+    Diagnostic::error(
+        "nothing-to-remove",
+        name.at.clone(),
+        format!("`{}` is not in the inherited list", name.value),
+    )
+    .label(label)
+    .help(format!("inherited: {listed}"))
+}
+
+impl<T: Listed> Merge for List<T> {
+    fn over(self, below: Option<Self>, key: &'static str, notes: &mut Notes) -> Self {
+        match self {
+            Self::Replace(_) => self,
+            Self::Change { add, remove } => {
+                let at = add.first().map(|value| &value.at).or(remove.first().map(|name| &name.at));
+                // A change of nothing, on top of nothing.
+                let Some(at) = at.cloned() else { return below.unwrap_or(Self::Replace(Vec::new())) };
+                Self::change(Self::resolve(below, key, &at), add, &remove, notes)
+            }
+        }
+    }
+}
+
+impl Listed for String {
+    fn id(&self) -> String {
+        self.clone()
+    }
+
+    fn default_list(key: &'static str) -> Vec<Self> {
+        let paths: &[&str] = match key {
+            "read_only" => &["/"],
+            "hidden" => &["/root", "/home", "/boot"],
+            _ => &[],
+        };
+        paths.iter().map(|path| (*path).to_owned()).collect()
+    }
+}
+
+impl Listed for OptionalPath {
+    fn id(&self) -> String {
+        self.path.clone()
+    }
+}
+
+impl Listed for Tmpfs {
+    fn id(&self) -> String {
+        self.path.clone()
+    }
+}
+
+impl Listed for Bind {
+    fn id(&self) -> String {
+        self.to.value.clone()
+    }
+}
+
+impl Listed for Account {
+    fn id(&self) -> String {
+        match self {
+            Self::Auto => "auto".to_owned(),
+            Self::Name(name) => name.clone(),
+            Self::Id(number) => number.to_string(),
+        }
+    }
+}
+
+impl Listed for caps::Capability {
+    fn id(&self) -> String {
+        self.to_string()
+    }
+}
+
+impl Listed for u16 {
+    fn id(&self) -> String {
+        self.to_string()
+    }
+}
+
+impl Listed for &'static str {
+    fn id(&self) -> String {
+        (*self).to_owned()
+    }
+}
+
+const SCOPES: &[(&str, Scope)] =
+    &[("abstract-unix-socket", Scope::AbstractUnixSocket), ("signal", Scope::Signal)];
+
+impl Listed for Scope {
+    fn id(&self) -> String {
+        word_of(SCOPES, *self)
+    }
+
+    fn default_list(_key: &'static str) -> Vec<Self> {
+        SCOPES.iter().map(|(_, scope)| *scope).collect()
+    }
+}
+
+const LANDLOCK_FEATURES: &[(&str, LandlockFeature)] = &[
+    ("net", LandlockFeature::Net),
+    ("scope", LandlockFeature::Scope),
+    ("filesystem", LandlockFeature::Filesystem),
+];
+
+impl Listed for LandlockFeature {
+    fn id(&self) -> String {
+        word_of(LANDLOCK_FEATURES, *self)
+    }
+}
+
+fn word_of<T: PartialEq>(words: &[(&str, T)], value: T) -> String {
+    words.iter().find(|(_, known)| *known == value).map_or_else(String::new, |(word, _)| (*word).to_owned())
+}
+
+/// A call or a group as it is written, and the numbers of its calls.
+pub(super) type Calls = (String, Vec<u32>);
+
+impl Listed for Calls {
+    fn id(&self) -> String {
+        self.0.clone()
+    }
+}
+
+impl Listed for ArgumentRule {
+    /// `socket`, or `socket:1` where it is not the first argument.
+    fn id(&self) -> String {
+        let call = syscalls::name(self.call.value).unwrap_or_default();
+        match self.argument.value {
+            0 => call.to_owned(),
+            argument => format!("{call}:{argument}"),
+        }
+    }
+}
+
+/// The one architecture of this version.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct NativeOnly;
+
+impl Listed for NativeOnly {
+    fn id(&self) -> String {
+        "native".to_owned()
+    }
+}
+
+/// What `cgroup.devices` can hold in this version.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum NoDevice {}
+
+impl Listed for NoDevice {
+    fn id(&self) -> String {
+        match *self {}
+    }
+}
+
+/// `"any"`, or a list of ports.
+#[derive(Debug)]
+pub(super) enum RawPorts {
+    /// `"any"`
+    Any(Place),
+    /// `[80, 443]`, or a change.
+    List(List<u16>),
+}
+
+impl Merge for RawPorts {
+    fn over(self, below: Option<Self>, key: &'static str, notes: &mut Notes) -> Self {
+        match (self, below) {
+            (Self::List(List::Change { add, remove }), Some(Self::Any(any))) => {
+                let at = add.first().map(|port| &port.at).or(remove.first().map(|name| &name.at));
+                if let Some(at) = at {
+                    let message = format!("`{key}` is inherited as \"any\": there is no list to change");
+                    let help = "write the whole list";
+                    notes.push(Diagnostic::error("nothing-to-change", at.clone(), message).help(help));
+                }
+                Self::Any(any)
+            }
+            (Self::List(list), Some(Self::List(below))) => Self::List(list.over(Some(below), key, notes)),
+            (Self::List(list), Some(Self::Any(_)) | None) => Self::List(list.over(None, key, notes)),
+            (any @ Self::Any(_), _) => any,
+        }
+    }
+}
+
+/// A table of names of the author's own choice, in the order of the file; merged name by name.
+#[derive(Debug)]
+pub(super) struct Named<T>(pub(super) Vec<Located<T>>);
+
+/// What such a table holds.
+trait Keyed {
+    fn same_key(&self, other: &Self) -> bool;
+}
+
+impl Keyed for (String, String) {
+    fn same_key(&self, other: &Self) -> bool {
+        self.0 == other.0
+    }
+}
+
+impl Keyed for Rlimit {
+    fn same_key(&self, other: &Self) -> bool {
+        self.resource == other.resource
+    }
+}
+
+impl<T: Keyed> Merge for Named<T> {
+    fn over(self, below: Option<Self>, _key: &'static str, _notes: &mut Notes) -> Self {
+        let mut merged = below.map(|below| below.0).unwrap_or_default();
+        for entry in self.0 {
+            match merged.iter().position(|known| known.value.same_key(&entry.value)) {
+                Some(index) => merged[index] = entry,
+                None => merged.push(entry),
+            }
+        }
+        Self(merged)
+    }
+}
+
+/// A list, or `{ add, remove }`.
+fn list<T: Listed>(
+    item: &Item<'_>,
+    notes: &mut Notes,
+    read: impl Fn(&Item<'_>, &mut Notes) -> Option<Located<T>>,
+) -> Option<List<T>> {
+    if item.value().is_table() {
+        let table = item.table(CHANGE_KEYS, notes)?;
+        let add = table.get("add").map(|item| plain_list(&item, notes, read));
+        let remove = table.get("remove").map(|item| plain_list(&item, notes, name_to_remove));
+        return Some(List::Change {
+            add: add.unwrap_or(Some(Vec::new()))?,
+            remove: remove.unwrap_or(Some(Vec::new()))?,
+        });
+    }
+    if !item.value().is_array() {
+        return item.wrong_type("a list in [ ], or { add = [...], remove = [...] }", notes);
+    }
+    let values = plain_list(item, notes, read)?;
+    for (index, value) in values.iter().enumerate() {
+        if values[..index].iter().any(|earlier| earlier.value.id() == value.value.id()) {
+            let message = format!("`{}` stands in `{}` twice", value.value.id(), item.key);
+            notes.push(Diagnostic::error("duplicate-value", value.at.clone(), message));
+        }
+    }
+    Some(List::Replace(values))
+}
+
+/// The elements that could be read; what is wrong with the others is noted, so their absence is never acted on.
+fn plain_list<T>(
+    item: &Item<'_>,
+    notes: &mut Notes,
+    read: impl Fn(&Item<'_>, &mut Notes) -> Option<Located<T>>,
+) -> Option<Vec<Located<T>>> {
+    Some(item.elements(notes)?.iter().filter_map(|element| read(element, notes)).collect())
+}
+
+/// What `remove` lists: a path, a name or a port.
+fn name_to_remove(item: &Item<'_>, notes: &mut Notes) -> Option<Located<String>> {
+    match item.number() {
+        Some(number) => Some(Located::new(number.to_string(), item.at())),
+        None if item.value().is_str() => item.text(notes),
+        None => item.wrong_type("the path, the name or the port in quotes", notes),
+    }
+}
+
+const SHARES: &[(&str, Share)] = &[("private", Share::Private), ("host", Share::Host)];
+
+fn share(item: &Item<'_>, notes: &mut Notes) -> Option<Located<Share>> {
+    values::word(item, "unknown-value", SHARES, notes)
+}
+
+fn net(item: &Item<'_>, notes: &mut Notes) -> Option<Located<Net>> {
+    let words = [("private", Net::Private), ("none", Net::None), ("host", Net::Host)];
+    values::word(item, "unknown-value", &words, notes)
+}
+
+/// The keys of a user namespace's maps.
+pub(super) const USER_MAP_KEYS: &[&str] = &["uid_map", "gid_map"];
+
+/// `user = "host"`; a user namespace of the service's own is valid and not enforced yet.
+fn host_user(item: &Item<'_>, notes: &mut Notes) -> Option<Located<()>> {
+    let own = if item.value().is_table() {
+        item.table(USER_MAP_KEYS, notes)?;
+        true
+    } else {
+        values::word(item, "unknown-value", &[("host", false), ("auto", true)], notes)?.value
+    };
+    if own {
+        notes.push(not_yet(item.at(), "a user namespace of its own", "write user = \"host\""));
+        return None;
+    }
+    Some(Located::new((), item.at()))
+}
+
+/// Valid, and not enforced by this version.
+pub(super) fn not_yet(at: Place, what: &str, help: &str) -> Diagnostic {
+    let message = format!("{what} is not enforced by this version");
+    Diagnostic::error("not-yet", at, message).help(format!("nothing is silently ignored: {help}"))
+}
+
+fn proc_view(item: &Item<'_>, notes: &mut Notes) -> Option<Located<ProcView>> {
+    let words = [("self", ProcView::SelfOnly), ("full", ProcView::Full), ("none", ProcView::None)];
+    values::word(item, "unknown-value", &words, notes)
+}
+
+fn dev_view(item: &Item<'_>, notes: &mut Notes) -> Option<Located<DevView>> {
+    let words = [("minimal", DevView::Minimal), ("host", DevView::Host), ("none", DevView::None)];
+    values::word(item, "unknown-value", &words, notes)
+}
+
+fn sys_view(item: &Item<'_>, notes: &mut Notes) -> Option<Located<SysView>> {
+    let words = [("read-only", SysView::ReadOnly), ("none", SysView::None), ("host", SysView::Host)];
+    values::word(item, "unknown-value", &words, notes)
+}
+
+fn hidden_path(item: &Item<'_>, notes: &mut Notes) -> Option<Located<String>> {
+    let path = values::path(item, notes)?;
+    if path.value == "/" {
+        let message = "hiding `/` would leave nothing to execute";
+        notes.push(Diagnostic::error("conflicting-paths", path.at, message).help("see `root = \"empty\"`"));
+        return None;
+    }
+    Some(path)
+}
+
+/// A path, and none through `/proc`: `/proc/self/fd/7` as a working directory is what CVE-2024-21626 was made of.
+fn working_directory(item: &Item<'_>, notes: &mut Notes) -> Option<Located<String>> {
+    let path = values::path(item, notes)?;
+    if path.value == "/proc" || path.value.starts_with("/proc/") {
+        let message = "a working directory in /proc could be a directory of the host that is still open";
+        notes.push(Diagnostic::error("unsafe-path", path.at, message));
+        return None;
+    }
+    Some(path)
+}
+
+fn environment(item: &Item<'_>, notes: &mut Notes) -> Option<Named<(String, String)>> {
+    let mut variables = Vec::new();
+    for (name, item) in item.open_table(notes)?.entries() {
+        if name.value.is_empty() || name.value.contains('=') || name.value.chars().any(char::is_control) {
+            let message = format!("{:?} cannot be the name of a variable", name.value);
+            let label = "neither empty nor with = or a control character";
+            notes.push(Diagnostic::error("invalid-environment", name.at, message).label(label));
+            continue;
+        }
+        // A value may have newlines and tabs, but a NUL would end it.
+        match item.value().as_str() {
+            Some(value) if value.contains('\0') => {
+                let message = format!("the value of `{}` contains a NUL, which would end it", name.value);
+                notes.push(Diagnostic::error("invalid-environment", item.at(), message));
+            }
+            Some(value) => variables.push(Located::new((name.value, value.to_owned()), name.at)),
+            None => {
+                item.wrong_type::<()>("a text in quotes", notes);
+            }
+        }
+    }
+    Some(Named(variables))
+}
+
+fn scope(item: &Item<'_>, notes: &mut Notes) -> Option<Located<Scope>> {
+    values::word(item, "unknown-scope", SCOPES, notes)
+}
+
+fn landlock_feature(item: &Item<'_>, notes: &mut Notes) -> Option<Located<LandlockFeature>> {
+    values::word(item, "unknown-right", LANDLOCK_FEATURES, notes)
+}
+
+fn ports(item: &Item<'_>, notes: &mut Notes) -> Option<RawPorts> {
+    if item.value().is_str() {
+        let text = item.text(notes)?;
+        if text.value == "any" {
+            return Some(RawPorts::Any(text.at));
+        }
+        let message = format!("`{}` is no value of `{}`", text.value, item.key);
+        notes.push(unknown("unknown-value", text.at, message, &text.value, &["any", "[80, 443]"]));
+        return None;
+    }
+    list(item, notes, values::port).map(RawPorts::List)
+}
+
+fn controller(item: &Item<'_>, notes: &mut Notes) -> Option<Located<&'static str>> {
+    let words = [("cpu", "cpu"), ("memory", "memory"), ("pids", "pids"), ("io", "io")];
+    values::word(item, "unknown-controller", &words, notes)
+}
+
+/// `["native"]`, the only value that this version can enforce: a filter kills whatever calls in another way.
+fn architectures(item: &Item<'_>, notes: &mut Notes) -> Option<List<NativeOnly>> {
+    let words: Vec<(&str, bool)> = ["native", "x86_64", "x86", "x32", "aarch64", "arm", "riscv64"]
+        .iter()
+        .map(|word| (*word, *word == "native"))
+        .collect();
+    let known =
+        |item: &Item<'_>, notes: &mut Notes| values::word(item, "unknown-architecture", &words, notes);
+    let native = |item: &Item<'_>, notes: &mut Notes| {
+        let word = known(item, notes)?;
+        if !word.value {
+            notes.push(not_yet(word.at, "another architecture than \"native\"", "write [\"native\"]"));
+            return None;
+        }
+        Some(Located::new(NativeOnly, word.at))
+    };
+    let list = list(item, notes, native)?;
+    let emptied = match &list {
+        List::Replace(_) => item.value().as_array().is_some_and(|words| words.is_empty()),
+        List::Change { remove, .. } => !remove.is_empty(),
+    };
+    if emptied {
+        notes.push(not_yet(item.at(), "a service without its own architecture", "write [\"native\"]"));
+        return None;
+    }
+    Some(list)
+}
+
+/// `[]`, the only value that this version can enforce.
+fn devices(item: &Item<'_>, notes: &mut Notes) -> Option<List<NoDevice>> {
+    let elements = if item.value().is_table() {
+        let table = item.table(CHANGE_KEYS, notes)?;
+        table.get("add").map_or(Some(Vec::new()), |item| item.elements(notes))?
+    } else {
+        item.elements(notes)?
+    };
+    if !elements.is_empty() {
+        let help = "leave the list empty; `filesystem.dev = \"host\"` and `bind` make devices visible";
+        notes.push(not_yet(item.at(), "a list of devices", help));
+        return None;
+    }
+    Some(List::Replace(Vec::new()))
+}
+
+/// The keys of `[[seccomp.rule]]`.
+pub(super) const RULE_KEYS: &[&str] = &["call", "arg", "in"];
+
+fn rule(item: &Item<'_>, notes: &mut Notes) -> Option<Located<ArgumentRule>> {
+    let table = item.table(RULE_KEYS, notes)?;
+    let call = table.require("call", notes).and_then(|item| values::call(&item, notes));
+    let argument = table.require("arg", notes).and_then(|item| item.integer(0_u8, 5, notes));
+    let values = table.require("in", notes).and_then(|item| {
+        let values = plain_list(&item, notes, values::argument_value)?;
+        if item.value().as_array().is_some_and(|array| array.is_empty()) {
+            let message = "a rule without values would never allow its call";
+            notes.push(
+                Diagnostic::error("empty-rule", item.at(), message)
+                    .help("take the call out of `allow` instead"),
+            );
+            return None;
+        }
+        Some(values)
+    });
+    let (call, argument) = (call?, argument?);
+    comparable(&call, &argument, notes)?;
+    Some(Located::new(ArgumentRule { call, argument, values: values? }, item.at()))
+}
+
+/// Notes if comparing the argument would prove nothing.
+fn comparable(call: &Located<u32>, argument: &Located<u8>, notes: &mut Notes) -> Option<()> {
+    let name = syscalls::name(call.value)?;
+    let kinds = arguments::of(name)?;
+    let (code, message) = match kinds.get(usize::from(argument.value)) {
+        Some(Kind::Word | Kind::LowWord) => return Some(()),
+        Some(Kind::Pointer) => {
+            ("pointer-argument", format!("argument {} of `{name}` is an address", argument.value))
+        }
+        Some(Kind::Wide) => (
+            "wide-argument",
+            format!("argument {} of `{name}` has 64 bits, a rule compares 32", argument.value),
+        ),
+        None => ("no-such-argument", format!("`{name}` has {} arguments, counted from 0", kinds.len())),
+    };
+    let good: Vec<String> = kinds
+        .iter()
+        .enumerate()
+        .filter(|(_, kind)| matches!(kind, Kind::Word | Kind::LowWord))
+        .map(|(index, _)| index.to_string())
+        .collect();
+    let help = if good.is_empty() {
+        format!("no argument of `{name}` can be compared")
+    } else {
+        format!("arguments of `{name}` that can be compared: {}", good.join(", "))
+    };
+    notes.push(Diagnostic::error(code, argument.at.clone(), message).help(help));
+    None
+}
+
+fn read_rlimits(item: &Item<'_>, notes: &mut Notes) -> Option<Named<Rlimit>> {
+    let names: Vec<&str> = RESOURCES.iter().map(|resource| resource.name).collect();
+    let mut limits = Vec::new();
+    for (name, item) in item.open_table(notes)?.entries() {
+        let Some(resource) = RESOURCES.iter().find(|resource| resource.name == name.value) else {
+            let message = format!("no resource limit is named `{}`", name.value);
+            notes.push(unknown("unknown-rlimit", name.at, message, &name.value, &names));
+            continue;
+        };
+        let Some((soft, hard)) = soft_and_hard(&item, resource.bytes, notes) else { continue };
+        if hard.is_some_and(|hard| soft.is_none_or(|soft| soft > hard)) {
+            let message = format!("the soft limit of `{}` is above its hard limit", name.value);
+            notes.push(Diagnostic::error("soft-above-hard", item.at(), message).label("soft:hard"));
+            continue;
+        }
+        limits.push(Located::new(Rlimit { resource: resource.number, soft, hard }, item.at()));
+    }
+    Some(Named(limits))
+}
+
+/// `1024`, `"1024:4096"`, `"max"`: `None` inside is no limit.
+fn soft_and_hard(item: &Item<'_>, bytes: bool, notes: &mut Notes) -> Option<(Option<u64>, Option<u64>)> {
+    if let Some(number) = item.number() {
+        let limit = item.within(number, 0, i64::MAX.unsigned_abs(), notes)?.value;
+        return Some((Some(limit), Some(limit)));
+    }
+    if !item.value().is_str() {
+        return item.wrong_type("a number, or \"soft:hard\"", notes);
+    }
+    let text = item.text(notes)?;
+    let one = |text: &str| match text {
+        "max" => Some(None),
+        text => values::parse_count(text, bytes).map(Some),
+    };
+    let both = match text.value.split_once(':') {
+        Some((soft, hard)) => one(soft).zip(one(hard)),
+        None => one(&text.value).map(|limit| (limit, limit)),
+    };
+    if both.is_none() {
+        let message = format!("`{}` is no limit", text.value);
+        let label = if bytes {
+            "digits with K, M, G or T, \"max\", or soft:hard"
+        } else {
+            "digits, \"max\", or soft:hard"
+        };
+        notes.push(Diagnostic::error("invalid-limit", text.at, message).label(label));
+    }
+    both
+}

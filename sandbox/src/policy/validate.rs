@@ -1,0 +1,279 @@
+//! From a merged [`RawPolicy`] to a [`Policy`]: fills in the defaults and checks what values mean together.
+
+use std::collections::BTreeSet;
+
+use super::{
+    Account, Capabilities, CgroupLimits, Confinement, Denial, DevView, Filesystem, Landlock, Namespaces, Net,
+    Ports, ProcView, Process, Root, Rules, Seccomp, Share, SysView,
+    raw::{
+        List, RawCapabilities, RawCgroup, RawFilesystem, RawLandlock, RawNamespaces, RawPolicy, RawPorts,
+        RawProcess, RawSeccomp,
+    },
+    reader::Notes,
+};
+use crate::{
+    diagnostic::{Diagnostic, FileId, Located, Place},
+    syscalls,
+};
+
+/// The rules that a merged policy stands for. What is wrong is noted; then the result is not to be used.
+pub(super) fn validate(raw: RawPolicy, file: FileId, notes: &mut Notes) -> Rules {
+    if let Some(unconfined) = raw.unconfined.as_ref().filter(|unconfined| unconfined.value) {
+        refuse_rules_beside_unconfined(&raw, unconfined, file, notes);
+        return Rules::Unconfined(unconfined.at.clone());
+    }
+    let sections = raw.sections;
+    let written =
+        |name| sections.iter().find(|section| section.value == name).map(|section| section.at.clone());
+    // Values that nobody wrote are said to stand at their section, or at the start of the file.
+    let at = |name| written(name).unwrap_or(Place { file, span: 0..0 });
+    let namespaces = namespaces(raw.namespaces, &at("namespaces"));
+    let filesystem = if namespaces.mount.value == Share::Host && written("filesystem").is_none() {
+        untouched(&at("filesystem"))
+    } else {
+        filesystem(raw.filesystem, &at("filesystem"))
+    };
+    if namespaces.mount.value == Share::Host && written("filesystem").is_some() {
+        notes.push(needs_mount_namespace(&namespaces.mount));
+    }
+    check_paths(&filesystem, notes);
+    let process = process(raw.process, &at("process"));
+    check_privileges(&process, notes);
+    let capabilities = capabilities(raw.capabilities, &at("capabilities"));
+    check_ambient(&capabilities, notes);
+    let seccomp = seccomp(raw.seccomp, &at("seccomp"), notes);
+    Rules::Confined(Box::new(Confinement {
+        namespaces,
+        filesystem,
+        process,
+        capabilities,
+        landlock: landlock(raw.landlock, &at("landlock")),
+        seccomp,
+        cgroup: cgroup(raw.cgroup, &at("cgroup")),
+        rlimits: raw.rlimits.map(|limits| limits.0).unwrap_or_default(),
+    }))
+}
+
+/// `unconfined = true` means a cgroup and nothing else, so a rule beside it is a misunderstanding: of whoever wrote
+/// the rule, or of whoever extended a policy that has some.
+fn refuse_rules_beside_unconfined(
+    raw: &RawPolicy,
+    unconfined: &Located<bool>,
+    file: FileId,
+    notes: &mut Notes,
+) {
+    let help = "remove `unconfined = true`, override it with false, or remove the rules";
+    let (inherited, own): (Vec<_>, Vec<_>) =
+        raw.sections.iter().partition(|section| unconfined.at.file == file && section.at.file != file);
+    for section in own {
+        let message = format!("[{}] would not apply: the policy is unconfined", section.value);
+        notes.push(Diagnostic::error("unconfined-with-rules", section.at.clone(), message).help(help));
+    }
+    if !inherited.is_empty() {
+        let message = "the rules that this policy extends would not apply";
+        notes.push(Diagnostic::error("unconfined-with-rules", unconfined.at.clone(), message).help(help));
+    }
+}
+
+fn or<T>(written: Option<Located<T>>, default: T, at: &Place) -> Located<T> {
+    written.unwrap_or_else(|| Located::new(default, at.clone()))
+}
+
+fn namespaces(raw: RawNamespaces, at: &Place) -> Namespaces {
+    // Nothing but `user = "host"` comes through reading.
+    let RawNamespaces { mount, pid, ipc, uts, cgroup, net, user: _, time } = raw;
+    Namespaces {
+        mount: or(mount, Share::Private, at),
+        pid: or(pid, Share::Private, at),
+        ipc: or(ipc, Share::Private, at),
+        uts: or(uts, Share::Private, at),
+        cgroup: or(cgroup, Share::Private, at),
+        net: or(net, Net::Private, at),
+        time: or(time, Share::Host, at),
+    }
+}
+
+fn filesystem(raw: RawFilesystem, at: &Place) -> Filesystem {
+    let RawFilesystem { root, read_only, hidden, tmpfs, proc, dev, sys, read_write, bind } = raw;
+    Filesystem {
+        root: or(root, Root::Host, at),
+        read_only: List::resolve(read_only, "read_only", at),
+        hidden: List::resolve(hidden, "hidden", at),
+        tmpfs: List::resolve(tmpfs, "tmpfs", at),
+        proc: or(proc, ProcView::SelfOnly, at),
+        dev: or(dev, DevView::Minimal, at),
+        sys: or(sys, SysView::ReadOnly, at),
+        read_write: List::resolve(read_write, "read_write", at),
+        bind: List::resolve(bind, "bind", at),
+    }
+}
+
+/// The host's tree as it is: what `mount = "host"` means for a policy that says nothing about files.
+fn untouched(at: &Place) -> Filesystem {
+    Filesystem {
+        root: Located::new(Root::Host, at.clone()),
+        read_only: Vec::new(),
+        hidden: Vec::new(),
+        tmpfs: Vec::new(),
+        proc: Located::new(ProcView::Full, at.clone()),
+        dev: Located::new(DevView::Host, at.clone()),
+        sys: Located::new(SysView::Host, at.clone()),
+        read_write: Vec::new(),
+        bind: Vec::new(),
+    }
+}
+
+/// Told at `mount`, which somebody wrote: the default is private.
+fn needs_mount_namespace(mount: &Located<Share>) -> Diagnostic {
+    let message = "[filesystem] cannot be applied in the host's mount namespace";
+    let help = "write mount = \"private\", or a policy that has no [filesystem] and extends none that has";
+    Diagnostic::error("needs-mount-namespace", mount.at.clone(), message).help(help)
+}
+
+/// A path has one role. What lies beneath another path may have another role: the most specific path wins.
+fn check_paths(filesystem: &Filesystem, notes: &mut Notes) {
+    let mut roles: Vec<(&str, &str, &Place)> = Vec::new();
+    let plain = |paths: &'_ [Located<String>]| {
+        paths.iter().map(|p| (p.value.clone(), p.at.clone())).collect::<Vec<_>>()
+    };
+    let hidden = plain(&filesystem.hidden);
+    let read_only = plain(&filesystem.read_only);
+    roles.extend(hidden.iter().map(|(path, at)| ("hidden", path.as_str(), at)));
+    roles.extend(read_only.iter().map(|(path, at)| ("read_only", path.as_str(), at)));
+    roles.extend(filesystem.tmpfs.iter().map(|tmpfs| ("tmpfs", tmpfs.value.path.as_str(), &tmpfs.at)));
+    roles.extend(filesystem.read_write.iter().map(|path| ("read_write", path.value.path.as_str(), &path.at)));
+    roles
+        .extend(filesystem.bind.iter().map(|bind| ("bind", bind.value.to.value.as_str(), &bind.value.to.at)));
+    for (index, (role, path, at)) in roles.iter().enumerate() {
+        let Some((other, ..)) = roles[..index].iter().find(|(_, earlier, _)| earlier == path) else {
+            continue;
+        };
+        let message = format!("`{path}` is in `filesystem.{other}` and in `filesystem.{role}`");
+        let help = format!("take it out of one; an inherited one by `{other} = {{ remove = [\"{path}\"] }}`");
+        notes.push(Diagnostic::error("conflicting-paths", (*at).clone(), message).help(help));
+    }
+}
+
+fn process(raw: RawProcess, at: &Place) -> Process {
+    let mut environment = raw.environment.map(|variables| variables.0).unwrap_or_default();
+    environment.sort_by(|a, b| a.value.0.cmp(&b.value.0));
+    Process {
+        user: or(raw.user, Account::Auto, at),
+        group: or(raw.group, Account::Auto, at),
+        supplementary_groups: List::resolve(raw.supplementary_groups, "supplementary_groups", at),
+        no_new_privs: or(raw.no_new_privs, true, at),
+        umask: or(raw.umask, 0o077, at),
+        working_directory: or(raw.working_directory, "/".to_owned(), at),
+        environment,
+        oom_score_adj: or(raw.oom_score_adj, 0, at),
+        nice: or(raw.nice, 0, at),
+        memory_deny_write_execute: or(raw.memory_deny_write_execute, true, at),
+        lock_personality: or(raw.lock_personality, true, at),
+        core_dumps: or(raw.core_dumps, false, at),
+        keyring: or(raw.keyring, Share::Private, at),
+    }
+}
+
+/// A filter without no_new_privs takes CAP_SYS_ADMIN to install (seccomp(2)), which only root still has by then.
+fn check_privileges(process: &Process, notes: &mut Notes) {
+    let root = match &process.user.value {
+        Account::Name(name) => name == "root",
+        Account::Id(id) => *id == 0,
+        Account::Auto => false,
+    };
+    if !process.no_new_privs.value && !root {
+        let message = "`no_new_privs = false` is possible for root alone";
+        let help = "write user = \"root\", or no_new_privs = true";
+        notes.push(
+            Diagnostic::error("privileges-need-root", process.no_new_privs.at.clone(), message).help(help),
+        );
+    }
+}
+
+fn capabilities(raw: RawCapabilities, at: &Place) -> Capabilities {
+    Capabilities {
+        keep: List::resolve(raw.keep, "keep", at),
+        ambient: List::resolve(raw.ambient, "ambient", at),
+    }
+}
+
+fn check_ambient(capabilities: &Capabilities, notes: &mut Notes) {
+    for capability in &capabilities.ambient {
+        if !capabilities.keep.iter().any(|kept| kept.value == capability.value) {
+            let message = format!("`{}` is in `ambient` and not in `keep`", capability.value);
+            let help = "what is ambient is permitted as well (capabilities(7)): add it to `keep`";
+            notes.push(Diagnostic::error("ambient-not-kept", capability.at.clone(), message).help(help));
+        }
+    }
+}
+
+fn landlock(raw: RawLandlock, at: &Place) -> Landlock {
+    Landlock {
+        read: List::resolve(raw.read, "read", at),
+        execute: List::resolve(raw.execute, "execute", at),
+        write: List::resolve(raw.write, "write", at),
+        bind_tcp: ports(raw.bind_tcp, at),
+        connect_tcp: ports(raw.connect_tcp, at),
+        scope: List::resolve(raw.scope, "scope", at),
+        optional: List::resolve(raw.optional, "optional", at)
+            .into_iter()
+            .map(|feature| feature.value)
+            .collect(),
+        at: at.clone(),
+    }
+}
+
+fn ports(raw: Option<RawPorts>, at: &Place) -> Ports {
+    match raw {
+        Some(RawPorts::Any(place)) => Ports::Any(place),
+        Some(RawPorts::List(list)) => Ports::Only(List::resolve(Some(list), "ports", at)),
+        None => Ports::Only(Vec::new()),
+    }
+}
+
+fn seccomp(raw: RawSeccomp, at: &Place, notes: &mut Notes) -> Seccomp {
+    let mut allowed: BTreeSet<u32> =
+        List::resolve(raw.allow, "allow", at).into_iter().flat_map(|calls| calls.value.1).collect();
+    for calls in List::resolve(raw.deny, "deny", at) {
+        for call in calls.value.1 {
+            allowed.remove(&call);
+        }
+    }
+    let rules = List::resolve(raw.rule, "rule", at);
+    for rule in &rules {
+        let call = &rule.value.call;
+        if !allowed.contains(&call.value) {
+            let name = syscalls::name(call.value).unwrap_or_default();
+            let message =
+                format!("`{name}` is not allowed at all, so a rule cannot allow it for some values");
+            let help = "add it to `allow`, or take it out of `deny`; or remove the rule";
+            notes.push(Diagnostic::error("rule-on-denied-call", call.at.clone(), message).help(help));
+        }
+    }
+    Seccomp {
+        default: or(raw.default, Denial::Errno(EPERM), at),
+        allowed,
+        rules,
+        log: raw.log.is_none_or(|log| log.value),
+    }
+}
+
+/// What a denied call gets where no file says anything.
+const EPERM: u16 = 1;
+
+fn cgroup(raw: RawCgroup, at: &Place) -> CgroupLimits {
+    CgroupLimits {
+        memory_high: raw.memory_high,
+        memory_max: raw.memory_max,
+        swap_max: raw.swap_max,
+        pids_max: raw.pids_max,
+        cpu_weight: raw.cpu_weight,
+        cpu_max: raw.cpu_max,
+        io_weight: raw.io_weight,
+        oom_group: raw.oom_group,
+        optional: List::resolve(raw.optional, "optional", at)
+            .into_iter()
+            .map(|name| name.value.to_owned())
+            .collect(),
+    }
+}
