@@ -81,7 +81,7 @@ impl Cache {
             name: format!("userland-{suite}"),
             suite: &suite,
             asked: &USERLAND,
-            keep: |package| USERLAND.contains(&package) || package.starts_with("lib"),
+            keep: |package| USERLAND.contains(&package) || is_library(package),
         })
     }
 
@@ -116,9 +116,7 @@ impl Cache {
                 name: format!("qemu-{suite}"),
                 suite: &suite,
                 asked: &["qemu-system-x86"],
-                keep: |package| {
-                    ["lib", "qemu-"].iter().any(|start| package.starts_with(start)) || package == "seabios"
-                },
+                keep: |package| is_library(package) || package.starts_with("qemu-") || package == "seabios",
             })
             .context("QEMU is neither installed nor could it be unpacked: apt-get install qemu-system-x86")?;
         Qemu::unpacked(&tree)
@@ -255,6 +253,11 @@ impl Apt {
         ensure!(files.len() == names.len(), "asked for {} packages, got {}", names.len(), files.len());
         Ok(files)
     }
+}
+
+/// Whether a package has shared libraries, by Debian's way of naming them; zlib has its own.
+fn is_library(package: &str) -> bool {
+    package.starts_with("lib") || package == "zlib1g"
 }
 
 /// The package that a line of `--print-uris` is about: `'URI' NAME_VERSION_ARCH.deb SIZE HASH`.
