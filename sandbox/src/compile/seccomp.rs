@@ -61,8 +61,25 @@ enum Condition {
     IsOneOf { argument: u8, values: Vec<u32> },
     /// Not all of these bits.
     LacksSome { argument: u8, bits: u32 },
+    /// None of these bits.
+    HasNone { argument: u8, bits: u32 },
     /// All of these bits.
     HasAll { argument: u8, bits: u32 },
+}
+
+/// CLONE_NEW* that clone(2) takes; CLONE_NEWTIME is for unshare and clone3 alone.
+const NEW_NAMESPACES: u32 = (libc::CLONE_NEWNS
+    | libc::CLONE_NEWCGROUP
+    | libc::CLONE_NEWUTS
+    | libc::CLONE_NEWIPC
+    | libc::CLONE_NEWUSER
+    | libc::CLONE_NEWPID
+    | libc::CLONE_NEWNET)
+    .cast_unsigned();
+
+/// A policy that does not allow unshare(2) means that no namespace is made, by whichever call.
+fn may_make_namespaces(wanted: &Seccomp) -> bool {
+    syscalls::number("unshare").is_some_and(|number| wanted.allowed.contains(&number))
 }
 
 /// The step of the section.
@@ -87,6 +104,9 @@ pub(crate) fn compile(rules: &Confinement, builder: &mut Builder<'_>) {
 fn extra(rules: &Confinement) -> Vec<(u32, Condition)> {
     let number = |call: libc::c_long| u32::try_from(call).unwrap_or(u32::MAX);
     let mut extra = Vec::new();
+    if !may_make_namespaces(&rules.seccomp) {
+        extra.push((number(libc::SYS_clone), Condition::HasNone { argument: 0, bits: NEW_NAMESPACES }));
+    }
     if rules.process.memory_deny_write_execute.value {
         let write_execute = (libc::PROT_WRITE | libc::PROT_EXEC).cast_unsigned();
         let execute = libc::PROT_EXEC.cast_unsigned();
@@ -128,6 +148,10 @@ fn program(wanted: &Seccomp, extra: &[(u32, Condition)]) -> Vec<sock_filter> {
         if !wanted.allowed.contains(&call) {
             // Libraries that try io_uring fall back on ENOSYS, and give up on EPERM.
             return Verdict::Return(if name.starts_with("io_uring_") { ENOSYS } else { denied });
+        }
+        // Its flags lie in memory, where a filter cannot see them; on ENOSYS every libc falls back on clone.
+        if name == "clone3" && !may_make_namespaces(wanted) {
+            return Verdict::Return(ENOSYS);
         }
         match conditions.get(&call) {
             Some(conditions) => Verdict::When(conditions.clone()),
@@ -230,6 +254,9 @@ fn block(condition: &Condition, denied: u32) -> Vec<sock_filter> {
         }
         Condition::LacksSome { argument, bits } => {
             vec![load(*argument), statement(AND, *bits), jump(JUMP_EQUAL, *bits, 0, 1), deny]
+        }
+        Condition::HasNone { argument, bits } => {
+            vec![load(*argument), statement(AND, *bits), jump(JUMP_EQUAL, 0, 1, 0), deny]
         }
         Condition::HasAll { argument, bits } => {
             vec![load(*argument), statement(AND, *bits), jump(JUMP_EQUAL, *bits, 1, 0), deny]
@@ -338,7 +365,8 @@ mod tests {
             let verdict = answer(&program, X86_64, call, [0; 6]);
             let wanted = match syscalls::name(call) {
                 None => ENOSYS,
-                Some("io_uring_setup") => ENOSYS, // denied, and libraries fall back on ENOSYS
+                // Both denied, and libraries fall back on ENOSYS.
+                Some("io_uring_setup" | "clone3") => ENOSYS,
                 Some(_) if !rules.seccomp.allowed.contains(&call) => EPERM,
                 Some(_) if conditional.contains(&call) => continue,
                 Some(_) => ALLOW,
@@ -400,6 +428,22 @@ mod tests {
     }
 
     #[test]
+    fn without_unshare_no_namespace_is_made_by_clone_either() {
+        let program = compiled(&strict());
+        let clone = |flags: i32| {
+            let number = u32::try_from(libc::SYS_clone).unwrap();
+            answer(&program, X86_64, number, [u64::from(flags.unsigned_abs()), 0, 0, 0, 0, 0])
+        };
+        let thread =
+            libc::CLONE_VM | libc::CLONE_FS | libc::CLONE_FILES | libc::CLONE_SIGHAND | libc::CLONE_THREAD;
+        assert_eq!(clone(libc::SIGCHLD), ALLOW);
+        assert_eq!(clone(thread), ALLOW);
+        for flag in [libc::CLONE_NEWUSER, libc::CLONE_NEWNS, libc::CLONE_NEWPID, libc::CLONE_NEWNET] {
+            assert_eq!(clone(flag | libc::SIGCHLD), EPERM, "{flag:#x}");
+        }
+    }
+
+    #[test]
     fn a_rule_with_more_values_than_a_jump_reaches_holds_for_each() {
         let mut rules = strict();
         let ioctl = u32::try_from(libc::SYS_ioctl).unwrap();
@@ -438,8 +482,8 @@ mod tests {
         let filter = SeccompFilter::new(map.collect(), errno, SeccompAction::Allow, TargetArch::x86_64);
         let oracle: BpfProgram = filter.unwrap().try_into().unwrap();
         for call in (0..=syscalls::highest()).filter(|call| syscalls::name(*call).is_some()) {
-            if syscalls::name(call) == Some("io_uring_setup") {
-                continue; // ENOSYS of ours, the default of the oracle's
+            if matches!(syscalls::name(call), Some("io_uring_setup" | "clone3" | "clone")) {
+                continue; // ours alone have rules of their own, tested above
             }
             for first in [0, 1, 2, 3, 16, u64::from(u32::MAX), 1 | 1 << 32] {
                 let arguments = [first, 0, 0, 0, 0, 0];
