@@ -1,0 +1,144 @@
+//! A motherd without a mind, for `tests/initldr.rs`: whatever initldr says on the link goes, as a line of text, to the
+//! socket that the first argument names, and each line that comes back from there is done.
+
+use anyhow::{Context, Result, bail};
+use initldr::link::{End, LINK_FD, MESSAGE_SIZE, STATE_FD, SlotName, ToInit, ToManager};
+use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, Shutdown, recvmsg, sendmsg, shutdown};
+use std::{
+    env, fs,
+    io::{BufRead, BufReader, IoSlice, IoSliceMut, Read, Seek, SeekFrom, Write},
+    os::{
+        fd::{AsRawFd, RawFd},
+        unix::net::UnixStream,
+    },
+    process::{self, Command, ExitCode},
+    thread,
+};
+
+fn main() -> Result<ExitCode> {
+    let path = env::args().nth(1).context("usage: fake_motherd SOCKET")?;
+    let mut control = UnixStream::connect(path)?;
+    let mut state =
+        fs::OpenOptions::new().read(true).write(true).open(format!("/proc/self/fd/{STATE_FD}"))?;
+    writeln!(control, "here {}", process::id())?;
+    let mut told = control.try_clone()?;
+    thread::spawn(move || {
+        while let Ok(Some(line)) = hear() {
+            if writeln!(told, "{line}").is_err() {
+                break;
+            }
+        }
+        told.shutdown(std::net::Shutdown::Both) // which ends `main` too
+    });
+    for line in BufReader::new(control.try_clone()?).lines() {
+        let line = line?;
+        let (verb, rest) = line.split_once(' ').unwrap_or((&line, ""));
+        match verb {
+            "hello" => say(ToInit::Hello { pid: process::id() }, None)?,
+            "acknowledge" => say(ToInit::Acknowledge { sequence: rest.parse()? }, None)?,
+            "store" => {
+                let (name, path) = rest.split_once(' ').context("store NAME PATH")?;
+                let file = fs::File::open(path)?;
+                say(ToInit::Store { name: slot(name)? }, Some(file.as_raw_fd()))?;
+            }
+            "store-nothing" => say(ToInit::Store { name: slot(rest)? }, None)?,
+            "drop" => say(ToInit::Drop { name: slot(rest)? }, None)?,
+            "alive" => say(ToInit::Alive, None)?,
+            "end" => say(ToInit::End { how: End::PowerOff }, None)?,
+            "garbage" => {
+                for size in [1, 255, 256, 257, 4096] {
+                    send(&vec![0xa5; size], None)?;
+                }
+            }
+            "shell" => {
+                // Not to hold the link open when this process is killed.
+                let script = format!("exec 3>&- 4>&-; {rest}");
+                let status = Command::new("/bin/sh").args(["-c", &script]).status()?;
+                writeln!(control, "shell {}", status.code().unwrap_or(-1))?;
+            }
+            "write" => {
+                state.seek(SeekFrom::Start(1 << 20))?;
+                state.write_all(rest.as_bytes())?;
+                writeln!(control, "written")?;
+            }
+            "read" => {
+                let mut text = vec![0; rest.parse()?];
+                state.seek(SeekFrom::Start(1 << 20))?;
+                state.read_exact(&mut text)?;
+                writeln!(control, "state {} {}", state.metadata()?.len(), String::from_utf8_lossy(&text))?;
+            }
+            "close-and-hang" => {
+                shutdown(LINK_FD, Shutdown::Both)?;
+                loop {
+                    thread::park();
+                }
+            }
+            "exit" => return Ok(ExitCode::from(rest.parse::<u8>()?)),
+            other => bail!("unknown command {other}"),
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn slot(name: &str) -> Result<SlotName> {
+    SlotName::new(name).context("a slot name")
+}
+
+fn say(message: ToInit, fd: Option<RawFd>) -> Result<()> {
+    let mut bytes = [0; MESSAGE_SIZE];
+    message.encode(&mut bytes);
+    send(&bytes, fd)
+}
+
+fn send(bytes: &[u8], fd: Option<RawFd>) -> Result<()> {
+    let fds: Vec<RawFd> = fd.into_iter().collect();
+    let rights = [ControlMessage::ScmRights(&fds)];
+    let rights = if fds.is_empty() { &[] } else { &rights[..] };
+    sendmsg::<()>(LINK_FD, &[IoSlice::new(bytes)], rights, MsgFlags::MSG_NOSIGNAL, None)?;
+    Ok(())
+}
+
+/// The next message as a line; `None` at the end of the link. With a stored descriptor goes what can be read from it.
+fn hear() -> Result<Option<String>> {
+    let mut bytes = [0; MESSAGE_SIZE];
+    let mut iov = [IoSliceMut::new(&mut bytes)];
+    let mut space = nix::cmsg_space!(RawFd);
+    let received = recvmsg::<()>(LINK_FD, &mut iov, Some(&mut space), MsgFlags::empty())?;
+    let size = received.bytes;
+    let mut fd = None;
+    for message in received.cmsgs()? {
+        if let ControlMessageOwned::ScmRights(fds) = message {
+            fd = fds.first().copied();
+        }
+    }
+    if size == 0 {
+        return Ok(None);
+    }
+    Ok(Some(match ToManager::decode(&bytes[..size])? {
+        ToManager::Welcome {
+            generation,
+            pid1,
+            cause,
+            stored,
+            unacknowledged,
+            lost_exits,
+            down_since_boottime_ns,
+        } => {
+            let down = down_since_boottime_ns != 0;
+            format!(
+                "welcome generation={generation} pid1={pid1} cause={cause:?} stored={stored} \
+                 unacknowledged={unacknowledged} lost={lost_exits} was_down={down}"
+            )
+        }
+        ToManager::Stored { name } => {
+            let fd = fd.context("a descriptor with Stored")?;
+            format!("stored {name} {}", fs::read_to_string(format!("/proc/self/fd/{fd}"))?.trim_end())
+        }
+        ToManager::Exit(exit) => {
+            format!("exit {} code={} status={}", exit.sequence, exit.code, exit.status)
+        }
+        ToManager::ReplayEnd => "replay-end".to_owned(),
+        ToManager::StoreAnswer { name, errno } => format!("answer {name} {errno}"),
+        ToManager::Signal { number, .. } => format!("signal {number}"),
+    }))
+}
