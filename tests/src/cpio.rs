@@ -91,6 +91,8 @@ impl Archive {
     /// The archive's bytes.
     pub fn finish(&self) -> Result<Vec<u8>> {
         let mut out = Vec::new();
+        // The root itself, which the kernel would leave writable by everybody.
+        Entry::new(DIRECTORY | 0o755, Vec::new()).write(&mut out, 0, ".")?;
         for (number, (path, entry)) in (1..).zip(&self.entries) {
             entry.write(&mut out, number, path)?;
         }
@@ -169,7 +171,7 @@ mod tests {
         archive.file("/b", 0o644, "").unwrap();
         let bytes = archive.finish().unwrap();
         let starts: Vec<usize> = (0..bytes.len()).filter(|&at| bytes[at..].starts_with(b"070701")).collect();
-        assert_eq!(starts.len(), 3);
+        assert_eq!(starts.len(), 4, "the root, two files and the end");
         assert!(starts.iter().all(|at| at % 4 == 0), "{starts:?}");
     }
 

@@ -130,7 +130,7 @@ impl Machine {
             .args(["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"])
             .args(["-chardev", "socket,id=console,fd=0", "-serial", "chardev:console"])
             .args(["-chardev", "socket,id=shell,fd=1", "-serial", "chardev:shell"])
-            .args(["-append", "console=ttyS0 panic=-1 oops=panic quiet"])
+            .args(["-append", "console=ttyS0 panic=-1 oops=panic loglevel=6"])
             .arg("-kernel")
             .arg(cache.kernel(kernel)?)
             .arg("-initrd")
