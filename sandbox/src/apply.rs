@@ -148,6 +148,11 @@ fn apply(op: &Op, context: &Context<'_>, slots: &mut Slots) -> Answer<()> {
             raw::move_mount(slots.get(*from)?, target)?;
             raw::close(target)
         }
+        Op::Detach(path) => match raw::detach(path) {
+            // Nothing is mounted there, or nothing is there at all: attaching says so if it matters.
+            Err(Errno::EINVAL | Errno::ENOENT) => Ok(()),
+            answer => answer,
+        },
         Op::MakeDirectory(path) => match raw::mkdir(libc::AT_FDCWD, path, 0o755) {
             Err(Errno::EEXIST) => Ok(()),
             Ok(()) => raw::chmod(libc::AT_FDCWD, path, 0o755),

@@ -94,6 +94,9 @@ pub(crate) enum Op {
     SetAttributes { of: Slot, set: u64, recursive: bool },
     /// Attaches a detached mount.
     Attach { from: Slot, target: CString },
+    /// Takes away what the host's tree has mounted at a path that is about to be covered: a covered mount would still
+    /// be listed in mountinfo, and a service with CAP_SYS_ADMIN could uncover it.
+    Detach(CString),
     /// Directories of a mount of our own, made so that something can be attached there; one that is there is no error.
     MakeDirectory(CString),
     /// An empty file, for the same purpose.
@@ -305,6 +308,7 @@ impl Op {
             Self::Symlink { .. } => "symlink",
             Self::SetAttributes { .. } => "mount_setattr",
             Self::Attach { .. } => "mount",
+            Self::Detach(_) => "umount",
             Self::MakeDirectory(_) => "make mount point",
             Self::MakeFile(_) => "make mount point",
             Self::PivotRoot(_) => "pivot_root",

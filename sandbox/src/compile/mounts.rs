@@ -468,7 +468,14 @@ fn must_exist(entry: &Entry, on_host: &str, builder: &mut Builder<'_>) {
     }
 }
 
-fn filesystem_op(kind: &std::ffi::CStr, options: Vec<(CString, CString)>, attributes: u64, into: Slot) -> Op {
+fn filesystem_op(
+    kind: &std::ffi::CStr,
+    mut options: Vec<(CString, CString)>,
+    attributes: u64,
+    into: Slot,
+) -> Op {
+    // Listings show the source; without one they say "none".
+    options.push((c_string("source"), kind.to_owned()));
     Op::NewFilesystem { kind: kind.to_owned(), options, attributes, into }
 }
 
@@ -520,6 +527,7 @@ fn entry_steps(
 }
 
 fn attach(entry: &Entry, path: &str, slot: Slot, builder: &mut Builder<'_>) {
+    builder.step(Phase::Mount, Op::Detach(c_string(path)), path, Some(entry.at.clone()));
     let op = Op::Attach { from: slot, target: c_string(path) };
     builder.step(Phase::Mount, op, path, Some(entry.at.clone()));
 }

@@ -352,6 +352,12 @@ pub(crate) fn detach_here() -> Answer<()> {
     strings(libc::SYS_umount2, [text(c"."), libc::MNT_DETACH as usize, 0, 0, 0, 0]).map(drop)
 }
 
+/// umount2(2), MNT_DETACH, of a path whose last component is no symbolic link.
+pub(crate) fn detach(path: &CStr) -> Answer<()> {
+    let flags = (libc::MNT_DETACH | libc::UMOUNT_NOFOLLOW) as usize;
+    strings(libc::SYS_umount2, [text(path), flags, 0, 0, 0, 0]).map(drop)
+}
+
 /// Brings the loopback interface of this network namespace up (netdevice(7), SIOCSIFFLAGS).
 pub(crate) fn loopback_up() -> Answer<()> {
     let socket = numbers(
