@@ -198,6 +198,29 @@ fn a_policy_that_says_nothing_allows_nothing() {
 }
 
 #[test]
+fn without_a_mount_namespace_the_hosts_tree_is_left_as_it_is() {
+    let check = |text: &str| {
+        let folder = shipped("host");
+        load_text(Path::new("host.toml"), text, &folder.store()).map(|policy| match policy.rules() {
+            Rules::Confined(rules) => rules.filesystem.clone(),
+            Rules::Unconfined(_) => panic!("it is confined"),
+        })
+    };
+    let written = check(
+        "extends = [\"base/default\"]\nnamespaces.mount = \"host\"\n[filesystem]\nread_only = []\nhidden = []\n\
+         tmpfs = []\nproc = \"full\"\ndev = \"host\"\nsys = \"host\"\n",
+    );
+    let silent = check("[namespaces]\nmount = \"host\"\n");
+    for filesystem in [written, silent] {
+        let filesystem = filesystem.unwrap_or_else(|report| panic!("{report}"));
+        assert!(
+            filesystem.read_only.is_empty() && filesystem.hidden.is_empty() && filesystem.tmpfs.is_empty()
+        );
+    }
+    assert!(check("extends = [\"base/default\"]\n[namespaces]\nmount = \"host\"\n").is_err());
+}
+
+#[test]
 fn an_empty_list_means_none() {
     let text = "extends = [\"base/default\"]\n[filesystem]\nhidden = []\n[landlock]\nread = []\nscope = []\n\
                 [seccomp]\nrule = []\n";
@@ -327,6 +350,44 @@ fn names_stay_beneath_the_folders() {
     {
         let text = complaint(store.load(name));
         assert!(text.starts_with("error[invalid-policy-name]: "), "{name:?}: {text}");
+    }
+}
+
+/// The reference names every table, key, group, resource limit and code, so that it cannot fall behind.
+#[test]
+fn the_reference_has_everything() {
+    let text = fs::read_to_string(here().join("../docs/policy.md")).expect("the reference is there");
+    let mut missing = Vec::new();
+    for (table, keys) in sandbox::policy::keys() {
+        let place = match table {
+            "" => "## The file\n".to_owned(),
+            nested if nested.contains('.') => format!("[{nested}]`"),
+            section => format!("\n## [{section}]\n"),
+        };
+        let Some((_, section)) = text.split_once(&place) else {
+            missing.push(place);
+            continue;
+        };
+        let section = section.split("\n## ").next().unwrap_or_default();
+        missing.extend(
+            keys.iter()
+                .filter(|key| !section.contains(&format!("`{key}`")))
+                .map(|key| format!("{table}.{key}")),
+        );
+    }
+    let rows = sandbox::syscalls::groups::all().chain(CODES.iter().copied());
+    let rows = rows.map(|(name, meaning)| format!("| `{name}` | {meaning} |"));
+    missing.extend(rows.filter(|row| !text.contains(row)));
+    assert!(missing.is_empty(), "docs/policy.md lacks:\n{}", missing.join("\n"));
+    // And the other way round: what it lists as a code or a group exists.
+    for line in text.lines().filter_map(|line| line.strip_prefix("| `@")) {
+        let name = line.split('`').next().unwrap_or_default();
+        assert!(sandbox::syscalls::groups::members(&format!("@{name}")).is_some(), "@{name} does not exist");
+    }
+    let codes = text.split_once("## Diagnostics").map(|(_, codes)| codes).unwrap_or_default();
+    for line in codes.lines().filter_map(|line| line.strip_prefix("| `")) {
+        let code = line.split('`').next().unwrap_or_default();
+        assert!(CODES.iter().any(|(known, _)| *known == code), "{code} is no code of a policy");
     }
 }
 

@@ -385,6 +385,13 @@ pub struct Rlimit {
     pub hard: Option<u64>,
 }
 
+/// Every table that a policy file may have, by its path (`filesystem.tmpfs`; the file itself has none), and the keys
+/// that it may have. `[rlimits]` and `process.environment` are missing: their keys are names of another kind.
+#[must_use]
+pub fn keys() -> Vec<(&'static str, &'static [&'static str])> {
+    raw::keys()
+}
+
 impl Policy {
     /// The name it is called by.
     #[must_use]

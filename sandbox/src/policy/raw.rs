@@ -251,6 +251,26 @@ impl RawPolicy {
     }
 }
 
+/// Every table that a policy may have, by its path, and the keys it may have.
+pub(super) fn keys() -> Vec<(&'static str, &'static [&'static str])> {
+    vec![
+        ("", RawPolicy::KEYS),
+        ("namespaces", RawNamespaces::KEYS),
+        ("namespaces.user", USER_MAP_KEYS),
+        ("filesystem", RawFilesystem::KEYS),
+        ("filesystem.tmpfs", values::TMPFS_KEYS),
+        ("filesystem.bind", values::BIND_KEYS),
+        ("filesystem.read_write", values::OPTIONAL_PATH_KEYS),
+        ("process", RawProcess::KEYS),
+        ("capabilities", RawCapabilities::KEYS),
+        ("landlock", RawLandlock::KEYS),
+        ("landlock.read", values::OPTIONAL_PATH_KEYS),
+        ("seccomp", RawSeccomp::KEYS),
+        ("seccomp.rule", RULE_KEYS),
+        ("cgroup", RawCgroup::KEYS),
+    ]
+}
+
 /// A list, or a change to one.
 #[derive(Debug)]
 pub(super) enum List<T> {

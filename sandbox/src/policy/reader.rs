@@ -62,7 +62,13 @@ impl<'t> Item<'t> {
 
     /// What messages call it.
     fn name(&self) -> String {
-        if self.element { format!("an element of `{}`", self.key) } else { format!("`{}`", self.key) }
+        if self.element {
+            format!("an element of `{}`", self.key)
+        } else if !self.key.contains('.') && self.value().is_table() {
+            format!("`[{}]`", self.key)
+        } else {
+            format!("`{}`", self.key)
+        }
     }
 
     /// Notes that it is something else than `expected`, and is nothing.

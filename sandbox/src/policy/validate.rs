@@ -28,14 +28,14 @@ pub(super) fn validate(raw: RawPolicy, file: FileId, notes: &mut Notes) -> Rules
     // Values that nobody wrote are said to stand at their section, or at the start of the file.
     let at = |name| written(name).unwrap_or(Place { file, span: 0..0 });
     let namespaces = namespaces(raw.namespaces, &at("namespaces"));
-    let filesystem = if namespaces.mount.value == Share::Host && written("filesystem").is_none() {
-        untouched(&at("filesystem"))
-    } else {
-        filesystem(raw.filesystem, &at("filesystem"))
+    let filesystem = match namespaces.mount.value {
+        Share::Private => filesystem(raw.filesystem, &at("filesystem")),
+        Share::Host => {
+            let filesystem = host_filesystem(raw.filesystem, &at("filesystem"));
+            refuse_without_namespace(&filesystem, &namespaces.mount, notes);
+            filesystem
+        }
     };
-    if namespaces.mount.value == Share::Host && written("filesystem").is_some() {
-        notes.push(needs_mount_namespace(&namespaces.mount));
-    }
     check_paths(&filesystem, notes);
     let process = process(raw.process, &at("process"));
     check_privileges(&process, notes);
@@ -108,26 +108,45 @@ fn filesystem(raw: RawFilesystem, at: &Place) -> Filesystem {
     }
 }
 
-/// The host's tree as it is: what `mount = "host"` means for a policy that says nothing about files.
-fn untouched(at: &Place) -> Filesystem {
+/// `mount = "host"`: what nobody wrote is the host's tree as it is.
+fn host_filesystem(raw: RawFilesystem, at: &Place) -> Filesystem {
+    let RawFilesystem { root, read_only, hidden, tmpfs, proc, dev, sys, read_write, bind } = raw;
     Filesystem {
-        root: Located::new(Root::Host, at.clone()),
-        read_only: Vec::new(),
-        hidden: Vec::new(),
-        tmpfs: Vec::new(),
-        proc: Located::new(ProcView::Full, at.clone()),
-        dev: Located::new(DevView::Host, at.clone()),
-        sys: Located::new(SysView::Host, at.clone()),
-        read_write: Vec::new(),
-        bind: Vec::new(),
+        root: or(root, Root::Host, at),
+        read_only: read_only.map(|list| List::resolve(Some(list), "read_only", at)).unwrap_or_default(),
+        hidden: hidden.map(|list| List::resolve(Some(list), "hidden", at)).unwrap_or_default(),
+        tmpfs: List::resolve(tmpfs, "tmpfs", at),
+        proc: or(proc, ProcView::Full, at),
+        dev: or(dev, DevView::Host, at),
+        sys: or(sys, SysView::Host, at),
+        read_write: List::resolve(read_write, "read_write", at),
+        bind: List::resolve(bind, "bind", at),
     }
 }
 
-/// Told at `mount`, which somebody wrote: the default is private.
-fn needs_mount_namespace(mount: &Located<Share>) -> Diagnostic {
-    let message = "[filesystem] cannot be applied in the host's mount namespace";
-    let help = "write mount = \"private\", or a policy that has no [filesystem] and extends none that has";
-    Diagnostic::error("needs-mount-namespace", mount.at.clone(), message).help(help)
+/// Told once, at `mount`, which somebody wrote: what it contradicts is mostly inherited.
+fn refuse_without_namespace(filesystem: &Filesystem, mount: &Located<Share>, notes: &mut Notes) {
+    let Filesystem { root, read_only, hidden, tmpfs, proc, dev, sys, read_write, bind } = filesystem;
+    let asked: Vec<&str> = [
+        ("root", root.value != Root::Host),
+        ("read_only", !read_only.is_empty()),
+        ("hidden", !hidden.is_empty()),
+        ("tmpfs", !tmpfs.is_empty()),
+        ("proc", proc.value != ProcView::Full),
+        ("dev", dev.value != DevView::Host),
+        ("sys", sys.value != SysView::Host),
+        ("read_write", !read_write.is_empty()),
+        ("bind", !bind.is_empty()),
+    ]
+    .into_iter()
+    .filter_map(|(key, asked)| asked.then_some(key))
+    .collect();
+    if !asked.is_empty() {
+        let message = format!("in the host's mount namespace [filesystem] cannot have {}", asked.join(", "));
+        let help = "write mount = \"private\"; or in [filesystem] empty lists, root = \"host\", proc = \"full\", \
+                    dev = \"host\" and sys = \"host\"";
+        notes.push(Diagnostic::error("needs-mount-namespace", mount.at.clone(), message).help(help));
+    }
 }
 
 /// A path has one role. What lies beneath another path may have another role: the most specific path wins.
