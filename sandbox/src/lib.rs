@@ -19,6 +19,7 @@ pub mod attest;
 pub mod cgroup;
 pub mod compile;
 pub mod diagnostic;
+pub mod doctor;
 pub mod kernel;
 pub mod launch;
 mod plan;

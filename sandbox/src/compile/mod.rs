@@ -7,7 +7,7 @@
 mod capabilities;
 mod cgroup;
 #[cfg(test)]
-mod described;
+pub(crate) mod described;
 mod host;
 pub(crate) mod landlock;
 pub(crate) mod mounts;
