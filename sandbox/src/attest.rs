@@ -76,6 +76,35 @@ pub struct Status {
     pub seccomp: Seccomp,
     /// Seccomp_filters; `None` before Linux 5.9, which does not say.
     pub seccomp_filters: Option<u32>,
+    /// SigBlk: of the main thread.
+    pub blocked: SignalSet,
+    /// SigIgn
+    pub ignored: SignalSet,
+    /// SigCgt
+    pub caught: SignalSet,
+}
+
+/// A set of signals as the kernel's 64 bits, signal 1 the lowest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SignalSet(pub u64);
+
+impl SignalSet {
+    /// Whether it holds this one; a number that is no signal is in no set.
+    #[must_use]
+    pub fn contains(self, signal: i32) -> bool {
+        (1..=64).contains(&signal) && self.0 >> (signal - 1) & 1 == 1
+    }
+}
+
+impl Status {
+    /// Whether this signal would get its default action: it is neither caught, nor ignored, nor held back for
+    /// sigwait(3) or a signalfd. To the init of a PID namespace the kernel does not even deliver it then, unless it is
+    /// SIGKILL or SIGSTOP from outside (pid_namespaces(7)).
+    #[must_use]
+    pub fn takes_default_action(&self, signal: i32) -> bool {
+        (1..=64).contains(&signal)
+            && ![self.caught, self.ignored, self.blocked].iter().any(|set| set.contains(signal))
+    }
 }
 
 /// A set of capabilities as the kernel's 64 bits.
@@ -212,10 +241,12 @@ fn parse_status(text: &str) -> Result<Status, String> {
         let numbers = numbers(key)?;
         <[u32; 4]>::try_from(numbers).map_err(|numbers| format!("{key}: {} numbers, not 4", numbers.len()))
     };
-    let set = |key: &str| {
+    let bits = |key: &str| {
         let line = find(key)?;
-        u64::from_str_radix(line, 16).map(CapabilitySet).map_err(|_| format!("{key}: {line}"))
+        u64::from_str_radix(line, 16).map_err(|_| format!("{key}: {line}"))
     };
+    let set = |key: &str| bits(key).map(CapabilitySet);
+    let signals = |key: &str| bits(key).map(SignalSet);
     let number = |key: &str| -> Result<u32, String> {
         let line = find(key)?;
         line.parse().map_err(|_| format!("{key}: {line}"))
@@ -240,11 +271,13 @@ fn parse_status(text: &str) -> Result<Status, String> {
             2 => Seccomp::Filter,
             other => return Err(format!("Seccomp: {other}")),
         },
-        seccomp_filters: if find("Seccomp_filters").is_ok() {
-            Some(number("Seccomp_filters")?)
-        } else {
-            None
+        seccomp_filters: match find("Seccomp_filters") {
+            Ok(_) => Some(number("Seccomp_filters")?),
+            Err(_) => None,
         },
+        blocked: signals("SigBlk")?,
+        ignored: signals("SigIgn")?,
+        caught: signals("SigCgt")?,
     })
 }
 
@@ -318,6 +351,9 @@ Uid:\t61042\t61042\t61042\t61042
 Gid:\t61042\t61042\t61042\t61042
 FDSize:\t256
 Groups:\t4 24 
+SigBlk:\t0000000000000000
+SigIgn:\t0000000000000000
+SigCgt:\t0000000000000400
 CapInh:\t0000000000000400
 CapPrm:\t0000000000000400
 CapEff:\t0000000000000400
@@ -338,6 +374,16 @@ Speculation_Store_Bypass:\tvulnerable
         assert_eq!(status.bounding, status.ambient);
         assert!(status.no_new_privs);
         assert_eq!((status.seccomp, status.seccomp_filters), (Seccomp::Filter, Some(1)));
+    }
+
+    #[test]
+    fn a_signal_that_is_neither_caught_ignored_nor_blocked_gets_its_default_action() {
+        let text = CONFINED
+            .replace("SigBlk:\t0000000000000000", "SigBlk:\t8000000000000001")
+            .replace("SigIgn:\t0000000000000000", "SigIgn:\t0000000000001000");
+        let status = parse_status(&text).unwrap();
+        let not: Vec<i32> = (0..66).filter(|signal| !status.takes_default_action(*signal)).collect();
+        assert_eq!(not, [0, 1, 11, 13, 64, 65]);
     }
 
     #[test]

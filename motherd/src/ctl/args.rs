@@ -8,7 +8,7 @@ use nix::sys::signal::Signal;
 /// Look after services and the policies that confine them
 ///
 /// Exit status: 0 done, 1 failed, 2 usage, 3 not running (status), 4 no such service, 5 no permission, 6 motherd
-/// not reachable.
+/// not reachable; `run` exits as its command does.
 #[derive(Debug, Parser)]
 #[command(name = "motherctl", version, max_term_width = 100)]
 pub(crate) struct Args {
@@ -30,9 +30,13 @@ pub(crate) struct Global {
     /// motherd's control socket [default: /run/motherd/motherd.sock]
     #[arg(long, global = true, value_name = "PATH")]
     socket: Option<PathBuf>,
-    /// A prefix before the default path of the socket
+    /// A prefix before the default paths of the socket and the policies
     #[arg(long, global = true, value_name = "DIR", default_value = "/", hide_default_value = true)]
     root: PathBuf,
+    /// Where policies are; the first folder that has a name wins [default: /etc/motherd/policies,
+    /// /usr/lib/motherd/policies]
+    #[arg(long, global = true, value_name = "DIR")]
+    policies: Vec<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -80,6 +84,21 @@ pub(crate) enum Command {
         #[arg(value_name = "SERVICE", required = true)]
         services: Vec<String>,
     },
+    /// Run one command under a policy, without any daemon
+    ///
+    /// The exit status is the command's, or 128 and the signal that ended it; 125 the sandbox could not be built,
+    /// 126 not executable, 127 not found.
+    Run {
+        /// A policy's name, or a file (with a / or ending in .toml)
+        #[arg(long, value_name = "NAME|FILE", default_value = "base/default")]
+        policy: String,
+        /// The command and its arguments; without a slash it is looked for in the PATH of the policy
+        #[arg(value_name = "CMD", required = true, trailing_var_arg = true)]
+        command: Vec<String>,
+    },
+    /// Tools for policies
+    #[command(subcommand)]
+    Policy(PolicyCommand),
     /// Stop everything and switch the machine off
     #[command(name = "poweroff")]
     PowerOff,
@@ -89,10 +108,31 @@ pub(crate) enum Command {
     Halt,
 }
 
+#[derive(Debug, Subcommand)]
+pub(crate) enum PolicyCommand {
+    /// Check files and print everything that is wrong with them; exit status 1 if any of it is an error
+    Check {
+        #[arg(value_name = "FILE", required = true)]
+        files: Vec<PathBuf>,
+        /// Also compile them for this machine: its paths, users and kernel
+        #[arg(long)]
+        host: bool,
+    },
+}
+
 impl Global {
     /// Where motherd listens.
     pub(crate) fn socket(&self) -> PathBuf {
         self.socket.clone().unwrap_or_else(|| self.root.join("run/motherd/motherd.sock"))
+    }
+
+    /// Where policies are looked for, in this order.
+    pub(crate) fn policies(&self) -> Vec<PathBuf> {
+        if self.policies.is_empty() {
+            ["etc/motherd/policies", "usr/lib/motherd/policies"].map(|path| self.root.join(path)).into()
+        } else {
+            self.policies.clone()
+        }
     }
 }
 
@@ -128,8 +168,25 @@ mod tests {
     }
 
     #[test]
+    fn what_follows_the_command_of_run_is_the_commands() {
+        let check = |line: &str, expected: &[&str]| {
+            let args = parse(line).unwrap();
+            let Command::Run { policy, command } = args.command else { panic!("{line}") };
+            assert_eq!(
+                (policy.as_str(), command.iter().map(String::as_str).collect()),
+                ("p", expected.to_vec())
+            );
+            assert!(!args.global.json);
+        };
+        check("motherctl run --policy p ls -l --json", &["ls", "-l", "--json"]);
+        check("motherctl run --policy p -- ls -l", &["ls", "-l"]);
+        check("motherctl run --policy=p -- -odd", &["-odd"]);
+        assert_eq!(parse("motherctl run --polcy p ls").unwrap_err().exit_code(), 2, "no command is named so");
+    }
+
+    #[test]
     fn a_usage_error_has_exit_status_2() {
-        for line in ["motherctl", "motherctl start", "motherctl frobnicate"] {
+        for line in ["motherctl", "motherctl start", "motherctl frobnicate", "motherctl policy check"] {
             assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");
         }
         assert_eq!(parse("motherctl --help").unwrap_err().exit_code(), 0);
@@ -147,7 +204,8 @@ mod tests {
     fn root_is_before_the_defaults_and_not_before_what_is_given() {
         let global = parse("motherctl --root /tmp/r list").unwrap().global;
         assert_eq!(global.socket(), PathBuf::from("/tmp/r/run/motherd/motherd.sock"));
-        let global = parse("motherctl --root /tmp/r --socket /s list").unwrap().global;
-        assert_eq!(global.socket(), PathBuf::from("/s"));
+        assert_eq!(global.policies()[1], PathBuf::from("/tmp/r/usr/lib/motherd/policies"));
+        let global = parse("motherctl --root /tmp/r --socket /s --policies /p list").unwrap().global;
+        assert_eq!((global.socket(), global.policies()), (PathBuf::from("/s"), vec![PathBuf::from("/p")]));
     }
 }

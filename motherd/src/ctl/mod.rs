@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! args.rs --Command--> remote.rs (asks motherd)            --reply--> render/ --text--> output.rs
+//!                      run.rs, policy.rs (work by themselves)
 //! ```
 //!
 //! Only here is an exit status made, and an error printed: once.
@@ -9,19 +10,19 @@
 mod args;
 mod failure;
 mod output;
+mod policy;
 mod remote;
 mod render;
+mod run;
 
-use std::{
-    io::{self, Write},
-    process::ExitCode,
-};
+use std::process::ExitCode;
 
 use clap::Parser;
 
 use self::{
-    args::{Args, Command},
+    args::{Args, Command, PolicyCommand},
     failure::Failure,
+    output::complain,
 };
 use crate::control::protocol::Request;
 
@@ -35,9 +36,10 @@ pub fn main() -> ExitCode {
     match execute(args) {
         Ok(status) => ExitCode::from(status),
         Err(failure) => {
-            let text = failure.to_string();
-            // Reports bring their own line ends, and no prefix helps them.
-            complain(&format!("motherctl: {}\n", text.trim_end()));
+            complain(&format!(
+                "{failure}
+"
+            ));
             ExitCode::from(failure.status)
         }
     }
@@ -48,13 +50,6 @@ fn usage(error: &clap::Error) -> ExitCode {
     match error.print() {
         Ok(()) => ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2)),
         Err(_) => ExitCode::from(1),
-    }
-}
-
-/// Writes to standard error. If that is closed there is nobody left to tell.
-fn complain(text: &str) {
-    if io::stderr().write_all(text.as_bytes()).is_err() {
-        tracing::debug!("standard error is closed");
     }
 }
 
@@ -71,5 +66,7 @@ fn execute(Args { global, command }: Args) -> Result<u8, Failure> {
         Command::PowerOff => ask(Request::PowerOff),
         Command::Reboot => ask(Request::Reboot),
         Command::Halt => ask(Request::Halt),
+        Command::Run { policy, command } => run::run(&global, &policy, &command),
+        Command::Policy(PolicyCommand::Check { files, host }) => policy::check(&global, &files, host),
     }
 }

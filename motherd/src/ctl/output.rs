@@ -1,4 +1,4 @@
-//! Standard output: text or JSON, and a reader that stopped reading.
+//! Standard output, text or JSON, with a reader that may have stopped reading; and standard error.
 
 use std::io::{self, Write};
 
@@ -23,12 +23,19 @@ pub(super) fn print_json(value: &Value) -> Result<(), Failure> {
     print(&format!("{value:#}\n"))
 }
 
-fn print(text: &str) -> Result<(), Failure> {
+pub(super) fn print(text: &str) -> Result<(), Failure> {
     let mut stdout = io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
         // `motherctl list | head -1`: who has seen enough is no failure of ours.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        Err(error) => Err(Failure::new(1, &error).doing("write to standard output")),
+        Err(error) => Err(Failure::say(1, format!("write to standard output: {error}"))),
         Ok(()) => Ok(()),
+    }
+}
+
+/// Writes to standard error. If that is closed there is nobody left to tell.
+pub(super) fn complain(text: &str) {
+    if io::stderr().write_all(text.as_bytes()).is_err() {
+        tracing::debug!("standard error is closed");
     }
 }

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::control::{
     client::{CallError, Client},
-    protocol::{Acted, Reply, Request, RequestError, ServiceStatus, VERSION},
+    protocol::{Acted, Reply, Request, RequestError, VERSION},
 };
 
 /// Asks motherd, prints what it answers, and returns the exit status.
@@ -88,7 +88,10 @@ fn ending(request: &Request) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::protocol::samples::{stopped, web};
+    use crate::control::protocol::{
+        ServiceStatus,
+        samples::{stopped, web},
+    };
 
     fn status_of(services: Vec<ServiceStatus>, named: &[&str]) -> u8 {
         let services_named = named.iter().map(|name| (*name).to_owned()).collect();

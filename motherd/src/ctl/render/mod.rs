@@ -7,7 +7,7 @@ mod style;
 
 pub(crate) use self::{human::printable, list::list, status::status, style::Style};
 
-use crate::control::protocol::Acted;
+use crate::control::protocol::{Acted, LeftOut};
 
 /// What an action came to, a line for each service.
 pub(crate) fn acted(services: &[Acted], style: Style) -> String {
@@ -19,6 +19,18 @@ pub(crate) fn acted(services: &[Acted], style: Style) -> String {
         text.push_str(&format!("{}:{already} {state_text}{pid}\n", printable(service)));
     }
     text
+}
+
+/// What is left out, what has one reason together: `cgroup memory.high, cgroup memory.max (no memory controller)`.
+pub(crate) fn by_reason(left: &[LeftOut]) -> Vec<String> {
+    let mut reasons: Vec<(Vec<&str>, &str)> = Vec::new();
+    for LeftOut { what, why } in left {
+        match reasons.iter_mut().find(|(_, known)| known == why) {
+            Some((whats, _)) => whats.push(what),
+            None => reasons.push((vec![what], why)),
+        }
+    }
+    reasons.iter().map(|(whats, why)| printable(&format!("{} ({why})", whats.join(", ")))).collect()
 }
 
 #[cfg(test)]

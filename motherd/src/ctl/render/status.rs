@@ -7,6 +7,7 @@
 use nix::sys::signal::Signal;
 
 use super::{
+    by_reason,
     human::{bytes, duration, plural, printable},
     style::Style,
 };
@@ -30,8 +31,8 @@ fn block(service: &ServiceStatus, style: Style) -> String {
     }
     page.line("restarts", &restarts(service));
     page.line("policy", &printable(&service.policy));
-    for left in &service.left_out {
-        page.warning("left out", &format!("{} ({})", printable(&left.what), printable(&left.why)));
+    for (number, line) in by_reason(&service.left_out).iter().enumerate() {
+        page.warning(if number == 0 { "left out" } else { "" }, line);
     }
     if let Some(cgroup) = &service.cgroup {
         page.line("cgroup", &printable(cgroup));
