@@ -59,19 +59,44 @@ pub fn running(machine: &mut Machine, service: &str) -> Result<u64> {
     found.with_context(|| format!("the last status: {last:#}"))
 }
 
-/// Both daemons run; returns the pids of nginx and redis.
-pub fn both_running(machine: &mut Machine) -> Result<[u64; 2]> {
-    Ok([running(machine, "nginx")?, running(machine, "redis")?])
+/// Both daemons run and answer; returns the pids of nginx and redis.
+pub fn both_serve(machine: &mut Machine) -> Result<[u64; 2]> {
+    let pids = [running(machine, "nginx")?, running(machine, "redis")?];
+    nginx_serves(machine)?;
+    redis_serves(machine)?;
+    Ok(pids)
 }
 
-/// nginx answers an HTTP request with its page.
+/// nginx comes to answer: a service runs from its execve on, and listens a little later.
+pub fn nginx_serves(machine: &mut Machine) -> Result<()> {
+    comes_to(machine, "nginx answers", nginx_answers)
+}
+
+/// redis comes to answer.
+pub fn redis_serves(machine: &mut Machine) -> Result<()> {
+    comes_to(machine, "redis answers", redis_answers)
+}
+
+fn comes_to(machine: &mut Machine, what: &str, check: fn(&mut Machine) -> Result<()>) -> Result<()> {
+    let mut last = None;
+    let came = machine.eventually(what, START, |machine| match check(machine) {
+        Ok(()) => Ok(Some(())),
+        Err(error) => {
+            last = Some(error);
+            Ok(None)
+        }
+    });
+    came.with_context(|| format!("the last answer: {last:?}"))
+}
+
+/// nginx answers an HTTP request with its page, now.
 pub fn nginx_answers(machine: &mut Machine) -> Result<()> {
     let page = machine.ok("wget -q -O - http://127.0.0.1/")?;
     ensure!(page.contains("nginx answers from inside its sandbox"), "nginx answered {page}");
     Ok(())
 }
 
-/// redis answers PING.
+/// redis answers PING, now.
 pub fn redis_answers(machine: &mut Machine) -> Result<()> {
     // nc would close with its input and might miss the answer, so redis closes first.
     let answer = machine.ok(r"printf 'PING\r\nQUIT\r\n' | nc -w 10 127.0.0.1 6379")?;

@@ -7,8 +7,8 @@ use e2e::initramfs::{Image, SharedImage};
 use e2e::machine::Machine;
 use e2e::on_both_kernels;
 use e2e::system::{
-    BAD_POLICIES, DAEMONS, both_running, figures_are_real, isolation_is_attested, nginx_answers,
-    redis_answers, running, status,
+    BAD_POLICIES, DAEMONS, both_serve, figures_are_real, isolation_is_attested, nginx_answers, redis_answers,
+    running, status,
 };
 
 static IMAGE: SharedImage = SharedImage::new("system", Image::system);
@@ -23,9 +23,7 @@ on_both_kernels! {
 }
 
 fn nginx_and_redis_answer_from_sandboxes_that_the_kernel_attests(machine: &mut Machine) -> Result<()> {
-    both_running(machine)?;
-    nginx_answers(machine)?;
-    redis_answers(machine)?;
+    both_serve(machine)?;
     for daemon in &DAEMONS {
         let status = status(machine, daemon.service)?;
         figures_are_real(&status)?;
@@ -59,12 +57,12 @@ fn powers_off(machine: &mut Machine) -> Result<()> {
 }
 
 fn a_killed_nginx_comes_back_with_a_new_pid(machine: &mut Machine) -> Result<()> {
-    let [nginx, redis] = both_running(machine)?;
+    let [nginx, redis] = both_serve(machine)?;
     machine.ok(&format!("kill -KILL {nginx}"))?;
     let again = machine.eventually("nginx has a new pid", Duration::from_secs(30), |machine| {
         Ok(Some(running(machine, "nginx")?).filter(|pid| *pid != nginx))
     })?;
-    nginx_answers(machine)?;
+    nginx_serves(machine)?;
     let after = status(machine, "nginx")?;
     ensure!(after["restarts"] == 1, "{after:#}");
     ensure!(after["last_exit"]["how"] == "killed" && after["last_exit"]["status"] == 9, "{after:#}");
@@ -77,7 +75,7 @@ fn a_killed_nginx_comes_back_with_a_new_pid(machine: &mut Machine) -> Result<()>
 }
 
 fn services_outlive_a_killed_motherd_and_obey_the_next(machine: &mut Machine) -> Result<()> {
-    let [nginx, redis] = both_running(machine)?;
+    let [nginx, redis] = both_serve(machine)?;
     let first = machine.ok("pidof motherd")?;
     machine.ok(&format!("kill -KILL {}", first.trim()))?;
     nginx_answers(machine)?;
@@ -86,7 +84,7 @@ fn services_outlive_a_killed_motherd_and_obey_the_next(machine: &mut Machine) ->
         let now = machine.run("pidof motherd")?;
         Ok((now.status == 0 && now.output != first).then_some(()))
     })?;
-    ensure!(both_running(machine)? == [nginx, redis], "the same processes serve");
+    ensure!(both_serve(machine)? == [nginx, redis], "the same processes serve");
     for daemon in &DAEMONS {
         let status = status(machine, daemon.service)?;
         ensure!(status["restarts"] == 0, "{status:#}");
@@ -96,17 +94,17 @@ fn services_outlive_a_killed_motherd_and_obey_the_next(machine: &mut Machine) ->
     ensure!(machine.ok("pgrep redis-server | wc -l")?.trim() == "1", "nothing was started twice");
     machine.ok("motherctl restart redis")?;
     ensure!(running(machine, "redis")? != redis, "the new motherd restarts what the old one started");
-    redis_answers(machine)?;
+    redis_serves(machine)?;
     ensure!(running(machine, "nginx")? == nginx);
     machine.ok(&format!("kill -KILL {nginx}"))?;
     machine.eventually("the new motherd restarts nginx", Duration::from_secs(30), |machine| {
         Ok(Some(running(machine, "nginx")?).filter(|pid| *pid != nginx))
     })?;
-    nginx_answers(machine)
+    nginx_serves(machine)
 }
 
 fn a_stopped_service_leaves_no_cgroup(machine: &mut Machine) -> Result<()> {
-    both_running(machine)?;
+    both_serve(machine)?;
     let cgroup = "/sys/fs/cgroup/web.slice/nginx.service";
     ensure!(machine.ok(&format!("wc -l <{cgroup}/cgroup.procs"))?.trim() != "0");
     machine.ok("motherctl stop nginx")?;
@@ -117,11 +115,11 @@ fn a_stopped_service_leaves_no_cgroup(machine: &mut Machine) -> Result<()> {
     ensure!(status(machine, "nginx")?["state"] == "stopped");
     machine.ok("motherctl start nginx")?;
     running(machine, "nginx")?;
-    nginx_answers(machine)
+    nginx_serves(machine)
 }
 
 fn bad_files_are_diagnosed_and_nothing_of_them_starts(machine: &mut Machine) -> Result<()> {
-    both_running(machine)?;
+    both_serve(machine)?;
     machine.ok("mkdir -p /etc/motherd/policies/loop && cd /etc/motherd/policies && printf 'extends = [\"loop/b\"]\\n' \
                 >loop/a.toml && printf 'extends = [\"loop/a\"]\\n' >loop/b.toml")?;
     for (text, expected) in BAD_POLICIES {

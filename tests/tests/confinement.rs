@@ -7,7 +7,7 @@ use e2e::initramfs::{Image, SharedImage};
 use e2e::machine::Machine;
 use e2e::on_both_kernels;
 use e2e::probe::Outcome;
-use e2e::system::{nginx_answers, running};
+use e2e::system::{nginx_serves, running};
 use nix::errno::Errno::{self, EACCES, ECONNREFUSED, ENOENT, ENOSYS, EPERM, EROFS, ESRCH};
 
 /// An act of the probe, and the refusals of which any is right: the wall that stands first depends on the kernel.
@@ -148,7 +148,7 @@ fn calls_outside_of_the_policy_do_not_reach_the_kernel(machine: &mut Machine) ->
 
 fn the_network_and_other_processes_are_out_of_reach(machine: &mut Machine) -> Result<()> {
     let nginx = running(machine, "nginx")?;
-    nginx_answers(machine)?;
+    nginx_serves(machine)?;
     let signal = format!("signal {nginx}");
     ensure!(attempt(machine, "base/default", &signal)? == Outcome::Denied(ESRCH), "another pid namespace");
     ensure!(attempt(machine, "unconfined", &signal)? == Outcome::Allowed, "control: {signal}");

@@ -9,9 +9,7 @@ use anyhow::{Context, Result, bail, ensure};
 use e2e::fetch::Kernel;
 use e2e::initramfs::Image;
 use e2e::machine::{Machine, run_on};
-use e2e::system::{
-    DAEMONS, both_running, figures_are_real, isolation_is_attested, nginx_answers, redis_answers, status,
-};
+use e2e::system::{DAEMONS, both_serve, figures_are_real, isolation_is_attested, status};
 use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
 
 const USAGE: &str = "\
@@ -78,9 +76,7 @@ fn run(arguments: &Arguments) -> Result<()> {
 
 /// What `--check` asserts.
 fn check(machine: &mut Machine) -> Result<()> {
-    let pids = both_running(machine)?;
-    nginx_answers(machine)?;
-    redis_answers(machine)?;
+    let pids = both_serve(machine)?;
     for (daemon, pid) in DAEMONS.iter().zip(pids) {
         let status = status(machine, daemon.service)?;
         figures_are_real(&status)?;
@@ -98,9 +94,7 @@ fn show(kernel: Kernel, image: &Path) -> Result<()> {
     let mut machine = Machine::start(kernel, image)?;
     machine.show_console();
     machine.ready()?;
-    both_running(&mut machine)?;
-    nginx_answers(&mut machine)?;
-    redis_answers(&mut machine)?;
+    both_serve(&mut machine)?;
     let color = if std::io::stdout().is_terminal() { "always" } else { "never" };
     let asked = "motherctl status nginx redis";
     let told = machine.ok(&format!("motherctl --color {color} status nginx redis"))?;
