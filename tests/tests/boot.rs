@@ -7,8 +7,8 @@ use e2e::initramfs::{Image, SharedImage};
 use e2e::machine::Machine;
 use e2e::on_both_kernels;
 use e2e::system::{
-    BAD_POLICIES, DAEMONS, both_serve, figures_are_real, isolation_is_attested, nginx_answers, redis_answers,
-    running, status,
+    BAD_POLICIES, DAEMONS, both_serve, figures_are_real, isolation_is_attested, nginx_answers, nginx_serves,
+    redis_answers, redis_serves, running, status,
 };
 
 static IMAGE: SharedImage = SharedImage::new("system", Image::system);
