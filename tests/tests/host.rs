@@ -60,6 +60,43 @@ fn the_exit_status_of_run_is_the_commands_or_says_what_failed() -> Result<()> {
     Ok(())
 }
 
+/// timeout(1) sends the signal, to motherctl alone: the command has a session of its own.
+#[test]
+fn a_signal_to_run_is_the_commands_and_ends_one_that_the_kernel_would_not_tell() -> Result<()> {
+    let Some(scratch) = Scratch::new("a_signal_to_run")? else { return Ok(()) };
+    let check = |policy: &str, signal: &str, script: &str, expected: i32| -> Result<()> {
+        let status = std::process::Command::new("timeout")
+            .args(["--preserve-status", "--signal", signal, "1"])
+            .arg(&Programs::built()?.motherctl)
+            .arg("--root")
+            .arg(scratch.path(""))
+            .args(["run", "--policy", policy, "--", "/bin/sh", "-c", script])
+            .status()?;
+        ensure!(status.code() == Some(expected), "{signal} to {script:?} under {policy}: {status}");
+        Ok(())
+    };
+    let wait = "while :; do sleep 0.1; done";
+    // As PID 1 of its own namespace the shell is not told of a signal that it does not catch.
+    check("base/default", "INT", wait, 128 + 2)?;
+    check("base/default", "TERM", &format!("trap 'exit 9' TERM; {wait}"), 9)?;
+    check("unconfined", "TERM", wait, 128 + 15)?;
+    Ok(())
+}
+
+#[test]
+fn a_run_leaves_no_cgroup_and_no_process() -> Result<()> {
+    let Some(scratch) = Scratch::new("a_run_leaves_no_cgroup")? else { return Ok(()) };
+    let script = "sleep 1000 >/dev/null & echo $!; sed -n s/^0:://p /proc/self/cgroup";
+    let ran = scratch.motherctl(&["run", "--policy", "unconfined", "--", "/bin/sh", "-c", script])?;
+    let (sleeper, cgroup) = ran.out.split_once('\n').with_context(|| format!("{ran:?}"))?;
+    ensure!(ran.status == 0 && cgroup.starts_with("/run.slice/run-"), "{ran:?}");
+    ensure!(!cgroup2()?.join(&cgroup.trim()[1..]).exists(), "{cgroup} is still there");
+    // Whether its new parent has reaped it yet is not ours.
+    let status = fs::read_to_string(format!("/proc/{sleeper}/status")).unwrap_or_default();
+    ensure!(status.is_empty() || status.contains("State:\tZ"), "{sleeper} is still running: {status}");
+    Ok(())
+}
+
 #[test]
 fn a_limit_that_the_host_cannot_hold_is_refused_unless_it_is_optional() -> Result<()> {
     let Some(scratch) = Scratch::new("a_limit_that_the_host_cannot_hold")? else { return Ok(()) };
