@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use sandbox::{
     Plan,
@@ -147,8 +147,7 @@ fn run(plan: &Plan, cgroup: Option<&Cgroup>) -> Result<()> {
         parent: Parent::Caller,
         pid_cell: None,
     })?;
-    match waitid(Id::PIDFd(launched.pidfd.as_fd()), WaitPidFlag::WEXITED)? {
-        WaitStatus::Exited(_, 0) => Ok(()),
-        other => bail!("{other:?}"),
-    }
+    let ended = waitid(Id::PIDFd(launched.pidfd.as_fd()), WaitPidFlag::WEXITED)?;
+    ensure!(matches!(ended, WaitStatus::Exited(_, 0)), "{ended:?}");
+    Ok(())
 }
