@@ -134,7 +134,12 @@ impl Cache {
         }
         let partial = done.with_extension("partial");
         remove_tree(&partial)?;
-        eprintln!("fetching {} of Debian {} into {}", tree.asked.join(", "), tree.suite, done.display());
+        crate::say(&format!(
+            "fetching {} of Debian {} into {}",
+            tree.asked.join(", "),
+            tree.suite,
+            done.display()
+        ));
         let apt = Apt::prepare(&self.dir.join(format!("apt-{}", tree.suite)), tree.suite)?;
         for package in apt.download(tree.asked, tree.keep)? {
             run(Command::new("dpkg-deb").arg("-x").arg(&package).arg(&partial), "dpkg")?;

@@ -356,10 +356,10 @@ pub fn run_on(kernel: Kernel, image: &Path, scenario: impl Fn(&mut Machine) -> R
         let result = machine.ready().and_then(|()| scenario(&mut machine));
         let Err(error) = result else { return Ok(()) };
         if attempt == 1 && machine.emulation_failed() {
-            eprintln!(
-                "THE EMULATED KERNEL PANICKED in interrupt context (a known fault of QEMU's TCG), trying once more: \
-                 {error:#}"
-            );
+            crate::say(&format!(
+                "THE EMULATED KERNEL PANICKED in interrupt context (a known fault of QEMU's TCG), trying once \
+                 more: {error:#}"
+            ));
             attempt += 1;
             continue;
         }

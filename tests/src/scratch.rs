@@ -220,10 +220,10 @@ impl Drop for Scratch {
 
 /// Says, past the test runner's capture, that a test did not run, and counts it.
 pub fn skip(test: &str, why: &str) -> Result<()> {
-    let line = format!("SKIPPED {test}: {why}\n");
-    std::io::stderr().lock().write_all(line.as_bytes())?;
+    let line = format!("SKIPPED {test}: {why}");
+    crate::say(&line);
     let path = crate::target_dir().join(SKIPPED);
-    fs::File::options().create(true).append(true).open(path)?.write_all(line.as_bytes())?;
+    fs::File::options().create(true).append(true).open(path)?.write_all(format!("{line}\n").as_bytes())?;
     Ok(())
 }
 

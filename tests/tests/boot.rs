@@ -5,11 +5,11 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use e2e::initramfs::{Image, SharedImage};
 use e2e::machine::Machine;
-use e2e::on_both_kernels;
 use e2e::system::{
     BAD_POLICIES, DAEMONS, both_serve, figures_are_real, isolation_is_attested, nginx_answers, nginx_serves,
     redis_answers, redis_serves, running, status,
 };
+use e2e::{on_both_kernels, say};
 
 static IMAGE: SharedImage = SharedImage::new("system", Image::system);
 
@@ -40,10 +40,15 @@ fn nginx_and_redis_answer_from_sandboxes_that_the_kernel_attests(machine: &mut M
         let capabilities = if daemon.capabilities.is_empty() { 0 } else { 1_u64 << 10 };
         ensure!(after("CapEff:") == Some(format!("{capabilities:016x}").as_str()), "{kernel}");
     }
-    let initldr = machine.ok("grep -E '^(VmRSS|RssAnon):' /proc/1/status")?;
-    println!("Linux {}: initldr as PID 1: {}", machine.kernel().version(), initldr.replace('\n', " "));
-    let motherd = machine.ok("grep -E '^(VmRSS|RssAnon):' /proc/$(pidof motherd)/status")?;
-    println!("Linux {}: motherd: {}", machine.kernel().version(), motherd.replace('\n', " "));
+    for (program, pid) in [("initldr as PID 1", "1"), ("motherd", "$(pidof motherd)")] {
+        let memory = machine.ok(&format!("grep -E '^(Rss|Pss_Anon):' /proc/{pid}/smaps_rollup"))?;
+        let memory: Vec<&str> = memory.split_whitespace().collect();
+        say(&format!(
+            "Linux {}: resident memory of {program}: {}",
+            machine.kernel().version(),
+            memory.join(" ")
+        ));
+    }
     powers_off(machine)
 }
 

@@ -22,7 +22,7 @@ const FILES: &[Forbidden] = &[
     ("list /var", &[EACCES]),
     ("read /sys/kernel/notes", &[EACCES]),
     ("read /run/secret", &[EACCES, ENOENT]),
-    ("read /dev/kmsg", &[EACCES, ENOENT]),
+    ("write /dev/kmsg", &[EACCES, ENOENT]),
     ("write /etc/hosts", &[EACCES, EROFS]),
     ("write /proc/sys/kernel/core_pattern", &[EACCES, ENOENT, EROFS]),
     ("create /usr/probe", &[EACCES, EROFS]),

@@ -6,6 +6,7 @@ use anyhow::{Result, ensure};
 use e2e::fetch::Kernel;
 use e2e::initramfs::Image;
 use e2e::machine::run_on;
+use e2e::say;
 
 #[test]
 fn a_machine_without_motherd_answers_commands_and_powers_off() -> Result<()> {
@@ -17,7 +18,11 @@ fn a_machine_without_motherd_answers_commands_and_powers_off() -> Result<()> {
             ensure!(machine.run("exit 7")?.status == 7);
             ensure!(machine.run("echo out; echo err >&2; printf x")?.output == "out\nerr\nx");
             ensure!(machine.ok("seq 20000")?.lines().count() == 20_000, "long output is whole");
-            println!("Linux {}: the first answers {:?} after QEMU's start", release.trim(), machine.age());
+            say(&format!(
+                "Linux {}: the first answers come {:?} after QEMU's start",
+                release.trim(),
+                machine.age()
+            ));
             machine.begin("poweroff -f")?;
             machine.ended(Duration::from_secs(10))?;
             machine.console_shows("reboot: Power down", Duration::from_secs(1))

@@ -9,6 +9,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use e2e::programs::Programs;
+use e2e::say;
 use e2e::scratch::{Ran, Scratch, cgroup2, skip};
 use e2e::system::BAD_POLICIES;
 use serde_json::Value;
@@ -186,7 +187,10 @@ fn the_pair_supervises_beside_another_init() -> Result<()> {
     ensure!(scratch.motherctl(&["status", "open"])?.status == 3);
     let memory = fs::read_to_string(format!("/proc/{}/status", scratch.init()?))?;
     let resident = memory.lines().find(|line| line.starts_with("VmRSS:")).context("no VmRSS")?;
-    println!("initldr as an ordinary process: {resident}");
+    say(&format!(
+        "initldr as an ordinary process: {}",
+        resident.split_whitespace().collect::<Vec<_>>().join(" ")
+    ));
 
     let ended = scratch.stop()?;
     ensure!(ended.success(), "initldr ended with {ended}; the log:\n{}", scratch.log()?);

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use e2e::fetch::Kernel;
-use e2e::workspace;
+use e2e::{say, workspace};
 
 /// Every file of the repository with this extension, as a path within it.
 fn files(extension: &str) -> Result<Vec<PathBuf>> {
@@ -196,7 +196,7 @@ fn initldr_can_be_read_in_one_sitting() -> Result<()> {
         lines +=
             code.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("//")).count();
     }
-    println!("initldr has {lines} lines of code");
+    say(&format!("initldr has {lines} lines of code"));
     ensure!(
         lines <= 1500,
         "PID 1 has {lines} lines of code, 1500 are allowed: take something out, or move it to motherd"
