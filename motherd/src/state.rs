@@ -1,7 +1,8 @@
 //! What motherd knows, in memory that outlives it: the state memfd, whose other holder is initldr.
 //!
 //! ```text
-//! 0        magic, layout version, whether the boot was begun, how many records were ever used
+//! 0        magic, layout version, whether the boot was begun, how many records were ever used, whether and how the
+//!          machine is being ended
 //! 4096     record 0   cell: the pid, written by the kernel while it makes the process
 //!                     slot A, slot B: sequence, checksum, everything else
 //! 6144     record 1   ...
@@ -16,7 +17,7 @@
 
 use std::{collections::BTreeMap, os::fd::AsFd, sync::atomic::AtomicU32, time::Duration};
 
-use initldr::link::STATE_SIZE;
+use initldr::link::{End, STATE_SIZE};
 use nix::errno::Errno;
 
 use crate::{
@@ -34,6 +35,7 @@ const AT_MAGIC: usize = 0;
 const AT_LAYOUT: usize = 8;
 const AT_BOOTED: usize = 12;
 const AT_USED: usize = 16;
+const AT_ENDING: usize = 20;
 /// One page for the header.
 const HEADER_SIZE: usize = 4096;
 /// 64 bytes for the cell, two slots.
@@ -90,6 +92,8 @@ pub enum Found {
     Known {
         /// Whether one of them had begun to start the boot target.
         booted: bool,
+        /// How the machine was being ended.
+        ending: Option<End>,
         /// Records of which neither slot was valid.
         torn: usize,
     },
@@ -107,9 +111,9 @@ impl Table {
         let mut table = Self { memory, by_name: BTreeMap::new(), free: Vec::new(), used: 0 };
         let found = table.header();
         match found {
-            Found::Known { booted, .. } => {
+            Found::Known { booted, ending, .. } => {
                 let (records, torn) = table.read_all();
-                Ok((table, Found::Known { booted, torn }, records))
+                Ok((table, Found::Known { booted, ending, torn }, records))
             }
             Found::Fresh => {
                 table.begin();
@@ -128,11 +132,18 @@ impl Table {
     fn header(&self) -> Found {
         let mut magic = [0; 8];
         self.memory.read(AT_MAGIC, &mut magic);
-        let words = [self.word(AT_LAYOUT), self.word(AT_BOOTED), self.word(AT_USED)];
-        if magic == [0; 8] && words == [0; 3] {
+        let words = [self.word(AT_LAYOUT), self.word(AT_BOOTED), self.word(AT_USED), self.word(AT_ENDING)];
+        if magic == [0; 8] && words == [0; 4] {
             Found::Fresh
         } else if magic == MAGIC.to_le_bytes() && words[0] == LAYOUT {
-            Found::Known { booted: words[1] == 1, torn: 0 }
+            let ending = match words[3] {
+                1 => Some(End::PowerOff),
+                2 => Some(End::Reboot),
+                3 => Some(End::Halt),
+                4 => Some(End::Kexec),
+                _ => None,
+            };
+            Found::Known { booted: words[1] == 1, ending, torn: 0 }
         } else {
             Found::Alien
         }
@@ -148,6 +159,7 @@ impl Table {
     fn begin(&mut self) {
         self.memory.write(AT_BOOTED, &[0; 4]);
         self.memory.write(AT_USED, &[0; 4]);
+        self.memory.write(AT_ENDING, &[0; 4]);
         self.memory.write(AT_LAYOUT, &LAYOUT.to_le_bytes());
         self.memory.write(AT_MAGIC, &MAGIC.to_le_bytes());
     }
@@ -196,6 +208,17 @@ impl Table {
     /// The boot target is being started: a motherd after this one does not start it again.
     pub fn set_booted(&mut self) {
         self.memory.write(AT_BOOTED, &1_u32.to_le_bytes());
+    }
+
+    /// The machine is being ended: a motherd after this one goes on with that.
+    pub fn set_ending(&mut self, how: End) {
+        let word: u32 = match how {
+            End::PowerOff => 1,
+            End::Reboot => 2,
+            End::Halt => 3,
+            End::Kexec => 4,
+        };
+        self.memory.write(AT_ENDING, &word.to_le_bytes());
     }
 
     /// Records a service. `false`: there is no room for one more, so it must not be launched.
@@ -630,9 +653,10 @@ mod tests {
         table.cell("a").unwrap().store(99, Ordering::Relaxed);
         assert!(table.write(&record("a", State::Running { main: main() })));
         table.set_booted();
+        table.set_ending(End::Reboot);
 
         let (mut table, found, mut records) = Table::map(&fd).unwrap();
-        assert_eq!(found, Found::Known { booted: true, torn: 0 });
+        assert_eq!(found, Found::Known { booted: true, ending: Some(End::Reboot), torn: 0 });
         records.sort_by(|one, other| one.name.cmp(&other.name));
         assert_eq!(records, [record("a", State::Running { main: main() }), record("b", State::Done)]);
         assert_eq!(table.cell("a").unwrap().load(Ordering::Relaxed), 99, "the cell is no part of a slot");
@@ -649,7 +673,7 @@ mod tests {
         let (_, found, records) = Table::map(&fd).unwrap();
         assert_eq!((found, records.len()), (Found::Alien, 0));
         let (_, found, _) = Table::map(&fd).unwrap();
-        assert_eq!(found, Found::Known { booted: false, torn: 0 });
+        assert_eq!(found, Found::Known { booted: false, ending: None, torn: 0 });
     }
 
     #[test]

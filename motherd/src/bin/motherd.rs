@@ -1,2 +1,4 @@
 //! The service manager.
-fn main() {}
+fn main() -> std::process::ExitCode {
+    motherd::daemon::main()
+}

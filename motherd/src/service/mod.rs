@@ -13,9 +13,10 @@ use std::time::Duration;
 
 use sandbox::diagnostic::{Located, Sources};
 
+pub(crate) use load::named_instances;
 pub use load::{Catalog, Template, load_dirs};
-pub(crate) use words::nearest as nearest_name;
 pub use words::{NAME_MAX, signal_name};
+pub(crate) use words::{check_service_name, nearest as nearest_name};
 
 /// A checked service.
 #[derive(Debug, Clone)]

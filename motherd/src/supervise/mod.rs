@@ -80,7 +80,7 @@ pub enum State {
 pub struct Main {
     /// Its pid, as motherd and initldr see it.
     pub pid: u32,
-    /// When it was launched.
+    /// When its launch began.
     pub launched: Duration,
 }
 

@@ -240,7 +240,8 @@ impl Unit {
     }
 
     fn launched(&mut self, rules: &Rules, pid: u32, now: Duration) -> Vec<Act> {
-        let main = Main { pid, launched: now };
+        // When `Launching` began, which is before the process was made: its exit cannot seem older than itself.
+        let main = Main { pid, launched: self.since };
         let cause = self.cause.clone();
         let deadline = rules.start_timeout.map(|timeout| now.saturating_add(timeout));
         match rules.start {

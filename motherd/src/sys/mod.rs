@@ -2,4 +2,6 @@
 //! nothing.
 
 pub(crate) mod file;
+pub(crate) mod link;
 pub(crate) mod memory;
+pub(crate) mod process;

@@ -1,0 +1,244 @@
+//! What a new motherd finds: three sources, joined service by service.
+//!
+//! | record | cgroup | exit report | what it is |
+//! | --- | --- | --- | --- |
+//! | a main process | has it, and it is the recorded one | | adopted as it is |
+//! | a main process | has it not | there is one | its exit is dealt with now, as of its real time |
+//! | a main process | has it not | there is none | lost: said, and treated as a failure once |
+//! | being launched | has a process | | the pid is in the record's cell: adopted |
+//! | being launched | is empty | | was not launched: treated as a launch that failed |
+//! | nothing that runs, or none | has processes | | an orphan: shown, and left alone |
+//!
+//! Invariant: a process is only taken for a recorded one if it was opened as a pidfd first, and then found in the
+//! service's cgroup with the recorded start time. In any doubt it is not signalled.
+
+use std::{collections::BTreeMap, os::fd::OwnedFd, sync::atomic::Ordering, time::Duration};
+
+use initldr::link::{End, ExitRecord};
+use nix::sys::epoll::EpollFlags;
+use sandbox::cgroup::{Cgroup, walk};
+
+use super::{
+    Daemon, Fatal,
+    events::{Source, exit_of, watch},
+    link::Replay,
+    log::Log,
+    now, proc,
+    spawn::slot,
+};
+use crate::{
+    graph::Id,
+    state::{Found, Record, Table},
+    supervise::{Event, State},
+    sys::process::pidfd_open,
+};
+
+/// A main process that is the recorded one.
+struct Verified {
+    pid: u32,
+    pidfd: OwnedFd,
+    start_ticks: u64,
+}
+
+impl Daemon {
+    /// Joins the three sources and goes on where the motherd before this one stopped. Whether the boot target was begun,
+    /// and how the machine is being ended, if it is.
+    pub(super) fn adopt(
+        &mut self,
+        safe: bool,
+        replay: Replay,
+        found: Found,
+        records: Vec<Record>,
+        exits: &[ExitRecord],
+    ) -> Result<(bool, Option<End>), Fatal> {
+        if let Some(cause) = &replay.cause {
+            tracing::warn!("this is motherd number {}: the one before {cause}", replay.generation);
+        } else {
+            let pid = if replay.pid1 { "PID 1" } else { "an ordinary process" };
+            tracing::info!("motherd {} under initldr as {pid}", env!("CARGO_PKG_VERSION"));
+        }
+        let (booted, ending) = match found {
+            Found::Fresh => (false, None),
+            Found::Alien => {
+                tracing::error!(
+                    "the recorded state is not one of ours: it is cleared, and what runs is orphaned"
+                );
+                (false, None)
+            }
+            Found::Known { booted, ending, torn } => {
+                if torn > 0 {
+                    tracing::error!("{torn} records were damaged: what they described is orphaned");
+                }
+                (booted, ending)
+            }
+        };
+        let mut cgroups = self.cgroups();
+        let outage = replay.down_since.map_or(Duration::ZERO, |since| now().saturating_sub(since));
+        let mut events = Vec::new();
+        for record in records {
+            if safe {
+                self.table.forget(&record.name);
+                continue;
+            }
+            let Some(id) = self.manager.graph().find(&record.name) else {
+                self.forget_if_idle(&record, &cgroups);
+                continue;
+            };
+            let cgroup = cgroups.remove(&record.name);
+            self.restore(id, record, cgroup, outage, exits, &mut events);
+        }
+        self.orphan(cgroups);
+        self.adopt_logs(replay.stored)?;
+        for (id, event) in events {
+            self.event(id, event)?;
+        }
+        if !safe {
+            let effects = self.manager.resume(now());
+            self.dispatch(effects)?;
+        }
+        Ok((booted, ending))
+    }
+
+    /// The populated cgroups of services, by the service's name.
+    fn cgroups(&self) -> BTreeMap<String, (String, Cgroup)> {
+        let paths = walk(&self.base).unwrap_or_else(|error| {
+            tracing::error!("{error}: what runs cannot be found");
+            Vec::new()
+        });
+        let mut found = BTreeMap::new();
+        for relative in paths {
+            let name = relative.rsplit('/').next().and_then(|last| last.strip_suffix(".service"));
+            let opened = Cgroup::open(&self.base, &relative);
+            match (name, opened) {
+                (Some(name), Ok(Some(cgroup))) if cgroup.populated().unwrap_or(false) => {
+                    found.insert(name.to_owned(), (relative, cgroup));
+                }
+                (_, Ok(_)) => {}
+                (_, Err(error)) => tracing::error!("{error}"),
+            }
+        }
+        found
+    }
+
+    /// One recorded service. What happened to it meanwhile goes to `events`.
+    fn restore(
+        &mut self,
+        id: Id,
+        record: Record,
+        cgroup: Option<(String, Cgroup)>,
+        outage: Duration,
+        exits: &[ExitRecord],
+        events: &mut Vec<(Id, Event)>,
+    ) {
+        let Record { name, mut unit, start_ticks, cgroup_id } = record;
+        unit.extend(outage);
+        let launching = unit.state == State::Launching;
+        let pid = match unit.main() {
+            Some(main) => Some(main.pid),
+            None if launching => cell(&self.table, &name),
+            None => None,
+        };
+        let launched = unit.main().map_or(unit.since, |main| main.launched);
+        let ours = cgroup.as_ref().filter(|(_, cgroup)| cgroup_id == 0 || cgroup.id() == cgroup_id);
+        let verified = pid.zip(ours).and_then(|(pid, (_, cgroup))| verify(pid, start_ticks, cgroup));
+        let populated = cgroup.is_some();
+        let active = unit.is_active();
+        let had_main = unit.main().is_some();
+        self.said.insert(id, unit.state.clone());
+        self.manager.restore(id, unit);
+        if populated && !active {
+            self.manager.orphan(id, now());
+        }
+        let runtime = self.runtime.entry(id).or_default();
+        runtime.cgroup = cgroup.map(|(_, cgroup)| cgroup);
+        if let (Some(pid), true) = (pid, launching) {
+            // It was made: whether it still runs is the next question.
+            events.push((id, Event::Launched { pid }));
+        }
+        match verified {
+            Some(Verified { pid, pidfd, start_ticks }) => {
+                runtime.pidfd = Some(pidfd);
+                runtime.start_ticks = start_ticks;
+                tracing::info!("{name}: adopted, still running as {pid}");
+                self.watch_cgroup(id);
+            }
+            None if had_main || (launching && pid.is_some()) => {
+                let mut exit = exits.iter().map(|exit| (exit.pid, exit_of(exit)));
+                let exit = exit.rfind(|(found, exit)| Some(*found) == pid && exit.at >= launched);
+                events.push((id, exit.map_or(Event::Lost, |(_, exit)| Event::Exited(exit))));
+            }
+            None => {}
+        }
+    }
+
+    /// A record of a service that no file describes any more is kept as long as something of it may run, for the day
+    /// its file is back.
+    fn forget_if_idle(&mut self, record: &Record, cgroups: &BTreeMap<String, (String, Cgroup)>) {
+        if !record.unit.is_active() || !cgroups.contains_key(&record.name) {
+            self.table.forget(&record.name);
+        }
+    }
+
+    /// Populated cgroups that no record explains.
+    fn orphan(&mut self, cgroups: BTreeMap<String, (String, Cgroup)>) {
+        for (name, (relative, cgroup)) in cgroups {
+            match self.manager.graph().find(&name) {
+                Some(id) => {
+                    self.manager.orphan(id, now());
+                    self.runtime.entry(id).or_default().cgroup = Some(cgroup);
+                }
+                None => {
+                    tracing::warn!(
+                        "{}: processes of a service that no file describes",
+                        cgroup.path().display()
+                    );
+                    self.orphans.insert(relative);
+                }
+            }
+        }
+    }
+
+    /// The log pipes that initldr kept. One that nobody needs is let go once it is empty.
+    fn adopt_logs(&mut self, stored: BTreeMap<String, OwnedFd>) -> Result<(), Fatal> {
+        for (slot_name, reader) in stored {
+            let Some(name) = slot_name.strip_prefix("log/") else {
+                tracing::warn!("initldr keeps {slot_name}, which is not known: it is let go");
+                self.link.forget(&slot_name)?;
+                continue;
+            };
+            let id = self.manager.graph().find(name);
+            let program = id.and_then(|id| self.manager.graph().service(id).program());
+            let (Some(id), Some(program)) = (id, program) else {
+                // Its service may still run and write, so nothing is let go; it is read when its file is back.
+                continue;
+            };
+            let keep = program.log_keep_bytes;
+            match Log::adopt(reader, self.paths.log.join(name), keep) {
+                Ok(log) => {
+                    watch(&self.epoll, log.reader(), Source::Log(id), EpollFlags::EPOLLIN)
+                        .map_err(Fatal::system("watch a log pipe"))?;
+                    self.runtime.entry(id).or_default().log = Some(log);
+                }
+                Err(error) => {
+                    tracing::error!("the log pipe of {name} is of no use: {error}");
+                    self.link.forget(&slot(name))?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The pid that the kernel wrote while the process was made; `None`: it was not made.
+fn cell(table: &Table, name: &str) -> Option<u32> {
+    table.cell(name).map(|cell| cell.load(Ordering::Acquire)).filter(|pid| *pid != 0)
+}
+
+/// The process of this pid, if it is the recorded one: held first, then compared.
+fn verify(pid: u32, start_ticks: u64, cgroup: &Cgroup) -> Option<Verified> {
+    let pidfd = pidfd_open(pid).ok()?;
+    let found = proc::start_ticks(pid).ok()?;
+    let same = start_ticks == 0 || found == start_ticks;
+    let there = cgroup.procs().is_ok_and(|pids| pids.contains(&pid));
+    (same && there).then_some(Verified { pid, pidfd, start_ticks: found })
+}

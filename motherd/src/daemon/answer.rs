@@ -1,0 +1,431 @@
+//! Requests of the control socket to the manager, and what it knows back to the wire types.
+
+use std::time::Duration;
+
+use sandbox::diagnostic::{Report, Severity};
+
+use super::{Daemon, Fatal, log, now, proc};
+use crate::{
+    control::{
+        protocol::{
+            self, Acted, ExitHow as WireHow, Failure, Isolation, LandlockApplied, LastExit, LeftOut, Reply,
+            Request, RequestError, ServiceStatus, ServiceSummary, State as Wire,
+        },
+        server::{Incoming, Peer},
+    },
+    graph::{Graph, Id},
+    manager::{End, Outcome, Verb},
+    service::{check_service_name, nearest_name},
+    supervise::{Cause, ExitHow, Requester, State, Unit},
+};
+
+/// How many lines of its output `status` shows.
+const LINES: usize = 10;
+
+/// What a name in a request stands for.
+enum Named {
+    Service(Id),
+    Broken,
+    Orphan,
+}
+
+impl Daemon {
+    /// One request: answered now, or by an effect once it is done.
+    pub(super) fn answer(&mut self, incoming: &Incoming) -> Result<(), Fatal> {
+        let Incoming { connection, peer, request } = incoming;
+        let who = Requester { uid: peer.uid, pid: peer.pid };
+        let reply = match request {
+            Request::List => Ok(Reply::List(self.list())),
+            Request::Status { services } => self.status(services).map(Reply::Status),
+            Request::Start { services } => match self.named(services) {
+                Ok(ids) => return self.act(*connection, Verb::Start, &ids, who),
+                Err(error) => Err(error),
+            },
+            Request::Stop { services } => match self.named(services) {
+                Ok(ids) => return self.act(*connection, Verb::Stop, &ids, who),
+                Err(error) => Err(error),
+            },
+            Request::Restart { services } => match self.named(services) {
+                Ok(ids) => return self.act(*connection, Verb::Restart, &ids, who),
+                Err(error) => Err(error),
+            },
+            Request::Reload { services } => self.named(services).and_then(|ids| self.reload(&ids)),
+            Request::Kill { services, signal } => {
+                self.named(services).and_then(|ids| self.signal_services(&ids, *signal))
+            }
+            Request::PowerOff => return self.end_by(*connection, End::PowerOff, "power-off", *peer),
+            Request::Reboot => return self.end_by(*connection, End::Reboot, "reboot", *peer),
+            Request::Halt => return self.end_by(*connection, End::Halt, "halt", *peer),
+        };
+        self.server.reply(*connection, &reply.unwrap_or_else(Reply::Error), now());
+        Ok(())
+    }
+
+    fn act(
+        &mut self,
+        connection: crate::control::server::Token,
+        verb: Verb,
+        ids: &[Id],
+        who: Requester,
+    ) -> Result<(), Fatal> {
+        for id in ids {
+            // Somebody asked: what was compiled for the last run is read and compiled anew.
+            if let Some(runtime) = self.runtime.get_mut(id)
+                && (verb == Verb::Restart || !self.manager.unit(*id).is_active())
+            {
+                runtime.plan = None;
+            }
+        }
+        let effects = self.manager.request(connection.as_u64(), verb, ids, who, now());
+        self.dispatch(effects)
+    }
+
+    fn end_by(
+        &mut self,
+        connection: crate::control::server::Token,
+        how: End,
+        what: &str,
+        peer: Peer,
+    ) -> Result<(), Fatal> {
+        // Before the services go: the peer may be one of them.
+        self.server.reply(connection, &Reply::Ending, now());
+        self.end(
+            how,
+            &Cause::request(&format!("{what} requested"), Requester { uid: peer.uid, pid: peer.pid }),
+        )
+    }
+
+    /// All of the names, or what is wrong with the first that is wrong: then nothing is done.
+    fn named(&mut self, names: &[String]) -> Result<Vec<Id>, RequestError> {
+        let mut ids = Vec::new();
+        for name in names {
+            match self.find(name)? {
+                Named::Service(id) if !ids.contains(&id) => ids.push(id),
+                Named::Service(_) => {}
+                Named::Broken => {
+                    let why = self.catalog.broken.get(name).map(brief).unwrap_or_default();
+                    let failures = vec![Failure { service: name.clone(), why }];
+                    return Err(RequestError::Failed { failures, done: vec![] });
+                }
+                Named::Orphan => {
+                    let why = "no file describes it; its processes are in its cgroup".to_owned();
+                    let failures = vec![Failure { service: name.clone(), why }];
+                    return Err(RequestError::Failed { failures, done: vec![] });
+                }
+            }
+        }
+        Ok(ids)
+    }
+
+    fn find(&mut self, name: &str) -> Result<Named, RequestError> {
+        if let Some(id) = self.manager.graph().find(name) {
+            return Ok(Named::Service(id));
+        }
+        if self.catalog.broken.contains_key(name) {
+            return Ok(Named::Broken);
+        }
+        if let Some(id) = self.instantiate(name)? {
+            return Ok(Named::Service(id));
+        }
+        if self.orphans.iter().any(|path| orphan_name(path) == name) {
+            return Ok(Named::Orphan);
+        }
+        let known = self
+            .manager
+            .graph()
+            .names()
+            .map(|(name, _)| name)
+            .chain(self.catalog.broken.keys().map(String::as_str));
+        let near = nearest_name(name, known).map(str::to_owned);
+        Err(RequestError::NoSuchService { service: name.to_owned(), near })
+    }
+
+    /// Makes `worker@blue` out of `worker@.toml`, with the instances that it depends on.
+    fn instantiate(&mut self, name: &str) -> Result<Option<Id>, RequestError> {
+        let mut services = self.manager.graph().services().to_vec();
+        let mut wanted = vec![name.to_owned()];
+        while let Some(next) = wanted.pop() {
+            if services.iter().any(|service| service.name() == next) {
+                continue;
+            }
+            let template =
+                next.split_once('@').and_then(|(template, _)| self.catalog.templates.get(template));
+            let Some(template) = template.filter(|_| check_service_name(&next).is_ok()) else { continue };
+            let refused = |report: &Report| RequestError::Failed {
+                failures: vec![Failure { service: next.clone(), why: brief(report) }],
+                done: vec![],
+            };
+            let service = template.instantiate(&next).map_err(|report| refused(&report))?;
+            wanted.extend(crate::service::named_instances(&service));
+            services.push(service);
+        }
+        if services.len() == self.manager.graph().len() {
+            return Ok(None);
+        }
+        let broken = self.catalog.broken.keys().cloned().collect();
+        let built = Graph::build(services, &broken);
+        if let Some((service, report)) = built.refused.first_key_value() {
+            let failures = vec![Failure { service: service.clone(), why: brief(report) }];
+            return Err(RequestError::Failed { failures, done: vec![] });
+        }
+        self.manager.grow(built.graph);
+        Ok(self.manager.graph().find(name))
+    }
+
+    fn reload(&mut self, ids: &[Id]) -> Result<Reply, RequestError> {
+        let mut signals = Vec::new();
+        for id in ids {
+            let service = self.manager.graph().service(*id);
+            let name = service.name().to_owned();
+            let failed = |why: String| RequestError::Failed {
+                failures: vec![Failure { service: name.clone(), why }],
+                done: vec![],
+            };
+            let Some(signal) = service.program().and_then(|program| program.reload_signal) else {
+                return Err(failed("its file has no [reload]: it does not know how to".to_owned()));
+            };
+            let State::Running { main } = self.manager.unit(*id).state else {
+                return Err(RequestError::NotRunning { service: name });
+            };
+            if let Ok(Some(why)) = proc::deaf(main.pid, signal) {
+                return Err(failed(why));
+            }
+            signals.push((*id, main.pid, signal));
+        }
+        for (id, pid, signal) in signals {
+            // Not being stopped, so nothing follows from it.
+            let _nothing = self.signal(id, pid, signal);
+        }
+        Ok(self.now_acted(ids))
+    }
+
+    fn signal_services(&mut self, ids: &[Id], signal: i32) -> Result<Reply, RequestError> {
+        for id in ids {
+            let unit = self.manager.unit(*id);
+            if !unit.is_active() || unit.state == State::Done {
+                return Err(RequestError::NotRunning { service: self.manager.graph().name(*id).to_owned() });
+            }
+        }
+        for id in ids {
+            self.signal_all(*id, signal);
+        }
+        Ok(self.now_acted(ids))
+    }
+
+    fn now_acted(&self, ids: &[Id]) -> Reply {
+        Reply::Acted(ids.iter().map(|id| self.one_acted(*id, true)).collect())
+    }
+
+    fn one_acted(&self, id: Id, changed: bool) -> Acted {
+        let unit = self.manager.unit(id);
+        Acted {
+            service: self.manager.graph().name(id).to_owned(),
+            state: wire_state(&unit.state),
+            changed,
+            main_pid: unit.main().map(|main| main.pid),
+        }
+    }
+
+    /// The reply to a request that is done.
+    pub(super) fn acted(&self, outcome: Outcome) -> Reply {
+        let (mut done, mut failures) = (Vec::new(), Vec::new());
+        for (id, result) in outcome {
+            match result {
+                Ok(changed) => done.push(self.one_acted(id, changed)),
+                Err(why) => failures.push(Failure { service: self.manager.graph().name(id).to_owned(), why }),
+            }
+        }
+        if failures.is_empty() {
+            Reply::Acted(done)
+        } else {
+            Reply::Error(RequestError::Failed { failures, done })
+        }
+    }
+
+    fn list(&self) -> Vec<ServiceSummary> {
+        let mut list: Vec<ServiceSummary> = self.manager.graph().ids().map(|id| self.summary(id)).collect();
+        for (name, report) in &self.catalog.broken {
+            list.push(broken_summary(name, report));
+        }
+        for path in &self.orphans {
+            list.push(ServiceSummary {
+                name: orphan_name(path).to_owned(),
+                description: String::new(),
+                state: Wire::Orphan,
+                sub_state: None,
+                main_pid: None,
+                uptime_usec: None,
+            });
+        }
+        list.sort_by(|one, other| one.name.cmp(&other.name));
+        list
+    }
+
+    fn summary(&self, id: Id) -> ServiceSummary {
+        let unit = self.manager.unit(id);
+        let service = self.manager.graph().service(id);
+        ServiceSummary {
+            name: service.name().to_owned(),
+            description: service.description().to_owned(),
+            state: wire_state(&unit.state),
+            sub_state: self.sub_state(id),
+            main_pid: unit.main().map(|main| main.pid),
+            uptime_usec: since(unit).map(|since| microseconds(now().saturating_sub(since))),
+        }
+    }
+
+    fn sub_state(&self, id: Id) -> Option<String> {
+        let unit = self.manager.unit(id);
+        if unit.history.failing {
+            Some("failing".to_owned())
+        } else if self.manager.is_blocked(id) {
+            Some("blocked".to_owned())
+        } else {
+            None
+        }
+    }
+
+    fn status(&mut self, names: &[String]) -> Result<Vec<ServiceStatus>, RequestError> {
+        let names: Vec<String> = match names {
+            [] => self.list().into_iter().map(|summary| summary.name).collect(),
+            names => names.to_vec(),
+        };
+        let mut all = Vec::new();
+        for name in names {
+            all.push(match self.find(&name)? {
+                Named::Service(id) => self.status_of(id),
+                Named::Broken => {
+                    let words = self.catalog.broken.get(&name).map(brief).unwrap_or_default();
+                    bare_status(&name, Wire::Failed, Some("not loaded".to_owned()), words)
+                }
+                Named::Orphan => {
+                    let words = "its cgroup has processes, and no file describes it".to_owned();
+                    bare_status(&name, Wire::Orphan, None, words)
+                }
+            });
+        }
+        Ok(all)
+    }
+
+    fn status_of(&mut self, id: Id) -> ServiceStatus {
+        let service = self.manager.graph().service(id).clone();
+        let unit = self.manager.unit(id).clone();
+        let name = service.name().to_owned();
+        let plan = match service.program() {
+            Some(program) if unit.main().is_some() => self.plan(id, &name, program).map_err(|error| {
+                tracing::warn!("{name}: {}", error.0);
+            }),
+            Some(_) | None => Err(()),
+        };
+        let plan = plan.ok();
+        let landlock = plan.as_ref().and_then(|plan| LandlockApplied::of(plan));
+        let cgroup = unit.is_active().then(|| self.cgroup(id)).flatten();
+        let figures = cgroup.map(|cgroup| cgroup.figures().into());
+        let cgroup = cgroup.map(|cgroup| cgroup.path().display().to_string());
+        let obstacle = if unit.state == State::Waiting { self.manager.waits_for(id) } else { None };
+        let words = obstacle.unwrap_or_else(|| unit.cause.words.clone());
+        let request = unit.cause.request.map(|who| protocol::Requester { uid: who.uid, pid: who.pid });
+        ServiceStatus {
+            description: service.description().to_owned(),
+            state: wire_state(&unit.state),
+            sub_state: self.sub_state(id),
+            cause: protocol::Cause { words, request },
+            main_pid: unit.main().map(|main| main.pid),
+            since_boottime_usec: since(&unit).map(microseconds),
+            uptime_usec: since(&unit).map(|since| microseconds(now().saturating_sub(since))),
+            restarts: unit.history.total,
+            last_exit: unit.last_exit.map(|exit| LastExit {
+                how: match exit.how {
+                    ExitHow::Exited => WireHow::Exited,
+                    ExitHow::Killed => WireHow::Killed,
+                    ExitHow::Dumped => WireHow::Dumped,
+                },
+                status: exit.status,
+                boottime_usec: Some(microseconds(exit.at)),
+            }),
+            policy: service.program().map(|program| program.policy.value.clone()).unwrap_or_default(),
+            left_out: plan.iter().flat_map(|plan| plan.left_out()).map(LeftOut::from).collect(),
+            cgroup,
+            figures,
+            isolation: unit.main().map(|main| Isolation::read(main.pid, landlock)),
+            log: if service.is_group() { vec![] } else { log::tail(&self.paths.log.join(&name), LINES) },
+            name,
+        }
+    }
+}
+
+fn wire_state(state: &State) -> Wire {
+    match state {
+        State::Stopped => Wire::Stopped,
+        State::Waiting => Wire::Waiting,
+        State::Launching | State::Starting { .. } => Wire::Starting,
+        State::Running { .. } => Wire::Running,
+        State::Done => Wire::Done,
+        State::Stopping { .. } => Wire::Stopping,
+        State::Backoff { .. } => Wire::Backoff,
+        State::Failed => Wire::Failed,
+        State::Orphan => Wire::Orphan,
+    }
+}
+
+/// When it came into its state; `None` for one that never left its first.
+fn since(unit: &Unit) -> Option<Duration> {
+    (unit.since > Duration::ZERO).then_some(unit.since)
+}
+
+fn microseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// `web` of `web.slice/web.service`.
+fn orphan_name(path: &str) -> &str {
+    let last = path.rsplit('/').next().unwrap_or(path);
+    last.strip_suffix(".service").unwrap_or(last)
+}
+
+/// The errors of a report, one a line.
+fn brief(report: &Report) -> String {
+    let lines: Vec<String> = report
+        .diagnostics
+        .iter()
+        .filter(|problem| problem.severity == Severity::Error)
+        .map(|problem| match &problem.at {
+            Some(at) => format!("{}: {}", report.sources.locate(at), problem.message),
+            None => problem.message.clone(),
+        })
+        .collect();
+    lines.join("\n")
+}
+
+fn broken_summary(name: &str, report: &Report) -> ServiceSummary {
+    ServiceSummary {
+        name: name.to_owned(),
+        description: brief(report).lines().next().unwrap_or_default().to_owned(),
+        state: Wire::Failed,
+        sub_state: Some("not loaded".to_owned()),
+        main_pid: None,
+        uptime_usec: None,
+    }
+}
+
+/// For what no file describes.
+fn bare_status(name: &str, state: Wire, sub_state: Option<String>, words: String) -> ServiceStatus {
+    ServiceStatus {
+        name: name.to_owned(),
+        description: String::new(),
+        state,
+        sub_state,
+        cause: protocol::Cause { words, request: None },
+        main_pid: None,
+        since_boottime_usec: None,
+        uptime_usec: None,
+        restarts: 0,
+        last_exit: None,
+        policy: String::new(),
+        left_out: vec![],
+        cgroup: None,
+        figures: None,
+        isolation: None,
+        log: vec![],
+    }
+}

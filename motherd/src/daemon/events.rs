@@ -1,0 +1,286 @@
+//! The one wait, and what each descriptor means.
+
+use std::{
+    collections::BTreeMap,
+    convert::Infallible,
+    io::{self, Read, Seek},
+    os::fd::BorrowedFd,
+    time::Duration,
+};
+
+use initldr::link::{ExitRecord, ToManager};
+use nix::{
+    errno::Errno,
+    sys::{
+        epoll::{Epoll, EpollEvent, EpollFlags, EpollTimeout},
+        time::TimeSpec,
+        timerfd::{Expiration, TimerSetTimeFlags},
+    },
+};
+
+use super::{Daemon, Fatal, now};
+use crate::{
+    control::server::Token,
+    graph::Id,
+    manager::End,
+    service::signal_name,
+    supervise::{Cause, Event, Exit, ExitHow, Requester, State},
+};
+
+/// What a descriptor in the epoll set is, packed into `epoll_event.data`: the kind in the low three bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Source {
+    Link,
+    Timer,
+    Control(Token),
+    Log(Id),
+    Cgroup(Id),
+}
+
+impl Source {
+    pub(super) fn pack(self) -> u64 {
+        match self {
+            Self::Link => 0,
+            Self::Timer => 1,
+            Self::Control(token) => token.as_u64() << 3 | 2,
+            Self::Log(id) => (id.0 as u64) << 3 | 3,
+            Self::Cgroup(id) => (id.0 as u64) << 3 | 4,
+        }
+    }
+
+    fn unpack(data: u64) -> Option<Self> {
+        let id = || usize::try_from(data >> 3).ok().map(Id);
+        match data & 7 {
+            0 => Some(Self::Link),
+            1 => Some(Self::Timer),
+            2 => Some(Self::Control(Token::from_u64(data >> 3))),
+            3 => id().map(Self::Log),
+            4 => id().map(Self::Cgroup),
+            _ => None,
+        }
+    }
+}
+
+/// Which of the control server's descriptors are in the epoll set, and for what.
+#[derive(Debug, Default)]
+pub(super) struct Watching(BTreeMap<Token, EpollFlags>);
+
+/// Adds a descriptor to the epoll set. It leaves the set by being closed.
+pub(super) fn watch(epoll: &Epoll, fd: BorrowedFd<'_>, source: Source, flags: EpollFlags) -> io::Result<()> {
+    Ok(epoll.add(fd, EpollEvent::new(flags, source.pack()))?)
+}
+
+impl Daemon {
+    /// The descriptors that are always there.
+    pub(super) fn watch_all(&mut self) -> io::Result<()> {
+        watch(&self.epoll, self.link.fd(), Source::Link, EpollFlags::EPOLLIN)?;
+        self.epoll.add(&self.timer, EpollEvent::new(EpollFlags::EPOLLIN, Source::Timer.pack()))?;
+        self.watch_control()
+    }
+
+    /// Follows what the control server wants to be woken for.
+    fn watch_control(&mut self) -> io::Result<()> {
+        let mut current = BTreeMap::new();
+        for watch in self.server.watches() {
+            let mut flags = EpollFlags::empty();
+            flags.set(EpollFlags::EPOLLIN, watch.read);
+            flags.set(EpollFlags::EPOLLOUT, watch.write);
+            let mut event = EpollEvent::new(flags, Source::Control(watch.token).pack());
+            match self.watching.0.get(&watch.token) {
+                None => self.epoll.add(watch.fd, event)?,
+                Some(known) if *known != flags => self.epoll.modify(watch.fd, &mut event)?,
+                Some(_) => {}
+            }
+            current.insert(watch.token, flags);
+        }
+        self.watching = Watching(current);
+        Ok(())
+    }
+
+    /// Events in, effects out, for ever.
+    pub(super) fn run(&mut self) -> Result<Infallible, Fatal> {
+        let mut events = [EpollEvent::empty(); 64];
+        loop {
+            self.watch_control().map_err(Fatal::system("epoll_ctl"))?;
+            self.arm().map_err(Fatal::system("timerfd_settime"))?;
+            let count = match self.epoll.wait(&mut events, EpollTimeout::NONE) {
+                Ok(count) => count,
+                Err(Errno::EINTR) => 0,
+                Err(errno) => return Err(Fatal::system("epoll_wait")(errno.into())),
+            };
+            for event in &events[..count] {
+                if let Some(source) = Source::unpack(event.data()) {
+                    self.handle(source)?;
+                }
+            }
+        }
+    }
+
+    /// The timer goes off when the next deadline comes, and not at all where there is none.
+    fn arm(&mut self) -> io::Result<()> {
+        let next = self.manager.next_deadline().into_iter().chain(self.server.deadline()).min();
+        if next == self.armed {
+            return Ok(());
+        }
+        match next {
+            // 0 would disarm it.
+            Some(deadline) => {
+                let at = TimeSpec::from(deadline.max(Duration::from_nanos(1)));
+                self.timer.set(Expiration::OneShot(at), TimerSetTimeFlags::TFD_TIMER_ABSTIME)?;
+            }
+            None => self.timer.unset()?,
+        }
+        self.armed = next;
+        Ok(())
+    }
+
+    fn handle(&mut self, source: Source) -> Result<(), Fatal> {
+        match source {
+            Source::Link => self.link_ready(),
+            Source::Timer => self.timer_ready(),
+            Source::Control(token) => {
+                for incoming in self.server.ready(token, now()) {
+                    self.answer(&incoming)?;
+                }
+                Ok(())
+            }
+            Source::Log(id) => {
+                if let Some(log) = self.runtime.get_mut(&id).and_then(|runtime| runtime.log.as_mut()) {
+                    log.pump();
+                }
+                Ok(())
+            }
+            Source::Cgroup(id) => self.cgroup_ready(id),
+        }
+    }
+
+    fn timer_ready(&mut self) -> Result<(), Fatal> {
+        match self.timer.wait() {
+            Ok(()) | Err(Errno::EAGAIN | Errno::EINTR) => {}
+            Err(errno) => return Err(Fatal::system("read the timer")(errno.into())),
+        }
+        self.armed = None;
+        self.server.expire(now());
+        let effects = self.manager.tick(now());
+        self.dispatch(effects)
+    }
+
+    /// All that initldr has to say, and then one acknowledgement.
+    fn link_ready(&mut self) -> Result<(), Fatal> {
+        let mut exits = Vec::new();
+        while let Some((message, _fd)) = self.link.receive(false)? {
+            match message {
+                ToManager::Exit(exit) => {
+                    self.exited(&exit)?;
+                    exits.push(exit);
+                }
+                ToManager::Signal { number, sender_pid, sender_uid } => {
+                    self.signalled(number, Requester { uid: sender_uid, pid: sender_pid })?;
+                }
+                ToManager::StoreAnswer { name, errno } if errno != 0 => {
+                    let errno = Errno::from_raw(errno);
+                    tracing::warn!("initldr does not keep {name}: {errno}");
+                }
+                ToManager::StoreAnswer { .. } => {}
+                ToManager::Welcome { .. } | ToManager::Stored { .. } | ToManager::ReplayEnd => {
+                    tracing::error!("initldr says {message:?} out of turn");
+                }
+            }
+        }
+        self.acknowledge(&exits)
+    }
+
+    /// A process was reaped. Only main processes are known here; the others are told of by their cgroup.
+    fn exited(&mut self, record: &ExitRecord) -> Result<(), Fatal> {
+        let exit = exit_of(record);
+        let of = |id: &Id| {
+            self.manager
+                .unit(*id)
+                .main()
+                .is_some_and(|main| main.pid == record.pid && main.launched <= exit.at)
+        };
+        let id = self.manager.graph().ids().find(of);
+        match id {
+            Some(id) => self.event(id, Event::Exited(exit)),
+            None => Ok(()),
+        }
+    }
+
+    /// What a signal to initldr asks of us. These numbers are initldr's own table (`phase.rs`): it gives us 90 s.
+    fn signalled(&mut self, number: u32, who: Requester) -> Result<(), Fatal> {
+        let signal = i32::try_from(number).unwrap_or_default();
+        let how = match signal {
+            libc::SIGTERM | libc::SIGPWR => End::PowerOff,
+            libc::SIGINT => End::Reboot,
+            _ => match signal - libc::SIGRTMIN() {
+                3 => End::Halt,
+                4 => End::PowerOff,
+                5 => End::Reboot,
+                6 => End::Kexec,
+                _ => {
+                    tracing::info!(
+                        "initldr got {} from uid {}: it means nothing",
+                        signal_name(signal),
+                        who.uid
+                    );
+                    return Ok(());
+                }
+            },
+        };
+        let cause = Cause::request(&format!("{} to initldr, sent", signal_name(signal)), who);
+        self.end(how, &cause)
+    }
+
+    /// Everything down, then the machine.
+    pub(super) fn end(&mut self, how: End, cause: &Cause) -> Result<(), Fatal> {
+        tracing::info!("{how:?}: {}", cause.words);
+        let effects = self.manager.end(how, cause, now());
+        self.table.set_ending(how);
+        self.dispatch(effects)
+    }
+
+    /// `populated` of a service's cgroup changed.
+    fn cgroup_ready(&mut self, id: Id) -> Result<(), Fatal> {
+        let Some(watch) = self.runtime.get_mut(&id).and_then(|runtime| runtime.watch.as_mut()) else {
+            return Ok(());
+        };
+        // Reading is what lets the next change wake us.
+        let mut text = String::new();
+        if let Err(error) = watch.rewind().and_then(|()| watch.read_to_string(&mut text)) {
+            tracing::debug!("cgroup.events of {}: {error}", self.manager.graph().name(id));
+        }
+        if matches!(self.manager.unit(id).state, State::Stopping { main: None, .. }) && self.sweep(id) {
+            self.event(id, Event::Gone)?;
+        }
+        Ok(())
+    }
+}
+
+/// An exit as the manager wants it.
+pub(super) fn exit_of(record: &ExitRecord) -> Exit {
+    let how = match record.code {
+        libc::CLD_EXITED => ExitHow::Exited,
+        libc::CLD_DUMPED => ExitHow::Dumped,
+        _ => ExitHow::Killed,
+    };
+    Exit { how, status: record.status, at: Duration::from_nanos(record.boottime_ns) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_source_comes_back_out_of_the_epoll_set() {
+        for source in [
+            Source::Link,
+            Source::Timer,
+            Source::Control(Token::LISTENER),
+            Source::Control(Token::from_u64(1 << 40)),
+            Source::Log(Id(0)),
+            Source::Cgroup(Id(2045)),
+        ] {
+            assert_eq!(Source::unpack(source.pack()), Some(source));
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! Effects to system calls: the one match.
+//!
+//! Before a process is touched it is asked whether the manager still means it: an effect that events have overtaken is
+//! dropped.
+
+use std::{
+    io::Read,
+    os::fd::{AsFd, OwnedFd},
+};
+
+use nix::{errno::Errno, sys::epoll::EpollFlags};
+use sandbox::cgroup::Cgroup;
+
+use super::{
+    Daemon, Fatal,
+    events::{Source, watch},
+    now, proc,
+};
+use crate::{
+    control::server::Token,
+    graph::Id,
+    manager::Effect,
+    supervise::{Act, Event, Stage, State},
+    sys::process::{pidfd_open, pidfd_send_signal},
+};
+
+impl Daemon {
+    /// Executes one effect; returns what follows from it at once.
+    pub(super) fn execute(&mut self, effect: Effect) -> Result<Vec<(Id, Event)>, Fatal> {
+        match effect {
+            Effect::Service(id, Act::Launch) => self.launch(id),
+            Effect::Service(id, Act::Signal { pid, signal }) => Ok(self.signal(id, pid, signal)),
+            Effect::Service(id, Act::SignalAll { signal }) => {
+                if matches!(self.manager.unit(id).state, State::Stopping { .. }) {
+                    self.signal_all(id, signal);
+                }
+                Ok(vec![])
+            }
+            Effect::Service(id, Act::Kill) => {
+                if matches!(self.manager.unit(id).state, State::Stopping { .. }) {
+                    self.kill(id);
+                }
+                Ok(vec![])
+            }
+            Effect::Service(id, Act::Sweep) => {
+                let meant = matches!(self.manager.unit(id).state, State::Stopping { main: None, .. });
+                Ok(if meant && self.sweep(id) { vec![(id, Event::Gone)] } else { vec![] })
+            }
+            Effect::Reply { token, outcome } => {
+                let reply = self.acted(outcome);
+                self.server.reply(Token::from_u64(token), &reply, now());
+                Ok(vec![])
+            }
+            Effect::End { how, left } => {
+                for id in left {
+                    tracing::error!(
+                        "{} would not end; the machine ends without it",
+                        self.manager.graph().name(id)
+                    );
+                }
+                tracing::info!("everything is down: {how:?}");
+                self.link.end(how)?;
+                Ok(vec![])
+            }
+        }
+    }
+
+    /// A signal to the main process. One that is being stopped and would not hear it is said to be deaf.
+    pub(super) fn signal(&mut self, id: Id, pid: u32, signal: i32) -> Vec<(Id, Event)> {
+        let unit = self.manager.unit(id);
+        if unit.main().is_none_or(|main| main.pid != pid) {
+            return vec![];
+        }
+        let stopping = matches!(unit.state, State::Stopping { stage: Stage::Signalled { .. }, .. });
+        match proc::deaf(pid, signal) {
+            Ok(Some(why)) if stopping => return vec![(id, Event::Deaf { why })],
+            // It ends by itself just now, and that is told by its exit.
+            Ok(_) | Err(_) => {}
+        }
+        let name = self.manager.graph().name(id);
+        match self.runtime.get(&id).and_then(|runtime| runtime.pidfd.as_ref()) {
+            Some(pidfd) => match pidfd_send_signal(pidfd.as_fd(), signal) {
+                Ok(()) | Err(Errno::ESRCH) => vec![],
+                Err(errno) => {
+                    tracing::error!("{name}: signal {signal} to {pid}: {errno}");
+                    vec![]
+                }
+            },
+            None if stopping => {
+                let why = format!("process {pid} could not be told from another that may have its pid");
+                vec![(id, Event::Deaf { why })]
+            }
+            None => vec![],
+        }
+    }
+
+    /// A signal to all that is in the cgroup. Each is held by a pidfd before it is looked whether it is still there.
+    pub(super) fn signal_all(&mut self, id: Id, signal: i32) {
+        let Some(cgroup) = self.cgroup(id) else { return };
+        let held: Vec<(u32, OwnedFd)> = match cgroup.procs() {
+            Ok(pids) => pids.into_iter().filter_map(|pid| Some((pid, pidfd_open(pid).ok()?))).collect(),
+            Err(error) => {
+                tracing::debug!("{error}");
+                return;
+            }
+        };
+        let still = cgroup.procs().unwrap_or_default();
+        for (pid, pidfd) in held.iter().filter(|(pid, _)| still.contains(pid)) {
+            match pidfd_send_signal(pidfd.as_fd(), signal) {
+                Ok(()) | Err(Errno::ESRCH) => {}
+                Err(errno) => tracing::error!("signal {signal} to {pid}: {errno}"),
+            }
+        }
+    }
+
+    fn kill(&mut self, id: Id) {
+        if let Some(cgroup) = self.cgroup(id)
+            && let Err(error) = cgroup.kill()
+            && !matches!(error.errno(), Some(Errno::ENOENT | Errno::ENODEV))
+        {
+            tracing::error!("{error}");
+        }
+    }
+
+    /// The service's cgroup, opened if it is there.
+    pub(super) fn cgroup(&mut self, id: Id) -> Option<&Cgroup> {
+        let relative = self.manager.graph().service(id).cgroup()?;
+        let runtime = self.runtime.entry(id).or_default();
+        if runtime.cgroup.is_none() {
+            match Cgroup::open(&self.base, &relative) {
+                Ok(found) => runtime.cgroup = found,
+                Err(error) => tracing::error!("{error}"),
+            }
+        }
+        runtime.cgroup.as_ref()
+    }
+
+    /// Removes the cgroup if it is empty; whether it is gone. Otherwise its `cgroup.events` will wake us.
+    pub(super) fn sweep(&mut self, id: Id) -> bool {
+        // Watched before it is looked at: what changes after the look wakes us.
+        if self.cgroup(id).is_some() {
+            self.watch_cgroup(id);
+        }
+        let gone = match self.cgroup(id) {
+            None => true,
+            Some(cgroup) => match cgroup.populated() {
+                Ok(false) => match cgroup.remove() {
+                    Ok(()) => true,
+                    Err(error) if error.errno() == Some(Errno::EBUSY) => false,
+                    Err(error) => {
+                        tracing::error!("{error}");
+                        false
+                    }
+                },
+                Ok(true) => false,
+                Err(error) => matches!(error.errno(), Some(Errno::ENOENT | Errno::ENODEV)),
+            },
+        };
+        if gone {
+            self.forget_process(id);
+        }
+        gone
+    }
+
+    /// Nothing of the service is left in the kernel but what it wrote.
+    fn forget_process(&mut self, id: Id) {
+        let name = self.manager.graph().name(id).to_owned();
+        let Some(runtime) = self.runtime.get_mut(&id) else { return };
+        runtime.cgroup = None;
+        runtime.watch = None;
+        runtime.pidfd = None;
+        runtime.start_ticks = 0;
+        if let Some(log) = &mut runtime.log {
+            log.pump();
+        }
+        tracing::debug!("{name}: nothing is left of it");
+    }
+
+    /// Has `cgroup.events` wake us, once it is not watched yet.
+    pub(super) fn watch_cgroup(&mut self, id: Id) {
+        let Some(runtime) = self.runtime.get_mut(&id) else { return };
+        let Some(cgroup) = runtime.cgroup.as_ref().filter(|_| runtime.watch.is_none()) else { return };
+        let watched = cgroup.events_fd().map_err(|error| error.to_string()).and_then(|fd| {
+            let mut file = std::fs::File::from(fd);
+            let mut text = String::new();
+            file.read_to_string(&mut text).map_err(|error| error.to_string())?;
+            watch(&self.epoll, file.as_fd(), Source::Cgroup(id), EpollFlags::EPOLLPRI)
+                .map_err(|error| error.to_string())?;
+            Ok(file)
+        });
+        match watched {
+            Ok(file) => runtime.watch = Some(file),
+            Err(error) => tracing::error!("watch the cgroup of {}: {error}", self.manager.graph().name(id)),
+        }
+    }
+}

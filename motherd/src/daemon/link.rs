@@ -1,0 +1,157 @@
+//! The link to initldr, and what it says first.
+//!
+//! Invariant: a message is acted upon only if it is exactly one of `initldr::link`; another is said and passed over.
+
+use std::{
+    collections::BTreeMap,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    time::Duration,
+};
+
+use initldr::link::{End, ExitRecord, MESSAGE_SIZE, Relaunch, SlotName, ToInit, ToManager};
+use nix::errno::Errno;
+
+use crate::{service::signal_name, sys};
+
+/// initldr's other end is gone, or the socket fails.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LinkError {
+    /// It has ended.
+    #[error("initldr has closed the link")]
+    Closed,
+    /// Something else.
+    #[error("link to initldr: {0}")]
+    Failed(#[from] Errno),
+}
+
+/// This side of the link.
+#[derive(Debug)]
+pub(crate) struct Link {
+    socket: OwnedFd,
+}
+
+/// Everything that initldr says before it is up to date.
+#[derive(Debug, Default)]
+pub(crate) struct Replay {
+    /// This is the nth motherd.
+    pub(crate) generation: u32,
+    /// initldr is PID 1.
+    pub(crate) pid1: bool,
+    /// What became of the one before, for people; `None` for the first.
+    pub(crate) cause: Option<String>,
+    /// Since when there was none.
+    pub(crate) down_since: Option<Duration>,
+    /// The descriptors that it kept.
+    pub(crate) stored: BTreeMap<String, OwnedFd>,
+    /// The exits that nobody acknowledged.
+    pub(crate) exits: Vec<ExitRecord>,
+}
+
+impl Link {
+    /// Over a connected socket.
+    pub(crate) fn new(socket: OwnedFd) -> Self {
+        Self { socket }
+    }
+
+    /// For epoll.
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+
+    /// Says hello, and waits for everything that happened before.
+    pub(crate) fn hello(&self) -> Result<Replay, LinkError> {
+        self.send(&ToInit::Hello { pid: std::process::id() }, None)?;
+        let mut replay = Replay::default();
+        loop {
+            match self.receive(true)? {
+                Some((ToManager::ReplayEnd, _)) => return Ok(replay),
+                Some((message, fd)) => replay.take(message, fd),
+                None => {}
+            }
+        }
+    }
+
+    /// The next message; `None` where there is none now, or where it was none of ours.
+    pub(crate) fn receive(&self, wait: bool) -> Result<Option<(ToManager, Option<OwnedFd>)>, LinkError> {
+        let mut bytes = [0; MESSAGE_SIZE];
+        match sys::link::receive(self.fd(), &mut bytes, wait) {
+            Ok((0, _)) => Err(LinkError::Closed),
+            Ok((size, fd)) => match ToManager::decode(&bytes[..size]) {
+                Ok(message) => Ok(Some((message, fd))),
+                Err(error) => {
+                    tracing::error!("a message of initldr's is not understood: {error}");
+                    Ok(None)
+                }
+            },
+            Err(Errno::EAGAIN | Errno::EINTR) => Ok(None),
+            Err(Errno::ECONNRESET) => Err(LinkError::Closed),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    fn send(&self, message: &ToInit, fd: Option<BorrowedFd<'_>>) -> Result<(), LinkError> {
+        let mut bytes = [0; MESSAGE_SIZE];
+        message.encode(&mut bytes);
+        match sys::link::send(self.fd(), &bytes, fd) {
+            Ok(()) => Ok(()),
+            Err(Errno::EPIPE | Errno::ECONNRESET) => Err(LinkError::Closed),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    /// Exits up to and including this one need not be told again.
+    pub(crate) fn acknowledge(&self, sequence: u64) -> Result<(), LinkError> {
+        self.send(&ToInit::Acknowledge { sequence }, None)
+    }
+
+    /// Has a descriptor kept.
+    pub(crate) fn store(&self, name: &str, fd: BorrowedFd<'_>) -> Result<(), LinkError> {
+        match SlotName::new(name) {
+            Some(name) => self.send(&ToInit::Store { name }, Some(fd)),
+            None => Err(LinkError::Failed(Errno::ENAMETOOLONG)),
+        }
+    }
+
+    /// Has a descriptor no longer kept.
+    pub(crate) fn forget(&self, name: &str) -> Result<(), LinkError> {
+        match SlotName::new(name) {
+            Some(name) => self.send(&ToInit::Drop { name }, None),
+            None => Err(LinkError::Failed(Errno::ENAMETOOLONG)),
+        }
+    }
+
+    /// The last word.
+    pub(crate) fn end(&self, how: End) -> Result<(), LinkError> {
+        self.send(&ToInit::End { how }, None)
+    }
+}
+
+impl Replay {
+    fn take(&mut self, message: ToManager, fd: Option<OwnedFd>) {
+        match message {
+            ToManager::Welcome { generation, pid1, cause, lost_exits, down_since_boottime_ns, .. } => {
+                self.generation = generation;
+                self.pid1 = pid1;
+                self.cause = match cause {
+                    Relaunch::First => None,
+                    Relaunch::Exited(status) => Some(format!("exited with status {status}")),
+                    Relaunch::Signaled(signal) => Some(format!("ended by {}", signal_name(signal))),
+                    Relaunch::Hung => Some("said nothing for too long".to_owned()),
+                };
+                self.down_since =
+                    (down_since_boottime_ns > 0).then(|| Duration::from_nanos(down_since_boottime_ns));
+                if lost_exits > 0 {
+                    tracing::warn!("initldr could not keep {lost_exits} exits: some services may be `lost`");
+                }
+            }
+            ToManager::Stored { name } => match fd {
+                Some(fd) => {
+                    self.stored.insert(name.as_str().to_owned(), fd);
+                }
+                None => tracing::error!("initldr says that it keeps {name}, and sent no descriptor"),
+            },
+            ToManager::Exit(exit) => self.exits.push(exit),
+            ToManager::ReplayEnd | ToManager::StoreAnswer { .. } | ToManager::Signal { .. } => {}
+        }
+    }
+}

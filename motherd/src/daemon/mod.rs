@@ -1,0 +1,443 @@
+//! The shell around the manager: descriptors to events, effects to system calls.
+//!
+//! ```text
+//!  link (exits, signals) ─┐                                              ┌─ clone3 into a cgroup        spawn.rs
+//!  timerfd ───────────────┤  events.rs        manager         execute.rs │─ pidfd_send_signal, cgroup.kill
+//!  cgroup.events ─────────┼──► Event ──► (State, Effects) ──► Effect ────┤─ rmdir of an empty cgroup
+//!  control socket ────────┤                    │                         │─ a reply on the control socket
+//!  log pipes ─────────────┘             state memfd (record)             └─ End, over the link
+//! ```
+//!
+//! Invariants. One thread, one wait: between events there are no wake-ups. What the manager decided is in the state memfd
+//! before its effects are executed; an exit is acknowledged after that. An effect concerns the process that the manager
+//! named or nothing: signals go through a pidfd whose identity was checked.
+
+mod adopt;
+mod answer;
+mod events;
+mod execute;
+mod link;
+mod log;
+mod proc;
+mod spawn;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    convert::Infallible,
+    fmt, fs, io,
+    os::fd::OwnedFd,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    rc::Rc,
+    time::Duration,
+};
+
+use clap::{Parser, ValueEnum};
+use initldr::link::{ExitRecord, LINK_FD, STATE_FD};
+use nix::{
+    sys::{
+        epoll::Epoll,
+        timerfd::{ClockId, TimerFd, TimerFlags},
+    },
+    time::{ClockId as Clock, clock_gettime},
+};
+use sandbox::{Plan, cgroup::Cgroup, kernel::Kernel, policy::Store};
+
+use self::{events::Watching, link::Link, log::Log};
+use crate::{
+    control::{address, server::Server},
+    graph::{Graph, Id},
+    manager::{Effect, Manager},
+    service::{self, Catalog},
+    state::Table,
+    supervise::{Cause, Event, State},
+    sys,
+};
+
+/// The service manager. It is started by initldr, which holds its state and reaps its services.
+#[derive(Debug, Parser)]
+#[command(name = "motherd", version)]
+struct Args {
+    /// Put this before all paths
+    #[arg(long, value_name = "DIR", default_value = "/")]
+    root: PathBuf,
+    /// Look for services here instead; the first folder that has a name wins
+    #[arg(long, value_name = "DIR")]
+    services: Vec<PathBuf>,
+    /// Look for policies here instead; the first folder that has a name wins
+    #[arg(long, value_name = "DIR")]
+    policies: Vec<PathBuf>,
+    /// What to start: the service of this name and what it wants and needs
+    #[arg(long, value_enum, default_value = "system")]
+    phase: Phase,
+    /// The cgroup below which services get theirs (the root of the cgroup2 tree)
+    #[arg(long, value_name = "PATH")]
+    cgroup: Option<PathBuf>,
+    /// Do not trust the recorded state: leave what runs alone, and start nothing
+    #[arg(long)]
+    safe: bool,
+}
+
+/// Which boot target.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Phase {
+    /// `initramfs`
+    Initramfs,
+    /// `system`
+    System,
+}
+
+impl Phase {
+    fn target(self) -> &'static str {
+        match self {
+            Self::Initramfs => "initramfs",
+            Self::System => "system",
+        }
+    }
+}
+
+/// Why motherd cannot go on. initldr starts it again.
+#[derive(Debug, thiserror::Error)]
+enum Fatal {
+    #[error("not started by initldr: descriptor {0} is not open. Start `initldr --motherd PATH -- ARGS`")]
+    NotUnderInitldr(i32),
+    #[error(transparent)]
+    Link(#[from] link::LinkError),
+    #[error("{what}: {source}")]
+    System { what: String, source: io::Error },
+    #[error("{0}")]
+    Kernel(#[from] sandbox::kernel::ProbeError),
+}
+
+impl Fatal {
+    fn system(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+        let what = what.into();
+        move |source| Self::System { what, source }
+    }
+}
+
+/// Where things are, `--root` applied.
+#[derive(Debug)]
+struct Paths {
+    root: PathBuf,
+    services: Vec<PathBuf>,
+    policies: Vec<PathBuf>,
+    run: PathBuf,
+    log: PathBuf,
+}
+
+impl Paths {
+    fn new(args: &Args) -> Self {
+        let below = |path: &str| args.root.join(path);
+        let or = |given: &[PathBuf], usual: &[&str]| match given {
+            [] => usual.iter().map(|path| below(path)).collect(),
+            given => given.to_vec(),
+        };
+        let services = ["etc/motherd/services", "run/motherd/services", "usr/lib/motherd/services"];
+        Self {
+            services: or(&args.services, &services),
+            policies: or(&args.policies, &["etc/motherd/policies", "usr/lib/motherd/policies"]),
+            run: below("run/motherd"),
+            log: below("var/log/motherd"),
+            root: args.root.clone(),
+        }
+    }
+}
+
+/// What the kernel has for a service, beside what the manager knows.
+#[derive(Debug, Default)]
+struct Runtime {
+    /// Compiled for the current run, and kept for restarts that nobody asked for.
+    plan: Option<Rc<Plan>>,
+    cgroup: Option<Cgroup>,
+    /// `cgroup.events`, in the epoll set.
+    watch: Option<fs::File>,
+    /// The main process.
+    pidfd: Option<OwnedFd>,
+    start_ticks: u64,
+    log: Option<Log>,
+}
+
+/// Everything.
+struct Daemon {
+    paths: Paths,
+    kernel: Kernel,
+    /// The cgroup below which services get theirs.
+    base: PathBuf,
+    store: Store,
+    catalog: Catalog,
+    manager: Manager,
+    table: Table,
+    link: Link,
+    epoll: Epoll,
+    timer: TimerFd,
+    armed: Option<Duration>,
+    server: Server,
+    watching: Watching,
+    runtime: BTreeMap<Id, Runtime>,
+    /// What was said last of each service, so that every change is said once.
+    said: BTreeMap<Id, State>,
+    /// Populated cgroups of services that no file describes: paths below the base.
+    orphans: BTreeSet<String>,
+}
+
+impl fmt::Debug for Daemon {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Daemon").field("manager", &self.manager).finish_non_exhaustive()
+    }
+}
+
+/// The whole program.
+#[must_use]
+pub fn main() -> ExitCode {
+    let args = Args::parse();
+    tracing_subscriber::fmt()
+        .with_writer(io::stderr)
+        .with_target(false)
+        .with_ansi(false)
+        .with_timer(SinceBoot)
+        .init();
+    match run(&args) {
+        Err(error) => {
+            tracing::error!("motherd: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: &Args) -> Result<Infallible, Fatal> {
+    let mut daemon = Daemon::open(args)?;
+    daemon.run()
+}
+
+/// As the kernel's own messages have it.
+struct SinceBoot;
+
+impl tracing_subscriber::fmt::time::FormatTime for SinceBoot {
+    fn format_time(&self, w: &mut tracing_subscriber::fmt::format::Writer<'_>) -> fmt::Result {
+        let now = now();
+        write!(w, "[{:5}.{:06}]", now.as_secs(), now.subsec_micros())
+    }
+}
+
+/// CLOCK_BOOTTIME.
+fn now() -> Duration {
+    clock_gettime(Clock::CLOCK_BOOTTIME).map(Duration::from).expect("the clock exists since Linux 2.6.39")
+}
+
+impl Daemon {
+    /// Everything up to the point where the first event can come: what ran before is adopted, and the boot target is on
+    /// its way.
+    fn open(args: &Args) -> Result<Self, Fatal> {
+        nix::sys::prctl::set_child_subreaper(true)
+            .map_err(io::Error::from)
+            .map_err(Fatal::system("prctl"))?;
+        let link = sys::process::inherited(LINK_FD).ok_or(Fatal::NotUnderInitldr(LINK_FD))?;
+        let state = sys::process::inherited(STATE_FD).ok_or(Fatal::NotUnderInitldr(STATE_FD))?;
+        let link = Link::new(link);
+        let mut replay = link.hello()?;
+        let paths = Paths::new(args);
+        let server = control_server(&paths, replay.stored.remove("control"))?;
+        link.store("control", server.listener())?;
+
+        let base = cgroup_base(args.cgroup.as_deref())?;
+        let kernel = Kernel::probe(Some(&base))?;
+        leave_base(&base, &kernel);
+        let catalog = service::load_dirs(&paths.services);
+        let (graph, catalog) = build(catalog);
+        let (table, found, records) =
+            Table::map(&state).map_err(io::Error::from).map_err(Fatal::system("map the state"))?;
+        let epoll = Epoll::new(nix::sys::epoll::EpollCreateFlags::EPOLL_CLOEXEC)
+            .map_err(io::Error::from)
+            .map_err(Fatal::system("epoll_create1"))?;
+        let flags = TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK;
+        let timer = TimerFd::new(ClockId::CLOCK_BOOTTIME, flags)
+            .map_err(io::Error::from)
+            .map_err(Fatal::system("timerfd_create"))?;
+        let mut daemon = Self {
+            store: Store::new(paths.policies.clone()),
+            paths,
+            kernel,
+            base,
+            catalog,
+            manager: Manager::new(graph),
+            table,
+            link,
+            epoll,
+            timer,
+            armed: None,
+            server,
+            watching: Watching::default(),
+            runtime: BTreeMap::new(),
+            said: BTreeMap::new(),
+            orphans: BTreeSet::new(),
+        };
+        daemon.watch_all().map_err(Fatal::system("epoll_ctl"))?;
+        let exits = std::mem::take(&mut replay.exits);
+        let (booted, ending) = daemon.adopt(args.safe, replay, found, records, &exits)?;
+        daemon.acknowledge(&exits)?;
+        if let Some(how) = ending {
+            let cause = Cause::new("the motherd before this one was ending the machine");
+            let effects = daemon.manager.end(how, &cause, now());
+            daemon.dispatch(effects)?;
+        } else if !booted && !args.safe {
+            daemon.boot(args.phase.target())?;
+        }
+        Ok(daemon)
+    }
+
+    /// Starts the boot target; without one nothing is started, which is said.
+    fn boot(&mut self, target: &str) -> Result<(), Fatal> {
+        let Some(id) = self.manager.graph().find(target) else {
+            tracing::error!("there is no service `{target}` to start: nothing is started by itself");
+            return Ok(());
+        };
+        let effects = self.manager.boot(id, &Cause::new(format!("boot: {target}")), now());
+        // Recorded before it is marked as begun: a motherd that ends in between begins it again, which does no harm.
+        self.record();
+        self.table.set_booted();
+        self.dispatch(effects)
+    }
+
+    /// The state of everything that changed goes into the memfd, and each change is said with its cause.
+    fn record(&mut self) {
+        for id in self.manager.take_touched() {
+            let unit = self.manager.unit(id);
+            let name = self.manager.graph().name(id);
+            let runtime = self.runtime.get(&id);
+            if unit.state == State::Launching
+                && let Some(cell) = self.table.cell(name)
+            {
+                cell.store(0, std::sync::atomic::Ordering::Relaxed);
+            }
+            let recorded = self.table.write(&crate::state::Record {
+                name: name.to_owned(),
+                unit: unit.clone(),
+                start_ticks: runtime.map_or(0, |runtime| runtime.start_ticks),
+                cgroup_id: runtime.and_then(|runtime| runtime.cgroup.as_ref()).map_or(0, Cgroup::id),
+            });
+            if !recorded {
+                tracing::error!("{name}: no room for another service in the state");
+            }
+            if self.said.get(&id) != Some(&unit.state) {
+                say(name, unit, &self.manager, id);
+                self.said.insert(id, unit.state.clone());
+            }
+        }
+    }
+
+    /// Records, then executes, and again with what follows from that.
+    fn dispatch(&mut self, effects: Vec<Effect>) -> Result<(), Fatal> {
+        let mut queue = VecDeque::from(effects);
+        self.record();
+        while let Some(effect) = queue.pop_front() {
+            for (id, event) in self.execute(effect)? {
+                queue.extend(self.manager.event(id, event, now()));
+                self.record();
+            }
+        }
+        Ok(())
+    }
+
+    fn event(&mut self, id: Id, event: Event) -> Result<(), Fatal> {
+        let effects = self.manager.event(id, event, now());
+        self.dispatch(effects)
+    }
+
+    /// What came of these exits is in the state.
+    fn acknowledge(&self, exits: &[ExitRecord]) -> Result<(), Fatal> {
+        match exits.iter().map(|exit| exit.sequence).max() {
+            Some(sequence) => Ok(self.link.acknowledge(sequence)?),
+            None => Ok(()),
+        }
+    }
+}
+
+fn say(name: &str, unit: &crate::supervise::Unit, manager: &Manager, id: Id) {
+    let why = &unit.cause.words;
+    match &unit.state {
+        State::Running { main } => tracing::info!("{name}: running as {} ({why})", main.pid),
+        State::Starting { main, .. } => tracing::info!("{name}: starting as {} ({why})", main.pid),
+        State::Done => tracing::info!("{name}: done ({why})"),
+        State::Stopped => tracing::info!("{name}: stopped ({why})"),
+        State::Waiting => match manager.waits_for(id) {
+            Some(obstacle) => tracing::info!("{name}: {obstacle} ({why})"),
+            None => tracing::debug!("{name}: waiting ({why})"),
+        },
+        State::Backoff { until } => {
+            let wait = until.saturating_sub(unit.since).as_secs_f64();
+            let failing = if unit.history.failing { "failing, " } else { "" };
+            tracing::warn!("{name}: {failing}tried again in {wait:.1} s ({why})");
+        }
+        State::Failed => tracing::error!("{name}: failed ({why})"),
+        State::Orphan => tracing::warn!("{name}: orphaned processes ({why})"),
+        State::Launching | State::Stopping { .. } => tracing::debug!("{name}: {:?} ({why})", unit.state),
+    }
+}
+
+/// The services that can be started, in order; everything that is wrong is said, and kept for `status`.
+fn build(mut catalog: Catalog) -> (Graph, Catalog) {
+    for problem in &catalog.problems {
+        tracing::error!("{}", problem.message);
+    }
+    let services: Vec<_> = catalog.services.values().cloned().collect();
+    let broken = catalog.broken.keys().cloned().collect();
+    let built = Graph::build(services, &broken);
+    for warning in &built.warnings {
+        tracing::warn!("{warning}");
+    }
+    for (name, report) in built.refused {
+        catalog.services.remove(&name);
+        catalog.broken.insert(name, report);
+    }
+    for (name, report) in &catalog.broken {
+        tracing::error!("{name} is not loaded:\n{report}");
+    }
+    (built.graph, catalog)
+}
+
+/// The control socket: the one that initldr kept, as long as its path is there, so that nobody is ever refused.
+fn control_server(paths: &Paths, kept: Option<OwnedFd>) -> Result<Server, Fatal> {
+    /// Whoever connects is told by the server what they may do.
+    const MODE: u32 = 0o666;
+    fs::create_dir_all(&paths.run).map_err(Fatal::system(format!("make {}", paths.run.display())))?;
+    let path = paths.run.join("motherd.sock");
+    let listener = match kept {
+        Some(kept) if path.exists() => kept,
+        Some(_) | None => {
+            address::listen(&path, MODE).map_err(Fatal::system(format!("listen on {}", path.display())))?
+        }
+    };
+    Server::new(listener).map_err(Fatal::system("control socket"))
+}
+
+/// The cgroup below which services get theirs; made if it was named and is missing.
+fn cgroup_base(given: Option<&Path>) -> Result<PathBuf, Fatal> {
+    match given {
+        Some(base) => {
+            fs::create_dir_all(base).map_err(Fatal::system(format!("make {}", base.display())))?;
+            Ok(base.to_owned())
+        }
+        None => Kernel::probe(None)?.cgroup_base.ok_or_else(|| Fatal::System {
+            what: "find the cgroup2 tree".to_owned(),
+            source: io::Error::other("none is mounted: mount -t cgroup2 none /sys/fs/cgroup"),
+        }),
+    }
+}
+
+/// motherd, and initldr where it sits in the base itself, go into leaves of their own: a cgroup that hands controllers
+/// down must have no processes (the root of the tree is exempt).
+fn leave_base(base: &Path, kernel: &Kernel) {
+    let into = |leaf: &str, pid: u32| {
+        if let Err(error) = sandbox::cgroup::move_into_leaf(base, leaf, pid) {
+            tracing::warn!("{error}");
+        }
+    };
+    into("motherd.scope", std::process::id());
+    let init = std::os::unix::process::parent_id();
+    let procs = fs::read_to_string(base.join("cgroup.procs")).unwrap_or_default();
+    let in_base = procs.lines().any(|line| line.parse() == Ok(init));
+    if in_base && kernel.cgroup_root.as_deref() != Some(base) {
+        into("initldr.scope", init);
+    }
+}

@@ -1,0 +1,71 @@
+//! What `/proc` says of a process that is not our child: whether it is still the one we know, and whether a signal
+//! would reach it.
+
+use std::{fs, io};
+
+/// Field 22 of `/proc/PID/stat`: when it was started, in clock ticks since boot. Together with the pid it names a
+/// process for ever, and no setting of the clock changes it.
+pub(crate) fn start_ticks(pid: u32) -> io::Result<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    parse_start_ticks(&stat).ok_or_else(|| io::Error::other(format!("/proc/{pid}/stat is not understood")))
+}
+
+/// The name (field 2) is in parentheses and may have any character in it; after the last one there is field 3.
+fn parse_start_ticks(stat: &str) -> Option<u64> {
+    let (_, after) = stat.rsplit_once(')')?;
+    after.split_ascii_whitespace().nth(22 - 3)?.parse().ok()
+}
+
+/// Why the kernel would drop a signal to this process: it is the first of its pid namespace, and has no handler for it
+/// (pid_namespaces(7)). `None`: the signal gets through.
+pub(crate) fn deaf(pid: u32, signal: i32) -> io::Result<Option<String>> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    Ok(is_deaf(&status, signal).then(|| {
+        format!(
+            "it is PID 1 of its pid namespace and has no handler for {}, so the kernel would drop it",
+            crate::service::signal_name(signal)
+        )
+    }))
+}
+
+fn is_deaf(status: &str, signal: i32) -> bool {
+    if signal == libc::SIGKILL || signal == libc::SIGSTOP {
+        return false;
+    }
+    let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+    // One number for each pid namespace from ours down to its own.
+    let first = field("NSpid:").is_some_and(|pids| pids.split_ascii_whitespace().skip(1).last() == Some("1"));
+    let caught = field("SigCgt:").and_then(|mask| u64::from_str_radix(mask, 16).ok()).unwrap_or(u64::MAX);
+    first && caught & (1 << (signal - 1)) == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_with_parentheses_and_spaces_is_passed_over() {
+        let rest = "S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4711 20";
+        assert_eq!(parse_start_ticks(&format!("7 (a) b (c) {rest}")), Some(4711));
+        assert_eq!(parse_start_ticks("7 (a) S"), None);
+    }
+
+    #[test]
+    fn the_oracle_of_start_ticks_is_this_process() {
+        let own = start_ticks(std::process::id()).unwrap();
+        let text = fs::read_to_string("/proc/self/stat").unwrap();
+        assert!(text.contains(&format!(" {own} ")));
+    }
+
+    #[test]
+    fn the_first_process_of_a_namespace_hears_only_what_it_handles() {
+        let first = "NSpid:\t4321\t1\nSigCgt:\t0000000000004000\n"; // SIGTERM (15) alone
+        assert!(!is_deaf(first, libc::SIGTERM));
+        assert!(is_deaf(first, libc::SIGINT));
+        assert!(!is_deaf(first, libc::SIGKILL));
+        let second = "NSpid:\t4321\t2\nSigCgt:\t0000000000000000\n";
+        assert!(!is_deaf(second, libc::SIGTERM));
+        let ours = "NSpid:\t1\nSigCgt:\t0000000000000000\n";
+        assert!(!is_deaf(ours, libc::SIGTERM), "no namespace of its own");
+    }
+}

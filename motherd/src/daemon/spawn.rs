@@ -1,0 +1,190 @@
+//! [`Daemon::launch`]: from the decision to start a service to its running process.
+//!
+//! In this order, so that a motherd that ends at any point leaves nothing that its successor cannot find: the record says
+//! `Launching` (written before this is called) - the log pipe, kept by initldr - the cgroup with its limits - clone3
+//! into it, which writes the pid into the record before the child's first instruction.
+
+use std::{collections::BTreeMap, fs::File, os::fd::AsFd, rc::Rc};
+
+use nix::{errno::Errno, sys::epoll::EpollFlags};
+use sandbox::{
+    Plan,
+    cgroup::Cgroup,
+    compile::{Subject, compile},
+    diagnostic::{Place, Report, Severity, Sources},
+    launch::{Launch, LaunchFailure, Launched, Parent, launch},
+};
+
+use super::{
+    Daemon, Fatal,
+    events::{Source, watch},
+    log::Log,
+    proc,
+};
+use crate::{graph::Id, service::Program, supervise::Event};
+
+/// Why a launch did not take place.
+struct Refusal {
+    why: String,
+    permanent: bool,
+}
+
+impl Refusal {
+    /// Trying again unasked is of no use.
+    fn permanent(why: impl Into<String>) -> Self {
+        Self { why: why.into(), permanent: true }
+    }
+
+    /// The kernel may have more to give in a moment.
+    fn by(errno: Option<Errno>, why: impl Into<String>) -> Self {
+        let passing =
+            [Errno::EAGAIN, Errno::ENOMEM, Errno::EMFILE, Errno::ENFILE, Errno::EINTR, Errno::EBUSY];
+        Self { why: why.into(), permanent: !errno.is_some_and(|errno| passing.contains(&errno)) }
+    }
+}
+
+impl Daemon {
+    /// Launches a service, and answers with the event that says how it went.
+    pub(super) fn launch(&mut self, id: Id) -> Result<Vec<(Id, Event)>, Fatal> {
+        let service = self.manager.graph().service(id);
+        let name = service.name().to_owned();
+        let Some(program) = service.program().cloned() else { return Ok(vec![]) };
+        self.prepare_log(id, &name, program.log_keep_bytes)?;
+        let event = match self.start_process(id, &name, &program) {
+            Ok(Launched { pid, pidfd }) => {
+                let start_ticks = proc::start_ticks(pid).unwrap_or_else(|error| {
+                    // It has ended already; its exit is on its way.
+                    tracing::debug!("{name}: {error}");
+                    0
+                });
+                let runtime = self.runtime.entry(id).or_default();
+                runtime.pidfd = Some(pidfd);
+                runtime.start_ticks = start_ticks;
+                self.watch_cgroup(id);
+                Event::Launched { pid }
+            }
+            Err(Refusal { why, permanent }) => {
+                tracing::error!("{name}: {why}");
+                Event::LaunchFailed { why, permanent }
+            }
+        };
+        Ok(vec![(id, event)])
+    }
+
+    fn start_process(&mut self, id: Id, name: &str, program: &Program) -> Result<Launched, Refusal> {
+        let plan = self.plan(id, name, program)?;
+        for (why, what) in left_out(&plan) {
+            tracing::info!("{name}: left out: {what} ({why})");
+        }
+        let relative = format!("{}.slice/{name}.service", program.slice);
+        let cgroup = Cgroup::create(&self.base, &relative, &plan)
+            .map_err(|error| Refusal::by(error.errno(), error.to_string()))?;
+        let runtime = self.runtime.entry(id).or_default();
+        let cgroup = runtime.cgroup.insert(cgroup);
+        runtime.watch = None;
+        let null = File::open("/dev/null")
+            .map_err(|error| Refusal::permanent(format!("open /dev/null: {error}")))?;
+        let Some(log) = &runtime.log else { return Err(Refusal::permanent("no log pipe")) };
+        let pid_cell = self.table.cell(name);
+        if pid_cell.is_none() {
+            return Err(Refusal::permanent("no room for another service in the state"));
+        }
+        launch(&Launch {
+            plan: &plan,
+            argv: &program.exec.value,
+            environment: &[],
+            stdio: [null.as_fd(), log.writer(), log.writer()],
+            cgroup: Some(cgroup),
+            parent: Parent::CallersParent,
+            pid_cell,
+        })
+        .map_err(|error| match error.kind() {
+            LaunchFailure::Sandbox => Refusal::by(Some(error.errno()), error.to_string()),
+            LaunchFailure::NotExecutable | LaunchFailure::NotFound => {
+                let sources = self.manager.graph().service(id).sources();
+                Refusal::permanent(format!("{}: {error}", sources.locate(&program.exec.at)))
+            }
+        })
+    }
+
+    /// The service's policy, compiled. Kept for restarts that nobody asked for; read anew for each that somebody did.
+    pub(super) fn plan(&mut self, id: Id, name: &str, program: &Program) -> Result<Rc<Plan>, PlanError> {
+        if let Some(plan) = self.runtime.get(&id).and_then(|runtime| runtime.plan.clone()) {
+            return Ok(plan);
+        }
+        let at = |report: &Report| {
+            let sources = self.manager.graph().service(id).sources();
+            first_error(report)
+                .unwrap_or_else(|message| format!("{}: {message}", place(sources, &program.policy.at)))
+        };
+        let policy = self.store.load(&program.policy.value).map_err(|report| PlanError(at(&report)))?;
+        let subject = Subject { name: name.to_owned(), root: self.paths.root.clone() };
+        let plan = compile(&policy, &subject, &self.kernel).map_err(|report| PlanError(at(&report)))?;
+        let plan = Rc::new(plan);
+        self.runtime.entry(id).or_default().plan = Some(plan.clone());
+        Ok(plan)
+    }
+
+    /// The pipe that takes the service's output, there before the service is and kept by initldr.
+    fn prepare_log(&mut self, id: Id, name: &str, keep_bytes: u64) -> Result<(), Fatal> {
+        let folder = self.paths.log.join(name);
+        let runtime = self.runtime.entry(id).or_default();
+        if runtime.log.is_some() {
+            return Ok(());
+        }
+        let log = Log::create(folder, keep_bytes).map_err(Fatal::system("make a log pipe"))?;
+        self.link.store(&slot(name), log.reader())?;
+        watch(&self.epoll, log.reader(), Source::Log(id), EpollFlags::EPOLLIN)
+            .map_err(Fatal::system("watch a log pipe"))?;
+        runtime.log = Some(log);
+        Ok(())
+    }
+}
+
+/// What this machine lacks and the policy calls optional, by the reason.
+fn left_out(plan: &Plan) -> BTreeMap<&str, String> {
+    let mut by_reason: BTreeMap<&str, String> = BTreeMap::new();
+    for left in plan.left_out() {
+        let what = by_reason.entry(&left.why).or_default();
+        if !what.is_empty() {
+            what.push_str(", ");
+        }
+        what.push_str(&left.what);
+    }
+    by_reason
+}
+
+/// The name under which initldr keeps the read end of a service's log pipe.
+pub(super) fn slot(name: &str) -> String {
+    format!("log/{name}")
+}
+
+/// Why a policy is not of use here: the first error, with its place.
+pub(super) struct PlanError(pub(super) String);
+
+impl From<PlanError> for Refusal {
+    fn from(PlanError(why): PlanError) -> Self {
+        Self::permanent(why)
+    }
+}
+
+/// `a.toml:1:2: message`, and how many more there are; `Err` with the message alone where the report knows no place.
+fn first_error(report: &Report) -> Result<String, String> {
+    let mut errors = report.diagnostics.iter().filter(|problem| problem.severity == Severity::Error);
+    let Some(first) = errors.next() else { return Err("refused without a reason".to_owned()) };
+    let more = match errors.count() {
+        0 => String::new(),
+        more => format!(" (and {more} more: `motherctl policy check` shows all)"),
+    };
+    let label = if first.label.is_empty() { String::new() } else { format!(": {}", first.label) };
+    let message = format!("{}{label}{more}", first.message);
+    match &first.at {
+        Some(at) => Ok(format!("{}: {message}", report.sources.locate(at))),
+        None => Err(message),
+    }
+}
+
+/// A policy that is not named in the file has no place of its own but the file.
+fn place(sources: &Sources, at: &Place) -> String {
+    sources.locate(at)
+}

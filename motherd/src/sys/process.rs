@@ -1,0 +1,47 @@
+//! Processes by their identity, and descriptors as they were inherited.
+
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+use nix::errno::Errno;
+
+/// pidfd_open(2): the process that has this pid now. Close-on-exec by itself.
+pub(crate) fn pidfd_open(pid: u32) -> Result<OwnedFd, Errno> {
+    // SAFETY: two integers; the kernel takes no pointer.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+    let fd = RawFd::try_from(Errno::result(fd)?).map_err(|_| Errno::EBADF)?;
+    // SAFETY: the kernel has just made this descriptor for us; nobody else knows of it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// pidfd_send_signal(2): to this very process, and to no other that got its pid.
+pub(crate) fn pidfd_send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> Result<(), Errno> {
+    let no_info = std::ptr::null::<libc::siginfo_t>();
+    // SAFETY: a null siginfo is what asks for the one that kill(2) would send; the rest are integers.
+    let sent = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, no_info, 0) };
+    Errno::result(sent).map(drop)
+}
+
+/// Takes over a descriptor that this process was started with. `None` where it is not open. To be called once for each
+/// number, before anything else is opened.
+pub(crate) fn inherited(fd: RawFd) -> Option<OwnedFd> {
+    // SAFETY: fcntl(2) with integers; on a number that is not open it fails.
+    let flags = unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
+    // SAFETY: it is open (the call above succeeded), and by the contract of this function nobody else owns it.
+    (flags == 0).then(|| unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// splice(2) from a pipe to where a file's offset is: bytes are in the one or in the other at any instant.
+pub(crate) fn splice(pipe: BorrowedFd<'_>, file: BorrowedFd<'_>, len: usize) -> Result<usize, Errno> {
+    let none = std::ptr::null_mut();
+    // SAFETY: null offsets mean that the files' own are used; the rest are integers.
+    let moved =
+        unsafe { libc::splice(pipe.as_raw_fd(), none, file.as_raw_fd(), none, len, libc::SPLICE_F_NONBLOCK) };
+    Errno::result(moved).map(isize::unsigned_abs)
+}
+
+/// tee(2): copies what a pipe holds into another one and leaves it there.
+pub(crate) fn tee(from: BorrowedFd<'_>, into: BorrowedFd<'_>, len: usize) -> Result<usize, Errno> {
+    // SAFETY: integers alone.
+    let copied = unsafe { libc::tee(from.as_raw_fd(), into.as_raw_fd(), len, libc::SPLICE_F_NONBLOCK) };
+    Errno::result(copied).map(isize::unsigned_abs)
+}
