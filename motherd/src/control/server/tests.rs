@@ -5,6 +5,7 @@ use std::{
     net::Shutdown,
 };
 
+use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
@@ -452,4 +453,53 @@ fn connections_come_in_over_a_real_listener() {
     }
     assert_eq!(asker.join().unwrap(), (Reply::List(vec![]), 4));
     std::fs::remove_dir_all(folder).unwrap();
+}
+
+/// Things that peers send, whole and in pieces.
+fn scrap() -> impl Strategy<Value = Vec<u8>> {
+    prop_oneof![
+        Just(list()),
+        Just(stop_web()),
+        Just(b"{\"method\":\"org.varlink.service.GetInfo\"}\0".to_vec()),
+        Just(vec![0]),
+        prop::collection::vec(any::<u8>(), 0..40),
+        (0..stop_web().len()).prop_map(|at| stop_web()[..at].to_vec()),
+    ]
+}
+
+proptest! {
+    /// Whatever peers send in whatever order, answered or not: each is heard at most once at a time, nothing is held
+    /// beyond the limit, and one who behaves is served.
+    #[test]
+    fn no_peer_disturbs_another(
+        acts in prop::collection::vec((0..4_usize, scrap(), any::<bool>()), 1..60),
+    ) {
+        let mut table = Table::new();
+        let mut peers: Vec<UnixStream> = (0..2).map(|_| table.sit()).collect();
+        peers.extend((0..2).map(|_| table.sit_reader()));
+        let mut outstanding: Vec<Token> = Vec::new();
+        for (who, scrap, answer) in acts {
+            // EPIPE is the server's word that this peer is finished.
+            if let Err(error) = peers[who].write_all(&scrap) {
+                prop_assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+            }
+            for incoming in table.turn() {
+                prop_assert!(!outstanding.contains(&incoming.connection), "a second request before the reply");
+                prop_assert!(incoming.peer.uid != READER || incoming.request.only_reads());
+                outstanding.push(incoming.connection);
+            }
+            if answer {
+                for connection in outstanding.drain(..) {
+                    table.server.reply(connection, &Reply::List(vec![]), table.now);
+                }
+            }
+            for connection in table.server.connections.values() {
+                prop_assert!(connection.input.len() <= READER_MESSAGE_MAX_BYTES);
+            }
+        }
+        let mut good = table.sit();
+        good.write_all(b"{\"method\":\"org.varlink.service.GetInfo\"}\0").unwrap();
+        table.turn();
+        prop_assert_eq!(heard(&mut good).len(), 1);
+    }
 }

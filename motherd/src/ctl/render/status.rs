@@ -12,7 +12,7 @@ use super::{
     style::Style,
 };
 use crate::control::protocol::{
-    Attested, ExitHow, Figure, Figures, Isolation, LandlockApplied, LastExit, LimitFigure, Missing,
+    Attested, Cause, ExitHow, Figure, Figures, Isolation, LandlockApplied, LastExit, LimitFigure, Missing,
     Namespace, SeccompMode, ServiceStatus,
 };
 
@@ -25,7 +25,7 @@ fn block(service: &ServiceStatus, style: Style) -> String {
     let name = style.bold(&printable(&service.name));
     let mut page = Page { text: format!("{name}: {}\n", printable(&service.description)), style };
     page.line("state", &state(service, style));
-    page.line("why", &printable(&service.cause.words));
+    page.line("why", &why(&service.cause));
     if let Some(pid) = service.main_pid {
         page.line("main pid", &pid.to_string());
     }
@@ -65,6 +65,16 @@ fn state(service: &ServiceStatus, style: Style) -> String {
         text.push_str(&format!(" for {}", duration(uptime)));
     }
     text
+}
+
+/// A cause that follows from a request further up says whose that was.
+fn why(Cause { words, request }: &Cause) -> String {
+    match request {
+        Some(who) if !words.contains(&format!("uid {}", who.uid)) => {
+            format!("{}; asked for by uid {} (pid {})", printable(words), who.uid, who.pid)
+        }
+        Some(_) | None => printable(words),
+    }
 }
 
 fn restarts(service: &ServiceStatus) -> String {
@@ -334,7 +344,10 @@ fn landlock(applied: Option<&LandlockApplied>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::protocol::samples::{stopped, web};
+    use crate::control::protocol::{
+        Requester,
+        samples::{stopped, web},
+    };
 
     fn check(services: &[ServiceStatus], expected: &str) {
         let found = status(services, Style::PLAIN);
@@ -390,6 +403,15 @@ backup: nightly copy
   isolation  none: it has no main process
 ",
         );
+    }
+
+    #[test]
+    fn a_cause_says_who_asked_once() {
+        let request = Some(Requester { uid: 0, pid: 812 });
+        let cause = |words: &str, request| why(&Cause { words: words.into(), request });
+        assert_eq!(cause("started by uid 0 (pid 812)", request), "started by uid 0 (pid 812)");
+        assert_eq!(cause("needed by web", request), "needed by web; asked for by uid 0 (pid 812)");
+        assert_eq!(cause("exited with status 1", None), "exited with status 1");
     }
 
     #[test]
