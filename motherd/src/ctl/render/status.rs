@@ -138,7 +138,7 @@ impl Page {
             label = "";
         }
         for (files, why) in &row.lacking {
-            self.warning(label, &format!("no {}: {}", files.join(" "), printable(why)));
+            self.warning(label, &format!("unavailable: {}: {}", files.join(" "), printable(why)));
             label = "";
         }
     }
@@ -225,7 +225,7 @@ impl Page {
                     format!("{}, the root {root}", mounts.count)
                 }
                 Figure::Missing(Missing { file, why }) => {
-                    format!("no {}: {}", printable(file), printable(why))
+                    format!("unavailable: {}: {}", printable(file), printable(why))
                 }
             },
         );
@@ -368,7 +368,7 @@ web: static web server
   left out   landlock scope (needs ABI 6, this kernel has 2)
   cgroup     /sys/fs/cgroup/web.slice/web.service
   memory     24.3M now, 512M max, 0 swap, 0 oom kills
-             no memory.peak: ENOENT: Linux 5.19 has it
+             unavailable: memory.peak: ENOENT: Linux 5.19 has it
   cpu        1.2s, 1s user, 240ms system, 0 throttled
   io         3M read, 96K written
   pids       5 now, no max
@@ -436,10 +436,10 @@ backup: nightly copy
         figures.io.read_bytes = io();
         figures.io.write_bytes = io();
         let text = status(&[service], Style::PLAIN);
-        let memory = "  memory     no memory.current memory.peak memory.max memory.swap.current memory.events: \
+        let memory = "  memory     unavailable: memory.current memory.peak memory.max memory.swap.current memory.events: \
                       the memory controller is not enabled\n";
         assert!(text.contains(memory), "{text}");
-        assert!(text.contains("  io         no io.stat: ENOENT\n"), "{text}");
+        assert!(text.contains("  io         unavailable: io.stat: ENOENT\n"), "{text}");
     }
 
     #[test]
