@@ -97,6 +97,8 @@ impl Plan {
             (false, "nothing is there: the root is empty and no bind covers it".to_owned())
         } else if rights.read_only && need == Need::Write && !is_device(path) {
             (false, format!("{mount} is read-only"))
+        } else if rights.noexec && need == Need::Execute {
+            (false, format!("{mount} is mounted noexec"))
         } else if need == Need::Write {
             (true, format!("{mount} is mounted writable"))
         } else {

@@ -152,7 +152,8 @@ fn the_web_server_of_the_contract_is_base_default_and_its_own_changes() {
         list.iter().map(|path| path.value.path.clone()).collect()
     };
     // Added to what is inherited:
-    assert_eq!(paths(&rules.filesystem.read_write), ["/var/log/web", "/var/cache/web"]);
+    let writable: Vec<_> = rules.filesystem.read_write.iter().map(|path| path.value.path.as_str()).collect();
+    assert_eq!(writable, ["/var/log/web", "/var/cache/web"]);
     assert_eq!(paths(&rules.landlock.write), ["/tmp", "/run", "/dev/null", "/var/log/web", "/var/cache/web"]);
     assert_eq!(paths(&rules.landlock.read).last().map(String::as_str), Some("/srv/www"));
     // Replaced:

@@ -177,6 +177,11 @@ pub(crate) fn beneath(paths: &[&str]) -> Vec<Located<OptionalPath>> {
     paths.iter().map(|path| here(OptionalPath { path: (*path).to_owned(), optional: false })).collect()
 }
 
+pub(crate) fn writable(paths: &[&str]) -> Vec<Located<WritablePath>> {
+    let path = |path: &&str| WritablePath { path: (*path).to_owned(), optional: false, noexec: false };
+    paths.iter().map(|wanted| here(path(wanted))).collect()
+}
+
 fn tmpfs(path: &str, mode: u32) -> Located<Tmpfs> {
-    here(Tmpfs { path: path.to_owned(), size_bytes: 16 << 20, mode, inodes: 4096 })
+    here(Tmpfs { path: path.to_owned(), size_bytes: 16 << 20, mode, inodes: 4096, noexec: None })
 }

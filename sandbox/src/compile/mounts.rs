@@ -11,13 +11,17 @@ use crate::{
     compile::{Builder, FileKind, c_string, landlock::missing_path},
     diagnostic::{Diagnostic, Located, Place},
     plan::{Op, Phase, Slot},
-    policy::{Confinement, DevView, Filesystem, OptionalPath, ProcView, Root, Share, SysView, Tmpfs},
+    policy::{
+        Bind, Confinement, DevView, Filesystem, OptionalPath, ProcView, Root, Share, SysView, Tmpfs,
+        WritablePath,
+    },
 };
 
 const RDONLY: u64 = libc::MOUNT_ATTR_RDONLY;
 const NOSUID: u64 = libc::MOUNT_ATTR_NOSUID;
 const NODEV: u64 = libc::MOUNT_ATTR_NODEV;
 const NOEXEC: u64 = libc::MOUNT_ATTR_NOEXEC;
+const NOSYMFOLLOW: u64 = libc::MOUNT_ATTR_NOSYMFOLLOW;
 
 /// The nodes of a minimal /dev (Documentation/admin-guide/devices.txt).
 const NODES: [(&str, u32, u32); 6] =
@@ -100,6 +104,7 @@ struct Mounted {
     source: Option<String>,
     hidden: bool,
     read_only: bool,
+    noexec: bool,
     at: Place,
 }
 
@@ -108,6 +113,7 @@ struct Mounted {
 pub(crate) struct MountRights {
     pub(crate) hidden: bool,
     pub(crate) read_only: bool,
+    pub(crate) noexec: bool,
     /// The mount that decides.
     pub(crate) mount: String,
     pub(crate) at: Option<Place>,
@@ -120,11 +126,17 @@ impl From<&Entry> for Mounted {
             Kind::Hidden(_) | Kind::Dev | Kind::Sys => true,
             Kind::Tmpfs(_) | Kind::Proc(_) => false,
         };
+        let noexec = match &entry.kind {
+            Kind::Tree { attributes, .. } => attributes & NOEXEC != 0,
+            Kind::Tmpfs(tmpfs) => tmpfs.noexec.unwrap_or(false),
+            Kind::Hidden(_) | Kind::Dev | Kind::Sys | Kind::Proc(_) => true,
+        };
         Self {
             path: entry.path.clone(),
             source: entry.kind.source(),
             hidden: matches!(entry.kind, Kind::Hidden(_)),
             read_only,
+            noexec,
             at: entry.at.clone(),
         }
     }
@@ -154,12 +166,14 @@ impl View {
             Some(mounted) => MountRights {
                 hidden: mounted.hidden,
                 read_only: mounted.read_only,
+                noexec: mounted.noexec,
                 mount: mounted.path.clone(),
                 at: Some(mounted.at.clone()),
             },
             None => MountRights {
                 hidden: false,
                 read_only: self.root_read_only,
+                noexec: false,
                 mount: "/".to_owned(),
                 at: self.root_at.clone(),
             },
@@ -208,10 +222,9 @@ pub(crate) fn compile(rules: &Confinement, ids: (u32, u32), builder: &mut Builde
         mounts: entries.iter().map(Mounted::from).collect(),
     };
     new_root(rules, &view, builder);
-    let writable_tmpfs = if rules.process.memory_deny_write_execute.value { NOEXEC } else { 0 };
     for (index, entry) in entries.iter().enumerate() {
         mount_point(entry, &entries[..index], &view, builder);
-        entry_steps(entry, ids, writable_tmpfs, rules.namespaces.cgroup.value, builder);
+        entry_steps(entry, ids, rules.namespaces.cgroup.value, builder);
     }
     view
 }
@@ -288,7 +301,10 @@ fn entries(rules: &Confinement, root: Option<&str>, builder: &mut Builder<'_>) -
         }
     }
     for tmpfs in &filesystem.tmpfs {
-        push(&tmpfs.value.path, Kind::Tmpfs(tmpfs.value.clone()), &tmpfs.at);
+        // What one may write and then execute is what memory_deny_write_execute is against.
+        let noexec = tmpfs.value.noexec.unwrap_or(rules.process.memory_deny_write_execute.value);
+        let kind = Kind::Tmpfs(Tmpfs { noexec: Some(noexec), ..tmpfs.value.clone() });
+        push(&tmpfs.value.path, kind, &tmpfs.at);
     }
     let Some(root) = root else {
         trees_into_empty_root(filesystem, &mut entries, builder);
@@ -307,7 +323,7 @@ fn entries(rules: &Confinement, root: Option<&str>, builder: &mut Builder<'_>) -
     }
     for path in &filesystem.read_write {
         let from = join(root, &path.value.path);
-        entries.extend(tree(path, &path.value.path, from, NOSUID | NODEV, builder));
+        entries.extend(writable_tree(path, from, builder));
     }
     binds(filesystem, &mut entries, builder);
     entries
@@ -317,16 +333,32 @@ fn binds(filesystem: &Filesystem, entries: &mut Vec<Entry>, builder: &mut Builde
     for bind in &filesystem.bind {
         let from = &bind.value.from;
         let wanted = from.clone().map(|path| OptionalPath { path, optional: bind.value.optional });
-        let attributes = if bind.value.read_only { RDONLY } else { 0 } | NOSUID | NODEV;
+        let attributes = bind_attributes(&bind.value);
         entries.extend(tree(&wanted, &bind.value.to.value, from.value.clone(), attributes, builder));
     }
+}
+
+/// Attributes are added to those of the host's mounts and never taken away: a policy cannot make executable what the
+/// administrator mounted noexec.
+fn bind_attributes(bind: &Bind) -> u64 {
+    let Bind { from: _, to: _, optional: _, read_only, nosuid, nodev, noexec, nosymfollow } = bind;
+    [(read_only, RDONLY), (nosuid, NOSUID), (nodev, NODEV), (noexec, NOEXEC), (nosymfollow, NOSYMFOLLOW)]
+        .into_iter()
+        .filter_map(|(asked, attribute)| asked.then_some(attribute))
+        .sum()
+}
+
+fn writable_tree(path: &Located<WritablePath>, from: String, builder: &mut Builder<'_>) -> Option<Entry> {
+    let WritablePath { path: to, optional, noexec } = &path.value;
+    let wanted = Located::new(OptionalPath { path: to.clone(), optional: *optional }, path.at.clone());
+    let attributes = NOSUID | NODEV | if *noexec { NOEXEC } else { 0 };
+    tree(&wanted, to, from, attributes, builder)
 }
 
 /// With an empty root there is nothing to hide or to make read-only; paths opened up come from the host as they are.
 fn trees_into_empty_root(filesystem: &Filesystem, entries: &mut Vec<Entry>, builder: &mut Builder<'_>) {
     for path in &filesystem.read_write {
-        let from = path.value.path.clone();
-        entries.extend(tree(path, &path.value.path, from, NOSUID | NODEV, builder));
+        entries.extend(writable_tree(path, path.value.path.clone(), builder));
     }
     for path in filesystem.read_only.iter().filter(|path| path.value != "/") {
         let wanted = path.clone().map(|path| OptionalPath { path, optional: false });
@@ -493,18 +525,13 @@ fn tmpfs_options(size: u64, inodes: u64, mode: u32, (uid, gid): (u32, u32)) -> V
     ]
 }
 
-fn entry_steps(
-    entry: &Entry,
-    ids: (u32, u32),
-    writable_tmpfs: u64,
-    cgroup: Share,
-    builder: &mut Builder<'_>,
-) {
+fn entry_steps(entry: &Entry, ids: (u32, u32), cgroup: Share, builder: &mut Builder<'_>) {
     match &entry.kind {
         Kind::Tmpfs(tmpfs) => {
             // Owned by the service, or a mode of 0755 would shut it out of its own /run.
             let options = tmpfs_options(tmpfs.size_bytes, tmpfs.inodes, tmpfs.mode, ids);
-            new_mount(entry, &entry.path, c"tmpfs", options, NOSUID | NODEV | writable_tmpfs, builder);
+            let noexec = if tmpfs.noexec.unwrap_or(false) { NOEXEC } else { 0 };
+            new_mount(entry, &entry.path, c"tmpfs", options, NOSUID | NODEV | noexec, builder);
         }
         Kind::Proc(view) => proc(entry, *view, builder),
         Kind::Dev => dev(entry, ids, builder),

@@ -5,6 +5,7 @@
 
 mod arguments;
 pub mod codes;
+mod filesystem;
 mod names;
 mod raw;
 mod reader;
@@ -156,6 +157,8 @@ pub struct Tmpfs {
     pub mode: u32,
     /// `nr_inodes=`; the default is one inode per 4 KiB of `size`.
     pub inodes: u64,
+    /// Nothing in it can be executed or mapped executable; `None` is `process.memory_deny_write_execute`.
+    pub noexec: Option<bool>,
 }
 
 /// One bind mount.
@@ -169,6 +172,15 @@ pub struct Bind {
     pub read_only: bool,
     /// A missing `from` is no error.
     pub optional: bool,
+    /// set-user-ID bits and file capabilities mean nothing there (the default is true; `false` leaves it as on the host,
+    /// and so for the others).
+    pub nosuid: bool,
+    /// Device nodes mean nothing there (the default is true).
+    pub nodev: bool,
+    /// Nothing in it can be executed (the default is false).
+    pub noexec: bool,
+    /// Symbolic links in it are not followed (the default is false).
+    pub nosymfollow: bool,
 }
 
 /// `[filesystem]`.
@@ -189,7 +201,7 @@ pub struct Filesystem {
     /// `/sys`
     pub sys: Located<SysView>,
     /// Paths that are writable although an ancestor is read-only; a missing one is an error.
-    pub read_write: Vec<Located<OptionalPath>>,
+    pub read_write: Vec<Located<WritablePath>>,
     /// Binds.
     pub bind: Vec<Located<Bind>>,
 }
@@ -201,6 +213,17 @@ pub struct OptionalPath {
     pub path: String,
     /// A missing one is no error.
     pub optional: bool,
+}
+
+/// A path that is writable although an ancestor is read-only.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WritablePath {
+    /// Absolute, without `..`.
+    pub path: String,
+    /// A missing one is no error.
+    pub optional: bool,
+    /// Nothing in it can be executed (the default is false).
+    pub noexec: bool,
 }
 
 /// A user or a group.

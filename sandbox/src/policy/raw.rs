@@ -8,8 +8,9 @@
 
 use super::{
     Account, ArgumentRule, Bind, Denial, DevView, LandlockFeature, Limit, Net, OptionalPath, ProcView,
-    Rlimit, Root, Scope, Share, SysView, Tmpfs,
+    Rlimit, Root, Scope, Share, SysView, Tmpfs, WritablePath,
     arguments::{self, Kind},
+    filesystem,
     names::RESOURCES,
     reader::{Item, Notes, Table, unknown},
     values,
@@ -82,12 +83,12 @@ section! {
         root: Located<Root> = values::root,
         read_only: List<String> = |item: &_, notes: &mut _| list(item, notes, values::path),
         hidden: List<String> = |item: &_, notes: &mut _| list(item, notes, hidden_path),
-        tmpfs: List<Tmpfs> = |item: &_, notes: &mut _| list(item, notes, values::tmpfs),
+        tmpfs: List<Tmpfs> = |item: &_, notes: &mut _| list(item, notes, filesystem::tmpfs),
         proc: Located<ProcView> = proc_view,
         dev: Located<DevView> = dev_view,
         sys: Located<SysView> = sys_view,
-        read_write: List<OptionalPath> = |item: &_, notes: &mut _| list(item, notes, values::optional_path),
-        bind: List<Bind> = |item: &_, notes: &mut _| list(item, notes, values::bind),
+        read_write: List<WritablePath> = |item: &_, notes: &mut _| list(item, notes, filesystem::writable_path),
+        bind: List<Bind> = |item: &_, notes: &mut _| list(item, notes, filesystem::bind),
     }
 }
 
@@ -258,9 +259,9 @@ pub(super) fn keys() -> Vec<(&'static str, &'static [&'static str])> {
         ("namespaces", RawNamespaces::KEYS),
         ("namespaces.user", USER_MAP_KEYS),
         ("filesystem", RawFilesystem::KEYS),
-        ("filesystem.tmpfs", values::TMPFS_KEYS),
-        ("filesystem.bind", values::BIND_KEYS),
-        ("filesystem.read_write", values::OPTIONAL_PATH_KEYS),
+        ("filesystem.tmpfs", filesystem::TMPFS_KEYS),
+        ("filesystem.bind", filesystem::BIND_KEYS),
+        ("filesystem.read_write", filesystem::WRITABLE_PATH_KEYS),
         ("process", RawProcess::KEYS),
         ("capabilities", RawCapabilities::KEYS),
         ("landlock", RawLandlock::KEYS),
@@ -372,6 +373,12 @@ impl Listed for String {
 }
 
 impl Listed for OptionalPath {
+    fn id(&self) -> String {
+        self.path.clone()
+    }
+}
+
+impl Listed for WritablePath {
     fn id(&self) -> String {
         self.path.clone()
     }

@@ -3,7 +3,7 @@
 //! Each function takes an [`Item`] and returns the value with its place, or `None` after noting what is wrong.
 
 use super::{
-    Account, Bind, Denial, Limit, OptionalPath, Root, Tmpfs,
+    Account, Denial, Limit, OptionalPath, Root,
     names::{self, ERRNOS},
     reader::{Item, Notes, did_you_mean, unknown},
 };
@@ -37,6 +37,12 @@ pub(super) fn path(item: &Item<'_>, notes: &mut Notes) -> Option<Located<String>
 /// The same for a text that was read already.
 pub(super) fn checked_path(path: Located<String>, notes: &mut Notes) -> Option<Located<String>> {
     let text = path.value.as_str();
+    if is_pattern(text) {
+        let message = format!("`{text}` is a pattern, and a path names one file or folder");
+        let help = "nothing is expanded: name each path, or the folder above them";
+        notes.push(Diagnostic::error("invalid-path", path.at, message).help(help));
+        return None;
+    }
     let problem = if !text.starts_with('/') {
         "a path is absolute: it starts with `/`"
     } else if text.len() > 1 && text.ends_with('/') {
@@ -53,6 +59,14 @@ pub(super) fn checked_path(path: Located<String>, notes: &mut Notes) -> Option<L
     let message = format!("`{text}` cannot be used as a path");
     notes.push(Diagnostic::error("invalid-path", path.at, message).label(problem));
     None
+}
+
+/// Whether a text is meant to stand for several paths, as in glob(7) or in a shell. Taken literally it would name nothing,
+/// and hide, mask or forbid nothing. A lone `[` is the name of a program.
+fn is_pattern(text: &str) -> bool {
+    text.contains(['*', '?'])
+        || text.split_once('[').is_some_and(|(_, rest)| rest.contains(']'))
+        || text.contains("${")
 }
 
 /// `"/path"` or `{ path = "/path", optional = true }`.
@@ -72,54 +86,7 @@ pub(super) fn optional_path(item: &Item<'_>, notes: &mut Notes) -> Option<Locate
 /// The keys of a path that may be missing.
 pub(super) const OPTIONAL_PATH_KEYS: &[&str] = &["path", "optional"];
 
-/// `{ path = "/tmp", size = "64M", mode = "1777" }`.
-pub(super) fn tmpfs(item: &Item<'_>, notes: &mut Notes) -> Option<Located<Tmpfs>> {
-    let table = item.table(TMPFS_KEYS, notes)?;
-    let path = table.require("path", notes).and_then(|item| path(&item, notes));
-    let size = table.require("size", notes).and_then(|item| size(&item, notes));
-    let mode = match table.get("mode") {
-        Some(item) => mode(&item, 0o7777, notes).map(|mode| mode.value),
-        None => Some(0o755),
-    };
-    let inodes = match table.get("inodes") {
-        Some(item) => item.integer(1_u64, u64::from(u32::MAX), notes).map(|inodes| Some(inodes.value)),
-        None => Some(None),
-    };
-    let (path, size_bytes, mode, inodes) = (path?, size?.value, mode?, inodes?);
-    if path.value == "/" {
-        let message = "a tmpfs on `/` would hide everything else";
-        let help = "for an empty root write `root = \"empty\"`";
-        notes.push(Diagnostic::error("conflicting-paths", path.at, message).help(help));
-        return None;
-    }
-    let inodes = inodes.unwrap_or_else(|| (size_bytes / 4096).max(1));
-    Some(Located::new(Tmpfs { path: path.value, size_bytes, mode, inodes }, item.at()))
-}
-
-/// The keys of a tmpfs.
-pub(super) const TMPFS_KEYS: &[&str] = &["path", "size", "mode", "inodes"];
-
-/// `{ from = "/srv/a", to = "/data", read_only = true, optional = false }`.
-pub(super) fn bind(item: &Item<'_>, notes: &mut Notes) -> Option<Located<Bind>> {
-    let table = item.table(BIND_KEYS, notes)?;
-    let from = table.require("from", notes).and_then(|item| path(&item, notes));
-    let to = table.require("to", notes).and_then(|item| path(&item, notes));
-    let read_only = flag(table.get("read_only"), true, notes);
-    let optional = flag(table.get("optional"), false, notes);
-    let (from, to) = (from?, to?);
-    if to.value == "/" {
-        let message = "a bind to `/` would hide everything else";
-        let help = "for another root write `root = \"/path/of/it\"`";
-        notes.push(Diagnostic::error("conflicting-paths", to.at, message).help(help));
-        return None;
-    }
-    Some(Located::new(Bind { from, to, read_only: read_only?, optional: optional? }, item.at()))
-}
-
-/// The keys of a bind.
-pub(super) const BIND_KEYS: &[&str] = &["from", "to", "read_only", "optional"];
-
-fn flag(item: Option<Item<'_>>, default: bool, notes: &mut Notes) -> Option<bool> {
+pub(super) fn flag(item: Option<Item<'_>>, default: bool, notes: &mut Notes) -> Option<bool> {
     match item {
         Some(item) => item.boolean(notes).map(|value| value.value),
         None => Some(default),

@@ -1,0 +1,100 @@
+//! Reads the elements of `[filesystem]`: what is mounted, and how.
+
+use super::{
+    Bind, Tmpfs, WritablePath,
+    reader::{Item, Notes},
+    values::{OPTIONAL_PATH_KEYS, flag, mode, path, size},
+};
+use crate::diagnostic::{Diagnostic, Located};
+
+/// `{ path = "/tmp", size = "64M", mode = "1777" }`.
+pub(super) fn tmpfs(item: &Item<'_>, notes: &mut Notes) -> Option<Located<Tmpfs>> {
+    let table = item.table(TMPFS_KEYS, notes)?;
+    let path = table.require("path", notes).and_then(|item| path(&item, notes));
+    let size = table.require("size", notes).and_then(|item| size(&item, notes));
+    let mode = folder_mode(table.get("mode"), notes);
+    let inodes = inodes(table.get("inodes"), notes);
+    let noexec = match table.get("noexec") {
+        Some(item) => item.boolean(notes).map(|value| Some(value.value)),
+        None => Some(None),
+    };
+    let (path, size_bytes, mode, inodes, noexec) = (path?, size?.value, mode?, inodes?, noexec?);
+    if path.value == "/" {
+        let message = "a tmpfs on `/` would hide everything else";
+        let help = "for an empty root write `root = \"empty\"`";
+        notes.push(Diagnostic::error("conflicting-paths", path.at, message).help(help));
+        return None;
+    }
+    let inodes = inodes.unwrap_or_else(|| (size_bytes / 4096).max(1));
+    Some(Located::new(Tmpfs { path: path.value, size_bytes, mode, inodes, noexec }, item.at()))
+}
+
+/// The keys of a tmpfs.
+pub(super) const TMPFS_KEYS: &[&str] = &["path", "size", "mode", "inodes", "noexec"];
+
+fn folder_mode(item: Option<Item<'_>>, notes: &mut Notes) -> Option<u32> {
+    match item {
+        Some(item) => mode(&item, 0o7777, notes).map(|mode| mode.value),
+        None => Some(0o755),
+    }
+}
+
+fn inodes(item: Option<Item<'_>>, notes: &mut Notes) -> Option<Option<u64>> {
+    match item {
+        Some(item) => item.integer(1_u64, u64::from(u32::MAX), notes).map(|inodes| Some(inodes.value)),
+        None => Some(None),
+    }
+}
+
+/// `{ from = "/srv/a", to = "/data", read_only = true, optional = false }`.
+pub(super) fn bind(item: &Item<'_>, notes: &mut Notes) -> Option<Located<Bind>> {
+    let table = item.table(BIND_KEYS, notes)?;
+    let from = table.require("from", notes).and_then(|item| path(&item, notes));
+    let to = table.require("to", notes).and_then(|item| path(&item, notes));
+    let mut yes_or_no = |key, default| flag(table.get(key), default, notes);
+    let read_only = yes_or_no("read_only", true);
+    let optional = yes_or_no("optional", false);
+    let (nosuid, nodev) = (yes_or_no("nosuid", true), yes_or_no("nodev", true));
+    let (noexec, nosymfollow) = (yes_or_no("noexec", false), yes_or_no("nosymfollow", false));
+    let (from, to) = (from?, to?);
+    if to.value == "/" {
+        let message = "a bind to `/` would hide everything else";
+        let help = "for another root write `root = \"/path/of/it\"`";
+        notes.push(Diagnostic::error("conflicting-paths", to.at, message).help(help));
+        return None;
+    }
+    let bind = Bind {
+        from,
+        to,
+        read_only: read_only?,
+        optional: optional?,
+        nosuid: nosuid?,
+        nodev: nodev?,
+        noexec: noexec?,
+        nosymfollow: nosymfollow?,
+    };
+    Some(Located::new(bind, item.at()))
+}
+
+/// The keys of a bind.
+pub(super) const BIND_KEYS: &[&str] =
+    &["from", "to", "read_only", "optional", "nosuid", "nodev", "noexec", "nosymfollow"];
+
+/// `"/path"` or `{ path = "/path", optional = true, noexec = true }`.
+pub(super) fn writable_path(item: &Item<'_>, notes: &mut Notes) -> Option<Located<WritablePath>> {
+    if item.value().is_str() {
+        let path = path(item, notes)?;
+        return Some(path.map(|path| WritablePath { path, optional: false, noexec: false }));
+    }
+    if !item.value().is_table() {
+        return item.wrong_type("a path in quotes, or { path = \"/...\", optional = true }", notes);
+    }
+    let table = item.table(WRITABLE_PATH_KEYS, notes)?;
+    let optional = flag(table.get("optional"), false, notes);
+    let noexec = flag(table.get("noexec"), false, notes);
+    let path = path(&table.require("path", notes)?, notes)?.value;
+    Some(Located::new(WritablePath { path, optional: optional?, noexec: noexec? }, item.at()))
+}
+
+/// The keys of a path that is writable.
+pub(super) const WRITABLE_PATH_KEYS: &[&str] = &[OPTIONAL_PATH_KEYS[0], OPTIONAL_PATH_KEYS[1], "noexec"];

@@ -1,0 +1,124 @@
+//! Runs a shell under a policy and answers what it saw.
+
+#![allow(dead_code, reason = "each test file uses its part of this")]
+
+use std::{
+    fs,
+    io::Read,
+    os::{fd::AsFd, unix::fs::PermissionsExt},
+    path::{Path, PathBuf},
+    sync::OnceLock,
+};
+
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
+use sandbox::{
+    Plan,
+    compile::{Subject, compile},
+    kernel::Kernel,
+    launch::{Launch, Parent, launch},
+    policy::{Policy, Store, load_text},
+};
+
+/// What came of a run.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Ran {
+    /// Standard output and standard error, as they came.
+    pub output: String,
+    /// The exit status; a signal is negative.
+    pub status: i32,
+}
+
+/// Whether a test can be run at all; it says so where it cannot.
+pub fn is_root() -> bool {
+    let root = nix::unistd::geteuid().is_root();
+    if !root {
+        eprintln!("SKIPPED: needs root");
+    }
+    root
+}
+
+/// The shipped policies, with the modes that a loader insists on whatever the umask of the checkout was.
+pub fn store() -> Store {
+    static COPY: OnceLock<PathBuf> = OnceLock::new();
+    let copy = COPY.get_or_init(|| {
+        let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("../policies/base/default.toml");
+        let folder = scratch("policies");
+        fs::create_dir_all(folder.join("base")).expect("the folder is ours");
+        fs::copy(shipped, folder.join("base/default.toml")).expect("the folder is ours");
+        for (path, mode) in [("", 0o755), ("base", 0o755), ("base/default.toml", 0o644)] {
+            fs::set_permissions(folder.join(path), fs::Permissions::from_mode(mode)).expect("it is ours");
+        }
+        folder
+    });
+    Store::new(vec![copy.clone()])
+}
+
+/// A new, empty folder for one test that everybody may enter, on the file system of the build.
+pub fn scratch(name: &str) -> PathBuf {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
+    if path.exists() {
+        fs::remove_dir_all(&path).expect("it is ours");
+    }
+    fs::create_dir_all(&path).expect("the target folder is ours");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("it is ours");
+    path
+}
+
+/// A policy that extends `base/default` by these lines.
+pub fn policy(lines: &str) -> Policy {
+    let text = format!("extends = [\"base/default\"]\n{lines}");
+    load_text(Path::new("t.toml"), &text, &store()).unwrap_or_else(|report| panic!("{report}"))
+}
+
+/// That policy for this machine, as the service `name`.
+pub fn plan_for(name: &str, lines: &str) -> Plan {
+    let kernel = Kernel::probe(None).expect("this machine can be asked");
+    let subject = Subject { name: name.to_owned(), root: "/".into() };
+    compile(&policy(lines), &subject, &kernel).unwrap_or_else(|report| panic!("{report}"))
+}
+
+/// Runs `script` in a shell under `base/default` and these lines; a launch that fails is the error's text.
+pub fn try_run(lines: &str, script: &str) -> Result<Ran, String> {
+    run_plan(&plan_for("test", lines), script)
+}
+
+/// The same, for what must be launched.
+pub fn run(lines: &str, script: &str) -> Ran {
+    try_run(lines, script).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// The same, for a plan.
+pub fn run_plan(plan: &Plan, script: &str) -> Result<Ran, String> {
+    let (mut reader, writer) = std::io::pipe().expect("a pipe can be made");
+    let null = fs::File::options().read(true).write(true).open("/dev/null").expect("it is there");
+    let argv = ["/bin/sh", "-c", script].map(str::to_owned);
+    let launched = launch(&Launch {
+        plan,
+        argv: &argv,
+        environment: &[],
+        stdio: [null.as_fd(), writer.as_fd(), writer.as_fd()],
+        cgroup: None,
+        parent: Parent::Caller,
+        pid_cell: None,
+    })
+    .map_err(|error| error.to_string())?;
+    drop(writer);
+    let mut output = String::new();
+    reader.read_to_string(&mut output).expect("shells write UTF-8 here");
+    let status = match waitid(Id::PIDFd(launched.pidfd.as_fd()), WaitPidFlag::WEXITED) {
+        Ok(WaitStatus::Exited(_, status)) => status,
+        Ok(WaitStatus::Signaled(_, signal, _)) => -(signal as i32),
+        other => panic!("{other:?}"),
+    };
+    Ok(Ran { output, status })
+}
+
+/// The codes of what compiling these lines for this machine complains about.
+pub fn complaints(lines: &str) -> Vec<&'static str> {
+    let kernel = Kernel::probe(None).expect("this machine can be asked");
+    let subject = Subject { name: "test".to_owned(), root: "/".into() };
+    match compile(&policy(lines), &subject, &kernel) {
+        Ok(_) => Vec::new(),
+        Err(report) => report.diagnostics.iter().map(|diagnostic| diagnostic.code).collect(),
+    }
+}
