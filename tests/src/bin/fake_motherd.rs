@@ -20,11 +20,11 @@ fn main() -> Result<ExitCode> {
     let mut control = UnixStream::connect(path)?;
     let mut state =
         fs::OpenOptions::new().read(true).write(true).open(format!("/proc/self/fd/{STATE_FD}"))?;
-    writeln!(control, "here {}", process::id())?;
+    tell(&mut control, &format!("here {}", process::id()))?;
     let mut told = control.try_clone()?;
     thread::spawn(move || {
         while let Ok(Some(line)) = hear() {
-            if writeln!(told, "{line}").is_err() {
+            if tell(&mut told, &line).is_err() {
                 break;
             }
         }
@@ -54,18 +54,21 @@ fn main() -> Result<ExitCode> {
                 // Not to hold the link open when this process is killed.
                 let script = format!("exec 3>&- 4>&-; {rest}");
                 let status = Command::new("/bin/sh").args(["-c", &script]).status()?;
-                writeln!(control, "shell {}", status.code().unwrap_or(-1))?;
+                tell(&mut control, &format!("shell {}", status.code().unwrap_or(-1)))?;
             }
             "write" => {
                 state.seek(SeekFrom::Start(1 << 20))?;
                 state.write_all(rest.as_bytes())?;
-                writeln!(control, "written")?;
+                tell(&mut control, "written")?;
             }
             "read" => {
                 let mut text = vec![0; rest.parse()?];
                 state.seek(SeekFrom::Start(1 << 20))?;
                 state.read_exact(&mut text)?;
-                writeln!(control, "state {} {}", state.metadata()?.len(), String::from_utf8_lossy(&text))?;
+                tell(
+                    &mut control,
+                    &format!("state {} {}", state.metadata()?.len(), String::from_utf8_lossy(&text)),
+                )?;
             }
             "close-and-hang" => {
                 shutdown(LINK_FD, Shutdown::Both)?;
@@ -78,6 +81,11 @@ fn main() -> Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// In one write: two threads use the socket.
+fn tell(control: &mut UnixStream, line: &str) -> Result<()> {
+    Ok(control.write_all(format!("{line}\n").as_bytes())?)
 }
 
 fn slot(name: &str) -> Result<SlotName> {
