@@ -20,38 +20,27 @@ pub struct Args {
 }
 
 /// Reads the arguments; the first is the name of this program.
-#[must_use]
 pub fn parse(arguments: &[Arg]) -> Args {
     let mut args = Args { motherd: c"/usr/sbin/motherd", rescue: None, separator: None, unknown: None };
-    let mut words = arguments.iter().enumerate().skip(1);
-    while let Some((index, word)) = words.next().and_then(|(index, word)| Some((index, word.text()?))) {
-        let option = word.to_bytes();
-        if option == b"--" {
-            args.separator = Some(index);
-            break;
+    let mut words = (0..).zip(arguments).skip(1).map_while(|(index, word)| Some((index, word.text()?)));
+    while let Some((index, word)) = words.next() {
+        if word == c"--" {
+            return Args { separator: Some(index), ..args };
         }
-        let value = match option {
-            b"--motherd" | b"--rescue" => words.next().and_then(|(_, value)| value.text()),
-            _ => None,
-        };
-        match (option, value) {
-            (b"--motherd", Some(path)) => args.motherd = path,
-            (b"--rescue", Some(path)) => args.rescue = Some(path),
-            _ => args.unknown = args.unknown.or(Some(word)),
+        let option = word == c"--motherd" || word == c"--rescue";
+        match if option { words.next() } else { None } {
+            Some((_, path)) if word == c"--motherd" => args.motherd = path,
+            Some((_, path)) => args.rescue = Some(path),
+            None => args.unknown = args.unknown.or(Some(word)),
         }
     }
     args
 }
 
 /// The value of a variable, as the whole `NAME=value`, for the environment of a child.
-#[must_use]
 pub fn variable(environment: &[Arg], name: &[u8]) -> Option<Arg> {
-    environment.iter().copied().find(|variable| {
-        variable
-            .text()
-            .and_then(|text| text.to_bytes().strip_prefix(name))
-            .is_some_and(|rest| rest.starts_with(b"="))
-    })
+    let rest = |variable: &Arg| variable.text()?.to_bytes().strip_prefix(name)?.first().copied();
+    environment.iter().copied().find(|variable| rest(variable) == Some(b'='))
 }
 
 #[cfg(test)]

@@ -1,73 +1,63 @@
 //! The end of the machine, or of this process. There is no way back from here, and no step that can hold it up: what
 //! may block (sync, kill, umount, reboot itself) is done by a child, and waited for until a deadline.
 
-use crate::{
-    boot::{Log, Role},
-    init::Init,
-};
+use crate::boot::{Log, Role};
+use crate::init::Init;
 use core::{ffi::CStr, time::Duration};
-use initldr::{
-    abi::{self, Poll},
-    link::End,
-    mounts::{PATH_SIZE, to_unmount},
-    phase::Mercy,
-    sys::{self, Fd},
-};
+use initldr::sys::{self, Fd};
+use initldr::{abi::*, link::End, mounts, phase::Mercy};
 
 /// For processes to act on SIGTERM, where motherd did not stop them.
 const TERM_WITHIN: Duration = Duration::from_secs(5);
 /// For processes to be gone after SIGKILL; what is still there then hangs in the kernel.
 const KILL_WITHIN: Duration = Duration::from_secs(5);
-/// For dirty pages to reach the disks, each of two times.
-const SYNC_WITHIN: Duration = Duration::from_secs(30);
-/// For file systems to be unmounted.
-const UNMOUNT_WITHIN: Duration = Duration::from_secs(20);
-/// For the kernel to end the machine.
-const REBOOT_WITHIN: Duration = Duration::from_secs(20);
+/// From one SIGKILL to the next: for what was born or handed down meanwhile.
+const AGAIN: Duration = Duration::from_millis(200);
+/// For dirty pages to reach the disks, each of two times; for file systems to be unmounted; for the kernel to end.
+const WORK_WITHIN: Duration = Duration::from_secs(20);
 /// A mount on a mount takes one pass each; nobody stacks more.
 const UNMOUNT_PASSES: usize = 32;
 
 /// See the module.
 pub(crate) fn end(init: &mut Init, how: End, mercy: Mercy) -> ! {
-    let (log, signals) = (&init.log, init.signals.as_ref());
+    let Init { role, ref log, ref signals, .. } = *init;
     log.say(format_args!("ending: {how:?}, {mercy:?}"));
-    let code = u8::from(mercy != Mercy::Stopped);
-    if init.role == Role::Process {
-        end_descendants(signals, init.motherd, mercy);
-        sys::exit(code);
+    let reaper = Reaper { signals: signals.as_ref(), log };
+    let sync = || reaper.have_done("sync", || sys::sync().unwrap_or_default());
+    if role != Role::Process {
+        sync(); // before the killing: here slow disks are waited for with everything else still running
     }
-    let reaper = Reaper { signals, log };
-    // Before the killing: here slow disks are waited for with everything else still running.
-    reaper.have_done("sync", SYNC_WITHIN, || sys::sync().unwrap_or_default());
     if mercy == Mercy::Terminate {
-        reaper.have_done("kill", KILL_WITHIN, || {
-            signal_all(abi::SIGTERM);
-            signal_all(abi::SIGCONT); // a stopped process acts on nothing else
-        });
+        reaper.signal_all(role, SIGTERM);
+        reaper.signal_all(role, SIGCONT); // a stopped process acts on nothing else
         reaper.wait(TERM_WITHIN, None);
     }
-    reaper.have_done("kill", KILL_WITHIN, || signal_all(abi::SIGKILL));
-    if reaper.wait(KILL_WITHIN, None) == Waited::Late {
+    let killed = (0..KILL_WITHIN.as_millis() / AGAIN.as_millis()).any(|_| {
+        reaper.signal_all(role, SIGKILL);
+        reaper.wait(AGAIN, None)
+    });
+    if !killed {
         log.say(format_args!("some processes do not die"));
     }
-    if init.role == Role::Machine {
-        reaper.have_done("unmount", UNMOUNT_WITHIN, unmount_all);
-        reaper.have_done("sync", SYNC_WITHIN, || sys::sync().unwrap_or_default());
+    if role == Role::Machine {
+        reaper.have_done("unmount", unmount_all);
+        sync();
     }
-    reaper.have_done("reboot", REBOOT_WITHIN, || {
-        for command in commands(how) {
-            sys::reboot(command).unwrap_or_default(); // that it returns at all is the failure; the next one is tried
-        }
-    });
-    if init.role == Role::Container {
-        sys::exit(code); // without the right to reboot; in a pid namespace this ends it too
+    if role != Role::Process {
+        reaper.have_done("reboot", || {
+            for command in commands(how) {
+                sys::reboot(command).unwrap_or_default(); // that it returns at all is the failure; so, the next
+            }
+        });
+    }
+    if role != Role::Machine {
+        sys::exit(u32::from(mercy != Mercy::Stopped)); // a container without the right to reboot ends by this
     }
     log.say(format_args!("the kernel did not end the machine; Ctrl-Alt-Del does, at once"));
-    sys::reboot(abi::LINUX_REBOOT_CMD_CAD_ON).unwrap_or_default();
+    sys::reboot(LINUX_REBOOT_CMD_CAD_ON).unwrap_or_default();
     loop {
-        reaper.wait(Duration::MAX, None);
-        // Without any child there is nothing to wait for but time.
-        sys::ppoll(&mut [], Some(REBOOT_WITHIN)).unwrap_or_default();
+        reaper.wait(WORK_WITHIN, None);
+        sys::ppoll(&mut [], Some(WORK_WITHIN)).unwrap_or_default(); // with no child there is nothing to wait for
     }
 }
 
@@ -75,26 +65,11 @@ pub(crate) fn end(init: &mut Init, how: End, mercy: Mercy) -> ! {
 /// not happen to PID 1: another reason for a child.
 fn commands(how: End) -> [usize; 2] {
     match how {
-        End::PowerOff => [abi::LINUX_REBOOT_CMD_POWER_OFF, abi::LINUX_REBOOT_CMD_HALT],
-        End::Reboot => [abi::LINUX_REBOOT_CMD_RESTART, abi::LINUX_REBOOT_CMD_RESTART],
-        End::Halt => [abi::LINUX_REBOOT_CMD_HALT, abi::LINUX_REBOOT_CMD_POWER_OFF],
-        End::Kexec => [abi::LINUX_REBOOT_CMD_KEXEC, abi::LINUX_REBOOT_CMD_RESTART],
+        End::PowerOff => [LINUX_REBOOT_CMD_POWER_OFF, LINUX_REBOOT_CMD_HALT],
+        End::Reboot => [LINUX_REBOOT_CMD_RESTART, LINUX_REBOOT_CMD_RESTART],
+        End::Halt => [LINUX_REBOOT_CMD_HALT, LINUX_REBOOT_CMD_POWER_OFF],
+        End::Kexec => [LINUX_REBOOT_CMD_KEXEC, LINUX_REBOOT_CMD_RESTART],
     }
-}
-
-/// Everything but PID 1 and the caller; ESRCH, for nobody else, is what one hopes for.
-fn signal_all(signal: u32) {
-    sys::kill(-1, signal).unwrap_or_default();
-}
-
-#[derive(Debug, PartialEq, Eq)]
-enum Waited {
-    /// The child that was waited for has ended.
-    Ended,
-    /// There is no child any more.
-    Nobody,
-    /// The deadline came first.
-    Late,
 }
 
 /// Waits, reaping.
@@ -105,57 +80,60 @@ struct Reaper<'a> {
 
 impl Reaper<'_> {
     /// Has a child do what could hold PID 1 up.
-    fn have_done(&self, what: &str, within: Duration, work: impl Fn()) {
+    fn have_done(&self, what: &str, work: impl Fn()) {
         for _ in 0..20 {
             match sys::fork() {
-                Ok(None) => {
+                Ok(0) => {
                     work();
                     sys::exit(0);
                 }
-                Ok(Some(pid)) => {
-                    if self.wait(within, Some(pid)) == Waited::Late {
-                        self.log.say(format_args!("{what}: not done within {} s", within.as_secs()));
-                    }
-                    return;
-                }
-                Err(_) => sys::ppoll(&mut [], Some(Duration::from_millis(100))).unwrap_or_default(),
+                Ok(pid) if self.wait(WORK_WITHIN, Some(pid)) => return,
+                Ok(_) => return self.log.say(format_args!("{what}: not done within {WORK_WITHIN:?}")),
+                Err(_) => sys::ppoll(&mut [], Some(AGAIN)).unwrap_or_default(), // no memory, yet
             }
         }
         self.log.say(format_args!("{what}: fork: no child to do it"));
         work();
     }
 
-    /// Until `child`, or every child, has ended.
-    fn wait(&self, within: Duration, child: Option<u32>) -> Waited {
-        let deadline = sys::monotonic().saturating_add(within);
+    /// Of PID 1: everything but itself (and the child that does it). Of a process: its children, motherd among them,
+    /// and by and by what they leave behind, for it is a subreaper.
+    fn signal_all(&self, role: Role, signal: u32) {
+        let kill = |pid| sys::kill(pid, signal).unwrap_or_default(); // ESRCH: nobody is left, and that is well
+        if role == Role::Process {
+            each_child(kill);
+        } else {
+            self.have_done("kill", || kill(-1));
+        }
+    }
+
+    /// Whether `child`, or every child, has ended in time.
+    fn wait(&self, within: Duration, child: Option<u32>) -> bool {
+        let deadline = sys::monotonic() + within;
         loop {
             let left = deadline.saturating_sub(sys::monotonic());
-            if left.is_zero() {
-                return Waited::Late;
-            }
             match sys::reap() {
-                Ok(Some(ended)) if Some(ended.pid) == child => return Waited::Ended,
+                Ok(Some(ended)) if Some(ended.pid) == child => return true,
+                Err(_) => return true, // ECHILD: there is nobody left
+                Ok(_) if left.is_zero() => return false,
                 Ok(Some(_)) => {}
-                Ok(None) => wait_for_signal(self.signals, left),
-                Err(_) => return Waited::Nobody,
+                Ok(None) => {
+                    // Until a signal, of which SIGCHLD is one; which it was no longer matters.
+                    let mut poll =
+                        [Poll { fd: self.signals.map_or(-1, Fd::raw), events: POLLIN, revents: 0 }];
+                    let at_most = if self.signals.is_some() { left } else { left.min(AGAIN) };
+                    sys::ppoll(&mut poll, Some(at_most)).unwrap_or_default();
+                    while self.signals.and_then(sys::next_signal).is_some() {}
+                }
             }
         }
     }
 }
 
-/// Until a signal, of which SIGCHLD is one; which it was no longer matters.
-fn wait_for_signal(signals: Option<&Fd>, at_most: Duration) {
-    // Without a signalfd: look twice a second.
-    let at_most = if signals.is_some() { at_most } else { at_most.min(Duration::from_millis(500)) };
-    let mut poll = [Poll { fd: signals.map_or(-1, Fd::raw), events: abi::POLLIN, revents: 0 }];
-    sys::ppoll(&mut poll, Some(at_most)).unwrap_or_default();
-    while signals.and_then(sys::next_signal).is_some() {}
-}
-
 /// Unmounts whatever lets itself be unmounted, pass after pass, and makes the rest read-only.
 fn unmount_all() {
     // Nothing of this is to show in another mount namespace.
-    sys::mount(c"none", c"/", c"", abi::MS_REC | abi::MS_PRIVATE, None).unwrap_or_default();
+    sys::mount(c"none", c"/", c"", MS_REC | MS_PRIVATE, None).unwrap_or_default();
     for _ in 0..UNMOUNT_PASSES {
         let mut gone = 0;
         each_mount(|path| gone += u32::from(path != c"/" && sys::umount(path).is_ok()));
@@ -163,78 +141,39 @@ fn unmount_all() {
             break;
         }
     }
-    each_mount(|path| {
-        // What has no read-only state refuses, and has nothing to lose.
-        sys::mount(c"none", path, c"", abi::MS_REMOUNT | abi::MS_RDONLY, None).unwrap_or_default();
+    // What has no read-only state refuses, and has nothing to lose.
+    each_mount(|path| sys::mount(c"none", path, c"", MS_REMOUNT | MS_RDONLY, None).unwrap_or_default());
+}
+
+/// Each mount point that `to_unmount` lets through. The list changes under the reader, so an entry may be missed:
+/// the next pass has it.
+fn each_mount(mut act: impl FnMut(&CStr)) {
+    let mut path = [0; mounts::PATH_SIZE];
+    each_piece(c"/proc/self/mounts", b'\n', |line| {
+        if let Some(path) = mounts::to_unmount(line, &mut path) {
+            act(path);
+        }
     });
 }
 
-/// Each mount point that [`to_unmount`] lets through. The list changes under the reader, so an entry may be missed:
-/// the next pass has it.
-fn each_mount(mut act: impl FnMut(&CStr)) {
-    let Ok(mounts) = sys::open(c"/proc/self/mounts", abi::O_RDONLY) else { return };
-    let mut path = [0; PATH_SIZE];
-    let mut buffer = [0; 2 * PATH_SIZE];
-    let mut held = 0;
+/// The pids of the children. What was not reaped keeps its pid, so none of them is a stranger's.
+fn each_child(act: impl Fn(i32)) {
+    each_piece(c"/proc/thread-self/children", b' ', |pid| {
+        core::str::from_utf8(pid).ok().and_then(|pid| pid.parse().ok()).map(&act).unwrap_or_default();
+    });
+}
+
+/// Each piece of a file that `end` ends.
+fn each_piece(file: &CStr, end: u8, mut act: impl FnMut(&[u8])) {
+    let Ok(file) = sys::open(file, O_RDONLY) else { return };
+    let (mut buffer, mut held) = ([0; 2 * mounts::PATH_SIZE], 0);
     while let Some(room) = buffer.get_mut(held..)
-        && let Ok(read @ 1..) = sys::read(&mounts, room)
+        && let Ok(read @ 1..) = sys::read(&file, room)
     {
         held += read;
-        let mut rest = buffer.get(..held).unwrap_or_default();
-        while let Some(length) = rest.iter().position(|&byte| byte == b'\n') {
-            let (line, next) = rest.split_at(length);
-            rest = next.get(1..).unwrap_or_default();
-            if let Some(path) = to_unmount(line, &mut path) {
-                act(path);
-            }
-        }
-        let (left, start) = (rest.len(), held - rest.len());
-        buffer.copy_within(start..held, 0);
-        held = if left == buffer.len() { 0 } else { left }; // a longer line is no mount point that can be reached
-    }
-}
-
-/// motherd, and then whoever became a child of this subreaper by losing its parent, until there is nobody.
-fn end_descendants(signals: Option<&Fd>, motherd: Option<u32>, mercy: Mercy) {
-    let kill = |pid: u32, signal| sys::kill(pid.cast_signed(), signal).unwrap_or_default();
-    if let Some(pid) = motherd {
-        kill(pid, abi::SIGKILL);
-    }
-    let start = sys::monotonic();
-    let killing_from = start + if mercy == Mercy::Terminate { TERM_WITHIN } else { Duration::ZERO };
-    let deadline = killing_from + KILL_WITHIN;
-    let mut asked = false; // once: to many programs a second SIGTERM means haste
-    loop {
-        let now = sys::monotonic();
-        match sys::reap() {
-            Ok(Some(_)) => continue,
-            Err(_) => return, // ECHILD: done
-            Ok(None) if now >= deadline => return,
-            Ok(None) => {}
-        }
-        let signal = if now >= killing_from { abi::SIGKILL } else { abi::SIGTERM };
-        if signal == abi::SIGKILL || !asked {
-            each_child(|pid| kill(pid, signal));
-            asked = true;
-        }
-        let next = if now >= killing_from { deadline } else { killing_from };
-        wait_for_signal(signals, next.saturating_sub(now).min(Duration::from_millis(200)));
-    }
-}
-
-/// The pids in /proc/thread-self/children. What was not reaped keeps its pid, so none of them is a stranger's.
-fn each_child(mut act: impl FnMut(u32)) {
-    let Ok(children) = sys::open(c"/proc/thread-self/children", abi::O_RDONLY) else { return };
-    let mut buffer = [0; 512];
-    let mut pid = 0_u32;
-    while let Ok(read @ 1..) = sys::read(&children, &mut buffer) {
-        for byte in buffer.iter().take(read) {
-            if byte.is_ascii_digit() {
-                pid = pid.wrapping_mul(10).wrapping_add(u32::from(byte - b'0'));
-            } else if pid != 0 {
-                act(pid);
-                pid = 0;
-            }
-        }
+        let whole = buffer.iter().take(held).rposition(|&byte| byte == end).map_or(0, |last| last + 1);
+        buffer.get(..whole).unwrap_or_default().split(|&byte| byte == end).for_each(&mut act);
+        buffer.copy_within(whole..held, 0);
+        held = if held - whole == buffer.len() { 0 } else { held - whole }; // such a path cannot be reached anyway
     }
 }

@@ -6,74 +6,23 @@
 use core::{arch::global_asm, panic::PanicInfo, time::Duration};
 use initldr::{abi, line::Line, ring::Ring, store::Store, sys};
 
+// `_start`: the kernel enters with the argument vector at the stack pointer, and no promise about any other register.
+// The rest: `rep` is fast enough for messages of 256 bytes; the direction flag is clear on every call (System V ABI);
+// memmove goes from the end where the destination begins inside the source; nothing compared is equal.
+// rust_eh_personality: the compiled core library names its unwinder; nothing unwinds (panic = "abort").
 global_asm!(
-    // The kernel enters with the argument vector at the stack pointer and no promise about any other register.
-    ".globl _start",
-    "_start:",
-    "xor ebp, ebp",
-    "mov rdi, rsp",
-    "and rsp, -16",
-    "call {start}",
-    "ud2",
-    // The direction flag is clear on every call (System V ABI); `rep` is fast enough for messages of 256 bytes.
-    ".globl memcpy",
-    "memcpy:",
-    "mov rax, rdi",
-    "mov rcx, rdx",
-    "rep movsb",
-    "ret",
-    ".globl memmove",
-    "memmove:",
-    "mov rax, rdi",
-    "mov rcx, rdx",
-    "mov r8, rdi",
-    "sub r8, rsi",
-    "cmp r8, rdx",
-    "jb 2f",
-    "rep movsb",
-    "ret",
-    "2:", // the destination begins inside the source: from the end
-    "lea rdi, [rdi + rdx - 1]",
-    "lea rsi, [rsi + rdx - 1]",
-    "std",
-    "rep movsb",
-    "cld",
-    "ret",
-    ".globl memset",
-    "memset:",
-    "mov r8, rdi",
-    "mov eax, esi",
-    "mov rcx, rdx",
-    "rep stosb",
-    "mov rax, r8",
-    "ret",
-    ".globl memcmp",
-    ".globl bcmp",
-    "memcmp:",
-    "bcmp:",
-    "mov rcx, rdx",
-    "xor eax, eax", // equal, also where nothing is compared
-    "repe cmpsb",
-    "je 3f",
-    "movzx eax, byte ptr [rdi - 1]",
-    "movzx ecx, byte ptr [rsi - 1]",
-    "sub eax, ecx",
-    "3:",
-    "ret",
-    ".globl strlen",
-    "strlen:",
-    "xor eax, eax",
-    "4:",
-    "cmp byte ptr [rdi + rax], 0",
-    "je 5f",
-    "inc rax",
-    "jmp 4b",
-    "5:",
-    "ret",
-    // The compiled core library names its unwinder; nothing unwinds here (panic = "abort"), so nothing calls it.
-    ".globl rust_eh_personality",
-    "rust_eh_personality:",
-    "ud2",
+    ".globl _start, memcpy, memmove, memset, memcmp, bcmp, strlen, rust_eh_personality",
+    "_start: xor ebp, ebp; mov rdi, rsp; and rsp, -16; call {start}; ud2",
+    "memcpy: mov rax, rdi; mov rcx, rdx; rep movsb; ret",
+    "memmove: mov rax, rdi; mov rcx, rdx; mov r8, rdi; sub r8, rsi; cmp r8, rdx; jb 2f; rep movsb; ret",
+    "2: lea rdi, [rdi + rdx - 1]; lea rsi, [rsi + rdx - 1]; std; rep movsb; cld; ret",
+    "memset: mov r8, rdi; mov eax, esi; mov rcx, rdx; rep stosb; mov rax, r8; ret",
+    "memcmp: bcmp: mov rcx, rdx; xor eax, eax; repe cmpsb; je 3f",
+    "movzx eax, byte ptr [rdi - 1]; movzx ecx, byte ptr [rsi - 1]; sub eax, ecx",
+    "3: ret",
+    "strlen: xor eax, eax",
+    "4: cmp byte ptr [rdi + rax], 0; je 3b; inc rax; jmp 4b",
+    "rust_eh_personality: ud2",
     start = sym start,
 );
 
@@ -88,8 +37,7 @@ static mut STORE: Store = Store::EMPTY;
 unsafe extern "C" fn start(stack: *mut usize) -> ! {
     // SAFETY: `_start` passes the stack pointer as the kernel set it, and runs once.
     let (arguments, environment) = unsafe { sys::first_stack(stack) };
-    let ring = &raw mut RING;
-    let store = &raw mut STORE;
+    let (ring, store) = (&raw mut RING, &raw mut STORE);
     // SAFETY: this function runs once, before anything else, and the statics are named nowhere but here.
     let ring = unsafe { &mut *ring };
     // SAFETY: as above.
@@ -103,12 +51,10 @@ unsafe extern "C" fn start(stack: *mut usize) -> ! {
 #[panic_handler]
 fn panic(info: &PanicInfo<'_>) -> ! {
     let line = Line::new("<2>", format_args!("{info}"));
-    let written = match sys::open(c"/dev/kmsg", abi::O_WRONLY) {
-        Ok(log) => sys::write(log.raw(), line.as_bytes()),
-        Err(_) => sys::write(2, line.as_bytes()),
-    };
-    written.unwrap_or_default(); // there is nobody left to tell
-    if sys::getpid() != 1 {
+    let log = sys::open(c"/dev/kmsg", abi::O_WRONLY);
+    let log = log.as_ref().map_or(2, sys::Fd::raw);
+    sys::write(log, line.as_bytes()).unwrap_or_default(); // there is nobody left to tell
+    if sys::getpid() != Ok(1) {
         sys::exit(101);
     }
     sys::reboot(abi::LINUX_REBOOT_CMD_CAD_ON).unwrap_or_default();

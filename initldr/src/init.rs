@@ -8,32 +8,23 @@
 //! amount of each kind of work, so no storm of one keeps the others waiting; what motherd sends is believed only as far
 //! as the store and the ring can check it.
 
-use crate::{
-    boot::{self, Log, Role},
-    end,
-    program::Program,
-};
+use crate::boot::{self, Log, Role};
+use crate::{end, program::Program};
 use core::time::Duration;
-use initldr::{
-    abi::{self, Poll},
-    link::{ExitRecord, MESSAGE_SIZE, STATE_SIZE, ToInit},
-    outbox::{Greeting, Outbox},
-    phase::{Effect, Event, Phase},
-    ring::Ring,
-    store::Store,
-    sys::{self, Errno, Fd, Reaped, Result},
-};
+use initldr::link::{ExitRecord, MESSAGE_SIZE, STATE_SIZE, ToInit, ToManager};
+use initldr::phase::{Effect, Event, Phase};
+use initldr::sys::{self, Errno, Fd, Result};
+use initldr::{abi::*, outbox::Outbox, ring::Ring, store::Store};
 
 /// So many children are reaped, signals read and messages received in one round.
 const BATCH: u32 = 256;
 /// So many messages are read off a link that has ended. A socket holds some 280 of them; a process that inherited the
 /// other end of a dead motherd's link could go on sending for ever.
 const LAST_WORDS: u32 = 4096;
-/// Where the kernel has no memory for a message, or for a signalfd, this much later is soon enough.
+/// Where the kernel has no memory for what is asked of it, this much later is soon enough.
 const RETRY: Duration = Duration::from_millis(100);
 
 /// Everything that PID 1 is.
-#[derive(Debug)]
 pub(crate) struct Init {
     pub(crate) role: Role,
     pub(crate) log: Log,
@@ -43,15 +34,35 @@ pub(crate) struct Init {
     program: Program,
     phase: Phase,
     link: Option<Fd>,
-    /// What cannot be sent now is tried again later, without waiting for the socket.
-    congested: bool,
     outbox: Outbox,
     ring: &'static mut Ring,
     store: &'static mut Store,
     /// The state memfd.
     state: Option<Fd>,
-    down_since: Duration,
+    /// Since when there is no motherd.
+    down_since: u64,
     bad_messages: u64,
+}
+
+/// For ever.
+pub(crate) fn run(mut init: Init) -> ! {
+    loop {
+        let more = init.reap();
+        // Each tick moves its deadline into the future or away.
+        while init.phase.deadline().is_some_and(|deadline| deadline <= sys::monotonic()) {
+            init.step(Event::Tick);
+        }
+        let timeout = init.say().or(more.then_some(Duration::ZERO));
+        let (signals, link) = init.wait(timeout);
+        if signals {
+            init.take_signals();
+        }
+        if link & (POLLHUP | POLLERR) != 0 {
+            init.lose_link();
+        } else if link & POLLIN != 0 {
+            init.listen();
+        }
+    }
 }
 
 impl Init {
@@ -63,40 +74,24 @@ impl Init {
         ring: &'static mut Ring,
         store: &'static mut Store,
     ) -> Init {
+        let (phase, outbox) = (Phase::START, Outbox::SILENT);
+        let (signals, motherd, rescue, link, state) = (None, None, None, None, None);
+        let (down_since, bad_messages) = (0, 0);
         Init {
             role,
             log,
-            signals: None,
-            motherd: None,
-            rescue: None,
+            signals,
+            motherd,
+            rescue,
             program,
-            phase: Phase::START,
-            link: None,
-            congested: false,
-            outbox: Outbox::SILENT,
+            phase,
+            link,
+            outbox,
             ring,
             store,
-            state: None,
-            down_since: Duration::ZERO,
-            bad_messages: 0,
-        }
-    }
-
-    /// For ever.
-    pub(crate) fn run(mut self) -> ! {
-        loop {
-            let more = self.reap();
-            self.act_on_the_clock();
-            self.say();
-            let (signals, link) = self.wait(more);
-            if signals {
-                self.take_signals();
-            }
-            if link & (abi::POLLHUP | abi::POLLERR) != 0 {
-                self.lose_link();
-            } else if link & abi::POLLIN != 0 {
-                self.listen();
-            }
+            state,
+            down_since,
+            bad_messages,
         }
     }
 
@@ -111,34 +106,18 @@ impl Init {
         true
     }
 
-    fn reaped(&mut self, child: Reaped) {
-        if self.motherd == Some(child.pid) {
+    fn reaped(&mut self, exit: ExitRecord) {
+        if self.motherd == Some(exit.pid) {
             self.motherd = None;
-            self.down_since = sys::boottime();
+            self.down_since = exit.boottime_ns;
             self.lose_link(); // its last words first: what it stored and acknowledged, and perhaps End
-            let what = if child.code == abi::CLD_EXITED { "exit code" } else { "signal" };
-            self.log.say(format_args!("motherd (pid {}) ended: {what} {}", child.pid, child.status));
-            self.step(Event::Died { code: child.code, status: child.status });
-        } else if self.rescue == Some(child.pid) {
+            let what = if exit.code == CLD_EXITED { "exit code" } else { "signal" };
+            self.log.say(format_args!("motherd (pid {}) ended: {what} {}", exit.pid, exit.status));
+            self.step(Event::Died { code: exit.code, status: exit.status });
+        } else if self.rescue == Some(exit.pid) {
             self.rescue = None;
         } else {
-            self.ring.push(ExitRecord {
-                sequence: 0, // the ring counts
-                pid: child.pid,
-                code: child.code,
-                status: child.status,
-                boottime_ns: nanoseconds(sys::boottime()),
-                user_time_us: microseconds(child.user),
-                system_time_us: microseconds(child.system),
-                max_rss_kib: child.max_rss_kib,
-            });
-        }
-    }
-
-    /// Every deadline that has passed. Each tick moves its deadline into the future or away.
-    fn act_on_the_clock(&mut self) {
-        while self.phase.deadline().is_some_and(|deadline| deadline <= sys::monotonic()) {
-            self.step(Event::Tick);
+            self.ring.push(exit);
         }
     }
 
@@ -147,7 +126,6 @@ impl Init {
         self.phase = phase;
         match effect {
             Effect::Nothing => {}
-            Effect::PassOn => {} // `take_signals` did, for it knows the sender
             Effect::Launch => match self.launch() {
                 Ok(()) => self.step(Event::Launched),
                 Err(errno) => {
@@ -155,118 +133,97 @@ impl Init {
                     self.step(Event::LaunchFailed);
                 }
             },
-            Effect::Abort => self.kill_motherd(abi::SIGABRT, "said nothing for too long"),
-            Effect::Kill => self.kill_motherd(abi::SIGKILL, "hangs or closed the link"),
-            Effect::Rescue => {
-                if self.rescue.is_none() {
-                    self.rescue = self.program.start_rescue(&self.log);
-                }
+            Effect::Kill(signal) => {
+                let Some(pid) = self.motherd else { return };
+                self.log.say(format_args!("motherd (pid {pid}) hangs, or has no link: signal {signal}"));
+                // It was not reaped, so the pid is its own, and the kill cannot fail.
+                sys::kill(pid.cast_signed(), signal).unwrap_or_default();
             }
+            Effect::Rescue => self.rescue = self.rescue.or_else(|| self.program.start_rescue(&self.log)),
+            Effect::PassOn { signal, sender } => self.outbox.signal(signal, sender),
             Effect::End { how, mercy } => end::end(self, how, mercy),
         }
     }
 
     fn launch(&mut self) -> Result<()> {
-        let state = match self.state.take() {
-            Some(state) => state,
-            None => sys::memfd(c"motherd-state", STATE_SIZE)?,
-        };
-        let state = self.state.insert(state);
+        if self.state.is_none() {
+            self.state = Some(sys::sealed_memfd(c"motherd-state", STATE_SIZE)?);
+        }
+        let state = self.state.as_ref().ok_or(Errno(EBADF))?;
         let (ours, theirs) = sys::socketpair()?;
         self.motherd = Some(self.program.start_motherd(&theirs, state, &self.log)?);
         self.link = Some(ours);
         self.outbox.reset();
-        if let Some(signal) = self.phase.stop_signal() {
-            self.outbox.signal(signal, (0, 0)); // the one before may have died of it, or before it
+        if let Some((signal, sender)) = self.phase.stop_signal() {
+            self.outbox.signal(signal, sender); // the one before may have died of it, or before it
         }
         Ok(())
     }
 
-    fn kill_motherd(&self, signal: u32, why: &str) {
-        let Some(pid) = self.motherd else { return };
-        self.log.say(format_args!("motherd (pid {pid}) {why}: signal {signal}"));
-        // It was not reaped, so the pid is its own; the kill can fail for nothing but that.
-        sys::kill(pid.cast_signed(), signal).unwrap_or_default();
-    }
-
-    /// Whether there are signals, and what there is on the link.
-    fn wait(&mut self, more: bool) -> (bool, i16) {
-        if self.signals.is_none() {
-            self.signals = boot::open_signals();
-        }
-        let mut link = if self.outbox.listens() { abi::POLLIN } else { 0 };
-        if !self.congested && self.next().is_some() {
-            link |= abi::POLLOUT;
-        }
+    /// Whether there are signals, and what there is on the link. This is where PID 1 waits.
+    fn wait(&mut self, timeout: Option<Duration>) -> (bool, i16) {
+        self.signals = self.signals.take().or_else(boot::open_signals);
+        let hear = if self.outbox.listens() { POLLIN } else { 0 };
+        let say = if timeout.is_none() && self.next().is_some() { POLLOUT } else { 0 };
         let number = |fd: &Option<Fd>| fd.as_ref().map_or(-1, Fd::raw);
         let mut polls = [
-            Poll { fd: number(&self.signals), events: abi::POLLIN, revents: 0 },
-            Poll { fd: number(&self.link), events: link, revents: 0 },
+            Poll { fd: number(&self.signals), events: POLLIN, revents: 0 },
+            Poll { fd: number(&self.link), events: hear | say, revents: 0 },
         ];
         let due = self.phase.deadline().map(|deadline| deadline.saturating_sub(sys::monotonic()));
-        let retry = (self.congested || self.signals.is_none()).then_some(RETRY);
-        let timeout = if more { Some(Duration::ZERO) } else { due.into_iter().chain(retry).min() };
-        self.congested = false;
-        match sys::ppoll(&mut polls, timeout) {
+        let retry = self.signals.is_none().then_some(RETRY);
+        match sys::ppoll(&mut polls, [timeout, due, retry].into_iter().flatten().min()) {
             Ok(()) => (polls[0].revents != 0, polls[1].revents),
-            Err(_) => {
-                // No memory for two pollfds: look at everything, a little later.
-                sys::ppoll(&mut [], Some(RETRY)).unwrap_or_default();
-                (true, abi::POLLIN)
-            }
+            Err(_) => (true, POLLIN), // no memory for two pollfds: look at everything
         }
     }
 
     fn take_signals(&mut self) {
         for _ in 0..BATCH {
-            let Some(signal) = self.signals.as_ref().and_then(sys::next_signal) else { break };
-            if signal.number != abi::SIGCHLD {
-                self.log
-                    .say(format_args!("signal {} from pid {} uid {}", signal.number, signal.pid, signal.uid));
-                self.outbox.signal(signal.number, (signal.pid, signal.uid));
-                self.step(Event::Signal(signal.number));
+            let Some((signal, pid, uid)) = self.signals.as_ref().and_then(sys::next_signal) else { break };
+            if signal != SIGCHLD {
+                self.log.say(format_args!("signal {signal} from pid {pid} uid {uid}"));
+                self.step(Event::Signal { signal, sender: (pid, uid) });
             }
         }
     }
 
-    fn next(&self) -> Option<(initldr::link::ToManager, Option<i32>)> {
-        let greeting = Greeting {
+    fn next(&self) -> Option<(ToManager, Option<i32>)> {
+        self.link.as_ref()?;
+        let (unacknowledged, _, lost_exits) = self.ring.counts();
+        let welcome = ToManager::Welcome {
             generation: self.phase.generation(),
             pid1: self.role != Role::Process,
             cause: self.phase.cause(),
-            down_since_boottime_ns: nanoseconds(self.down_since),
+            stored: self.store.length(),
+            unacknowledged,
+            lost_exits,
+            down_since_boottime_ns: self.down_since,
         };
-        self.link.as_ref()?;
-        self.outbox.next(greeting, self.ring, self.store)
+        self.outbox.next(welcome, self.ring, self.store)
     }
 
-    /// As much as the socket takes.
-    fn say(&mut self) {
+    /// As much as the socket takes. Where the kernel has no memory for more: when to try again.
+    fn say(&mut self) -> Option<Duration> {
         let mut bytes = [0; MESSAGE_SIZE];
         while let Some((message, fd)) = self.next() {
             message.encode(&mut bytes);
-            let sent = self.link.as_ref().map_or(Err(Errno(abi::EPIPE)), |link| sys::send(link, &bytes, fd));
-            match sent {
-                Ok(()) => self.outbox.sent(&message, self.ring, self.store),
-                Err(Errno(abi::EAGAIN)) => return,
-                Err(Errno(abi::EPIPE | abi::ECONNRESET)) => return self.lose_link(),
-                Err(_) => {
-                    self.congested = true;
-                    return;
-                }
+            match self.link.as_ref().map(|link| sys::send(link, &bytes, fd)) {
+                Some(Ok(())) => self.outbox.sent(&message, self.ring, self.store),
+                Some(Err(Errno(EAGAIN))) | None => break,
+                Some(Err(Errno(EPIPE | ECONNRESET))) => self.lose_link(),
+                Some(Err(_)) => return Some(RETRY),
             }
         }
+        None
     }
 
     /// motherd's messages, as long as there is no answer to be sent.
     fn listen(&mut self) {
         for _ in 0..BATCH {
-            if !self.outbox.listens() {
-                return;
-            }
-            match self.receive() {
+            match if self.outbox.listens() { self.receive() } else { Ok(false) } {
                 Ok(true) => {}
-                Ok(false) | Err(Errno(abi::EAGAIN)) => return,
+                Ok(false) | Err(Errno(EAGAIN)) => return,
                 Err(_) => return self.lose_link(),
             }
         }
@@ -274,11 +231,7 @@ impl Init {
 
     /// The other end is closed: what is still in the socket, and then the end of it.
     fn lose_link(&mut self) {
-        for _ in 0..LAST_WORDS {
-            if !matches!(self.receive(), Ok(true)) {
-                break;
-            }
-        }
+        (0..LAST_WORDS).take_while(|_| self.receive() == Ok(true)).for_each(drop);
         if self.link.take().is_some() {
             self.step(Event::LinkLost);
         }
@@ -290,7 +243,7 @@ impl Init {
         let mut bytes = [0; MESSAGE_SIZE + 1]; // one more, so that a longer one is seen to be longer
         let (size, fd) = sys::receive(link, &mut bytes)?;
         if size == 0 {
-            return Err(Errno(abi::EPIPE));
+            return Err(Errno(EPIPE));
         }
         match ToInit::decode(bytes.get(..size).unwrap_or_default()) {
             Ok(message) => self.obey(message, fd),
@@ -313,18 +266,7 @@ impl Init {
             ToInit::Store { name } => self.outbox.answer(name, self.store.put(name, fd)),
             ToInit::Drop { name } => self.outbox.answer(name, self.store.remove(name)),
             ToInit::Alive => self.step(Event::Alive),
-            ToInit::End { how } => {
-                self.log.say(format_args!("motherd asks for the end: {how:?}"));
-                self.step(Event::End(how));
-            }
+            ToInit::End { how } => self.step(Event::End(how)),
         }
     }
-}
-
-fn nanoseconds(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
-}
-
-fn microseconds(duration: Duration) -> u64 {
-    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }

@@ -7,26 +7,20 @@ const SIZE: usize = 240;
 
 /// See the module.
 #[derive(Debug)]
-pub struct Line {
-    bytes: [u8; SIZE],
-    length: usize,
-}
+pub struct Line([u8; SIZE], usize);
 
 impl Line {
     /// The text, with a newline.
-    #[must_use]
     pub fn new(prefix: &str, text: fmt::Arguments<'_>) -> Line {
-        let mut line = Line { bytes: [b'\n'; SIZE], length: 0 };
+        let mut line = Line([b'\n'; SIZE], 0);
         // `write_str` below does not fail, and neither do the impls of this crate.
         fmt::write(&mut line, format_args!("{prefix}initldr: {text}")).unwrap_or_default();
-        line.length += 1;
         line
     }
 
     /// What to write.
-    #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
-        self.bytes.get(..self.length).unwrap_or_default()
+        self.0.get(..=self.1).unwrap_or_default()
     }
 }
 
@@ -34,11 +28,9 @@ impl fmt::Write for Line {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         for byte in text.bytes().filter(|&byte| byte != b'\n') {
             // The last byte stays the newline that it is from the start.
-            if self.length < SIZE - 1
-                && let Some(place) = self.bytes.get_mut(self.length)
-            {
+            if let Some(place) = self.0.get_mut(self.1).filter(|_| self.1 < SIZE - 1) {
                 *place = byte;
-                self.length += 1;
+                self.1 += 1;
             }
         }
         Ok(())

@@ -1,9 +1,9 @@
 //! The link between initldr and motherd: what they say to each other, as bytes.
 //!
 //! A `SOCK_SEQPACKET` socketpair carries it, so a message arrives whole or not at all. Every message is exactly
-//! [`MESSAGE_SIZE`] bytes: magic `u32`, version `u16`, kind `u16`, the fields of that kind in the order in which
-//! they are declared here, zeroes to the end; all little endian. A file descriptor travels beside [`ToManager::Stored`]
-//! and [`ToInit::Store`] by `SCM_RIGHTS`.
+//! [`MESSAGE_SIZE`] bytes, little endian: magic `u32`, version `u16`, kind `u16`, eight words of 64 bits, a name of 64
+//! bytes, zeroes to the end. The fields of a message but its name are its first words, in the order in which they are
+//! declared here. A file descriptor travels beside [`ToManager::Stored`] and [`ToInit::Store`] by `SCM_RIGHTS`.
 //!
 //! ```text
 //! motherd                          initldr
@@ -17,16 +17,16 @@
 //!    | End --------------------------> |   the last word
 //! ```
 //!
-//! Invariant: there is one encoding for each message, and `decode` accepts that one alone (unknown enum values, bytes
-//! after the last field and odd names are refused), so a message that was read can be trusted to be one of ours
-//! in shape. It is never trusted in content.
+//! Invariant: there is one encoding for each message, and `decode` accepts that one alone: it encodes what it read
+//! again, and compares. So unknown enum values, numbers out of range, bytes after the last field and odd names are all
+//! refused, and a message that was read can be trusted to be one of ours in shape. It is never trusted in content.
 
 use core::fmt;
 
 /// The version of this encoding. The two programs are installed together; a motherd of another version is told so
 /// by [`DecodeError::Version`] rather than guessed at.
 pub const VERSION: u16 = 1;
-/// Every message has this size: the largest (an exit record) needs 64 bytes, a slot name 64; the rest is room to grow.
+/// Every message has this size: 8 bytes of header, 64 of words, 64 of name; the rest is room to grow.
 pub const MESSAGE_SIZE: usize = 256;
 /// The link in the motherd that initldr starts; `INITLDR_LINK` names it too.
 pub const LINK_FD: i32 = 3;
@@ -48,7 +48,6 @@ pub struct SlotName([u8; SLOT_NAME_SIZE]);
 
 impl SlotName {
     /// `None` where `name` is empty, longer than 64 bytes, or contains a NUL.
-    #[must_use]
     pub fn new(name: &str) -> Option<SlotName> {
         let mut bytes = [0; SLOT_NAME_SIZE];
         if name.is_empty() || name.as_bytes().contains(&0) {
@@ -59,17 +58,9 @@ impl SlotName {
     }
 
     /// The name without its padding.
-    #[must_use]
     pub fn as_str(&self) -> &str {
         let text = self.0.split(|&byte| byte == 0).next().unwrap_or_default();
         core::str::from_utf8(text).unwrap_or_default() // never the default: both constructors check
-    }
-
-    /// The name out of a message: what `new` would have made, or nothing.
-    fn from_padded(bytes: [u8; SLOT_NAME_SIZE]) -> Option<SlotName> {
-        let text = bytes.split(|&byte| byte == 0).next()?;
-        let name = SlotName::new(core::str::from_utf8(text).ok()?)?;
-        (name.0 == bytes).then_some(name)
     }
 }
 
@@ -145,8 +136,8 @@ pub enum ToManager {
         cause: Relaunch,
         /// So many [`ToManager::Stored`] follow.
         stored: u16,
-        /// So many [`ToManager::Exit`] follow those, or fewer if the ring overflows meanwhile; [`ToManager::ReplayEnd`]
-        /// is what ends them.
+        /// So many [`ToManager::Exit`] follow those, or fewer if the ring overflows meanwhile;
+        /// [`ToManager::ReplayEnd`] is what ends them.
         unacknowledged: u32,
         /// So many exits fell out of the full ring, ever.
         lost_exits: u64,
@@ -217,53 +208,30 @@ pub enum ToInit {
 pub enum DecodeError {
     /// Not [`MESSAGE_SIZE`] bytes but so many.
     Size(usize),
-    /// Another magic number.
-    Magic(u32),
-    /// Another [`VERSION`].
-    Version(u16),
-    /// No message of this direction has this kind.
-    Kind(u16),
-    /// The named field has a value that its type does not have.
-    Field(&'static str),
-    /// Something follows the last field.
-    Padding,
+    /// Another magic number, or another [`VERSION`].
+    Header(u32, u16),
+    /// No message of this direction has this kind and these fields.
+    Malformed(u16),
 }
 
 impl fmt::Display for DecodeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
             DecodeError::Size(size) => write!(f, "a message of {size} bytes, not {MESSAGE_SIZE}"),
-            DecodeError::Magic(magic) => write!(f, "magic number {magic:#010x}, not {MAGIC:#010x}"),
-            DecodeError::Version(version) => write!(f, "link version {version}, not {VERSION}"),
-            DecodeError::Kind(kind) => write!(f, "unknown message kind {kind:#x}"),
-            DecodeError::Field(name) => write!(f, "field `{name}` has an impossible value"),
-            DecodeError::Padding => f.write_str("bytes after the last field"),
+            DecodeError::Header(MAGIC, version) => write!(f, "link version {version}, not {VERSION}"),
+            DecodeError::Header(magic, _) => write!(f, "magic number {magic:#010x}, not {MAGIC:#010x}"),
+            DecodeError::Malformed(kind) => write!(f, "a message of kind {kind:#x} that is none of ours"),
         }
     }
 }
 
 impl core::error::Error for DecodeError {}
 
-/// The kinds. Those of motherd start at 0x101, so that an echo is never taken for a message.
-mod kind {
-    pub(super) const WELCOME: u16 = 0x001;
-    pub(super) const STORED: u16 = 0x002;
-    pub(super) const EXIT: u16 = 0x003;
-    pub(super) const REPLAY_END: u16 = 0x004;
-    pub(super) const STORE_ANSWER: u16 = 0x005;
-    pub(super) const SIGNAL: u16 = 0x006;
-    pub(super) const HELLO: u16 = 0x101;
-    pub(super) const ACKNOWLEDGE: u16 = 0x102;
-    pub(super) const STORE: u16 = 0x103;
-    pub(super) const DROP: u16 = 0x104;
-    pub(super) const ALIVE: u16 = 0x105;
-    pub(super) const END: u16 = 0x106;
-}
-
 impl ToManager {
     /// Writes the one encoding of this message.
     pub fn encode(&self, message: &mut [u8; MESSAGE_SIZE]) {
-        match *self {
+        let bits = |number: i32| u64::from(number.cast_unsigned());
+        let (kind, words, name) = match *self {
             ToManager::Welcome {
                 generation,
                 pid1,
@@ -271,7 +239,7 @@ impl ToManager {
                 stored,
                 unacknowledged,
                 lost_exits,
-                down_since_boottime_ns,
+                down_since_boottime_ns: down,
             } => {
                 let (tag, value) = match cause {
                     Relaunch::First => (0, 0),
@@ -279,24 +247,30 @@ impl ToManager {
                     Relaunch::Signaled(signal) => (2, signal),
                     Relaunch::Hung => (3, 0),
                 };
-                let mut out = Writer::new(message, kind::WELCOME);
-                out.u32(generation).u32(pid1.into()).u32(tag).i32(value).u16(stored);
-                out.u32(unacknowledged).u64(lost_exits).u64(down_since_boottime_ns);
+                let [a, b, e, f] = [generation, pid1.into(), stored.into(), unacknowledged].map(u64::from);
+                (0x001, [a, b, tag, bits(value), e, f, lost_exits, down], None)
             }
-            ToManager::Stored { name } => Writer::new(message, kind::STORED).name(name),
-            ToManager::Exit(exit) => {
-                let mut out = Writer::new(message, kind::EXIT);
-                out.u64(exit.sequence).u32(exit.pid).i32(exit.code).i32(exit.status).u64(exit.boottime_ns);
-                out.u64(exit.user_time_us).u64(exit.system_time_us).u64(exit.max_rss_kib);
+            ToManager::Stored { name } => (0x002, [0; 8], Some(name)),
+            ToManager::Exit(ExitRecord {
+                sequence,
+                pid,
+                code,
+                status,
+                boottime_ns,
+                user_time_us: user,
+                system_time_us: system,
+                max_rss_kib,
+            }) => {
+                let [pid, code, status] = [pid.into(), bits(code), bits(status)];
+                (0x003, [sequence, pid, code, status, boottime_ns, user, system, max_rss_kib], None)
             }
-            ToManager::ReplayEnd => drop(Writer::new(message, kind::REPLAY_END)),
-            ToManager::StoreAnswer { name, errno } => {
-                Writer::new(message, kind::STORE_ANSWER).i32(errno).name(name);
-            }
+            ToManager::ReplayEnd => (0x004, [0; 8], None),
+            ToManager::StoreAnswer { name, errno } => (0x005, [bits(errno), 0, 0, 0, 0, 0, 0, 0], Some(name)),
             ToManager::Signal { number, sender_pid, sender_uid } => {
-                Writer::new(message, kind::SIGNAL).u32(number).u32(sender_pid).u32(sender_uid);
+                (0x006, [number.into(), sender_pid.into(), sender_uid.into(), 0, 0, 0, 0, 0], None)
             }
-        }
+        };
+        put(message, kind, words, name);
     }
 
     /// Reads a message that initldr sent.
@@ -304,71 +278,59 @@ impl ToManager {
     /// # Errors
     /// Whatever is not exactly what `encode` writes.
     pub fn decode(bytes: &[u8]) -> Result<ToManager, DecodeError> {
-        let mut from = Reader::new(bytes)?;
-        let message = match from.kind {
-            kind::WELCOME => ToManager::Welcome {
-                generation: from.u32(),
-                pid1: match from.u32() {
-                    0 => false,
-                    1 => true,
-                    _ => return Err(DecodeError::Field("pid1")),
-                },
-                cause: match (from.u32(), from.i32()) {
-                    (0, 0) => Relaunch::First,
-                    (1, code) => Relaunch::Exited(code),
-                    (2, signal) => Relaunch::Signaled(signal),
-                    (3, 0) => Relaunch::Hung,
-                    _ => return Err(DecodeError::Field("cause")),
-                },
-                stored: from.u16(),
-                unacknowledged: from.u32(),
-                lost_exits: from.u64(),
-                down_since_boottime_ns: from.u64(),
-            },
-            kind::STORED => ToManager::Stored { name: from.name()? },
-            kind::EXIT => ToManager::Exit(ExitRecord {
-                sequence: from.u64(),
-                pid: from.u32(),
-                code: from.i32(),
-                status: from.i32(),
-                boottime_ns: from.u64(),
-                user_time_us: from.u64(),
-                system_time_us: from.u64(),
-                max_rss_kib: from.u64(),
-            }),
-            kind::REPLAY_END => ToManager::ReplayEnd,
-            kind::STORE_ANSWER => {
-                let errno = from.i32();
-                ToManager::StoreAnswer { name: from.name()?, errno }
-            }
-            kind::SIGNAL => {
-                ToManager::Signal { number: from.u32(), sender_pid: from.u32(), sender_uid: from.u32() }
-            }
-            unknown => return Err(DecodeError::Kind(unknown)),
+        let (kind, [a, b, c, d, e, f, g, h], name) = take(bytes)?;
+        let signed = |word| low(word).cast_signed();
+        let cause = match c {
+            0 => Relaunch::First,
+            1 => Relaunch::Exited(signed(d)),
+            2 => Relaunch::Signaled(signed(d)),
+            _ => Relaunch::Hung,
         };
-        from.end().map(|()| message)
+        let message = match (kind, name) {
+            (0x001, _) => ToManager::Welcome {
+                generation: low(a),
+                pid1: b == 1,
+                cause,
+                stored: u16::try_from(e).unwrap_or_default(),
+                unacknowledged: low(f),
+                lost_exits: g,
+                down_since_boottime_ns: h,
+            },
+            (0x002, Some(name)) => ToManager::Stored { name },
+            (0x003, _) => ToManager::Exit(ExitRecord {
+                sequence: a,
+                pid: low(b),
+                code: signed(c),
+                status: signed(d),
+                boottime_ns: e,
+                user_time_us: f,
+                system_time_us: g,
+                max_rss_kib: h,
+            }),
+            (0x004, _) => ToManager::ReplayEnd,
+            (0x005, Some(name)) => ToManager::StoreAnswer { name, errno: signed(a) },
+            (0x006, _) => ToManager::Signal { number: low(a), sender_pid: low(b), sender_uid: low(c) },
+            _ => return Err(DecodeError::Malformed(kind)),
+        };
+        checked(message, bytes, kind, ToManager::encode)
     }
 }
 
+/// In the order of their numbers.
+const ENDS: [End; 4] = [End::PowerOff, End::Reboot, End::Halt, End::Kexec];
+
 impl ToInit {
-    /// Writes the one encoding of this message.
+    /// Writes the one encoding of this message. The kinds start at 0x101, so that an echo is never taken for one.
     pub fn encode(&self, message: &mut [u8; MESSAGE_SIZE]) {
-        match *self {
-            ToInit::Hello { pid } => drop(Writer::new(message, kind::HELLO).u32(pid)),
-            ToInit::Acknowledge { sequence } => drop(Writer::new(message, kind::ACKNOWLEDGE).u64(sequence)),
-            ToInit::Store { name } => Writer::new(message, kind::STORE).name(name),
-            ToInit::Drop { name } => Writer::new(message, kind::DROP).name(name),
-            ToInit::Alive => drop(Writer::new(message, kind::ALIVE)),
-            ToInit::End { how } => {
-                let how = match how {
-                    End::PowerOff => 0,
-                    End::Reboot => 1,
-                    End::Halt => 2,
-                    End::Kexec => 3,
-                };
-                Writer::new(message, kind::END).u32(how);
-            }
-        }
+        let (kind, word, name) = match *self {
+            ToInit::Hello { pid } => (0x101, pid.into(), None),
+            ToInit::Acknowledge { sequence } => (0x102, sequence, None),
+            ToInit::Store { name } => (0x103, 0, Some(name)),
+            ToInit::Drop { name } => (0x104, 0, Some(name)),
+            ToInit::Alive => (0x105, 0, None),
+            ToInit::End { how } => (0x106, how as u64, None),
+        };
+        put(message, kind, [word, 0, 0, 0, 0, 0, 0, 0], name);
     }
 
     /// Reads a message that motherd sent.
@@ -376,130 +338,58 @@ impl ToInit {
     /// # Errors
     /// Whatever is not exactly what `encode` writes.
     pub fn decode(bytes: &[u8]) -> Result<ToInit, DecodeError> {
-        let mut from = Reader::new(bytes)?;
-        let message = match from.kind {
-            kind::HELLO => ToInit::Hello { pid: from.u32() },
-            kind::ACKNOWLEDGE => ToInit::Acknowledge { sequence: from.u64() },
-            kind::STORE => ToInit::Store { name: from.name()? },
-            kind::DROP => ToInit::Drop { name: from.name()? },
-            kind::ALIVE => ToInit::Alive,
-            kind::END => ToInit::End {
-                how: match from.u32() {
-                    0 => End::PowerOff,
-                    1 => End::Reboot,
-                    2 => End::Halt,
-                    3 => End::Kexec,
-                    _ => return Err(DecodeError::Field("how")),
-                },
-            },
-            unknown => return Err(DecodeError::Kind(unknown)),
+        let (kind, [word, ..], name) = take(bytes)?;
+        let message = match (kind, name, ENDS.get(low(word) as usize)) {
+            (0x101, ..) => ToInit::Hello { pid: low(word) },
+            (0x102, ..) => ToInit::Acknowledge { sequence: word },
+            (0x103, Some(name), _) => ToInit::Store { name },
+            (0x104, Some(name), _) => ToInit::Drop { name },
+            (0x105, ..) => ToInit::Alive,
+            (0x106, _, Some(how)) => ToInit::End { how: *how },
+            _ => return Err(DecodeError::Malformed(kind)),
         };
-        from.end().map(|()| message)
+        checked(message, bytes, kind, ToInit::encode)
     }
 }
 
-/// Writes fields one after the other into a message that starts out as zeroes.
-struct Writer<'a> {
-    message: &'a mut [u8; MESSAGE_SIZE],
-    at: usize,
+/// A word that is to be 32 bits. What does not fit becomes 0, and is found out by `checked`.
+fn low(word: u64) -> u32 {
+    u32::try_from(word).unwrap_or_default()
 }
 
-impl<'a> Writer<'a> {
-    fn new(message: &'a mut [u8; MESSAGE_SIZE], kind: u16) -> Writer<'a> {
-        message.fill(0);
-        let mut writer = Writer { message, at: 0 };
-        writer.u32(MAGIC).u16(VERSION).u16(kind);
-        writer
-    }
-
-    /// Every message fits by a factor of two (a test encodes each), so nothing is ever cut off here.
-    fn bytes(&mut self, bytes: &[u8]) -> &mut Self {
-        if let Some(place) = self.message.get_mut(self.at..self.at + bytes.len()) {
-            place.copy_from_slice(bytes);
-            self.at += bytes.len();
-        }
-        self
-    }
-
-    fn u16(&mut self, value: u16) -> &mut Self {
-        self.bytes(&value.to_le_bytes())
-    }
-
-    fn u32(&mut self, value: u32) -> &mut Self {
-        self.bytes(&value.to_le_bytes())
-    }
-
-    fn i32(&mut self, value: i32) -> &mut Self {
-        self.bytes(&value.to_le_bytes())
-    }
-
-    fn u64(&mut self, value: u64) -> &mut Self {
-        self.bytes(&value.to_le_bytes())
-    }
-
-    fn name(&mut self, name: SlotName) {
-        self.bytes(&name.0);
-    }
+fn put(message: &mut [u8; MESSAGE_SIZE], kind: u16, words: [u64; 8], name: Option<SlotName>) {
+    message.fill(0);
+    let header = u64::from(MAGIC) | u64::from(VERSION) << 32 | u64::from(kind) << 48;
+    let words = [header].into_iter().chain(words).flat_map(u64::to_le_bytes);
+    let bytes = words.chain(name.into_iter().flat_map(|name| name.0));
+    message.iter_mut().zip(bytes).for_each(|(place, byte)| *place = byte);
 }
 
-/// Reads fields one after the other out of a message whose size and header were checked.
-struct Reader<'a> {
+fn take(bytes: &[u8]) -> Result<(u16, [u64; 8], Option<SlotName>), DecodeError> {
+    let message: &[u8; MESSAGE_SIZE] = bytes.try_into().map_err(|_| DecodeError::Size(bytes.len()))?;
+    let mut words = message.as_chunks().0.iter().map(|word| u64::from_le_bytes(*word));
+    let header = words.next().unwrap_or_default();
+    let half = |at: u32| u16::try_from(header >> at & 0xffff).unwrap_or_default();
+    match (low(header & 0xffff_ffff), half(32)) {
+        (MAGIC, VERSION) => {}
+        (magic, version) => return Err(DecodeError::Header(magic, version)),
+    }
+    let name = message.iter().skip(72).take_while(|byte| **byte != 0).count();
+    let name =
+        message.get(72..72 + name.min(SLOT_NAME_SIZE)).and_then(|name| core::str::from_utf8(name).ok());
+    Ok((half(48), core::array::from_fn(|_| words.next().unwrap_or_default()), name.and_then(SlotName::new)))
+}
+
+/// Refuses bytes that are not what `message` is written as.
+fn checked<M>(
+    message: M,
+    bytes: &[u8],
     kind: u16,
-    rest: &'a [u8],
-}
-
-impl<'a> Reader<'a> {
-    fn new(bytes: &'a [u8]) -> Result<Reader<'a>, DecodeError> {
-        if bytes.len() != MESSAGE_SIZE {
-            return Err(DecodeError::Size(bytes.len()));
-        }
-        let mut reader = Reader { kind: 0, rest: bytes };
-        match reader.u32() {
-            MAGIC => {}
-            magic => return Err(DecodeError::Magic(magic)),
-        }
-        match reader.u16() {
-            VERSION => {}
-            version => return Err(DecodeError::Version(version)),
-        }
-        reader.kind = reader.u16();
-        Ok(reader)
-    }
-
-    /// The next `N` bytes. No kind has fields for more than half of a message, so they are always there.
-    fn bytes<const N: usize>(&mut self) -> [u8; N] {
-        match self.rest.split_first_chunk::<N>() {
-            Some((bytes, rest)) => {
-                self.rest = rest;
-                *bytes
-            }
-            None => [0; N],
-        }
-    }
-
-    fn u16(&mut self) -> u16 {
-        u16::from_le_bytes(self.bytes())
-    }
-
-    fn u32(&mut self) -> u32 {
-        u32::from_le_bytes(self.bytes())
-    }
-
-    fn i32(&mut self) -> i32 {
-        i32::from_le_bytes(self.bytes())
-    }
-
-    fn u64(&mut self) -> u64 {
-        u64::from_le_bytes(self.bytes())
-    }
-
-    fn name(&mut self) -> Result<SlotName, DecodeError> {
-        SlotName::from_padded(self.bytes()).ok_or(DecodeError::Field("name"))
-    }
-
-    fn end(self) -> Result<(), DecodeError> {
-        if self.rest.iter().all(|&byte| byte == 0) { Ok(()) } else { Err(DecodeError::Padding) }
-    }
+    encode: fn(&M, &mut [u8; MESSAGE_SIZE]),
+) -> Result<M, DecodeError> {
+    let mut again = [0; MESSAGE_SIZE];
+    encode(&message, &mut again);
+    if again == bytes { Ok(message) } else { Err(DecodeError::Malformed(kind)) }
 }
 
 #[cfg(test)]
@@ -595,22 +485,23 @@ mod tests {
             bytes[at] = value;
             ToInit::decode(&bytes)
         };
-        assert!(matches!(with(0, 0), Err(DecodeError::Magic(_))));
-        assert_eq!(with(4, 2), Err(DecodeError::Version(2)));
-        assert_eq!(with(6, 0x7f), Err(DecodeError::Kind(0x17f)));
-        assert_eq!(with(8, 1), Err(DecodeError::Padding));
-        assert_eq!(with(MESSAGE_SIZE - 1, 1), Err(DecodeError::Padding));
+        assert!(matches!(with(0, 0), Err(DecodeError::Header(_, VERSION))));
+        assert_eq!(with(4, 2), Err(DecodeError::Header(MAGIC, 2)));
+        assert_eq!(with(6, 0x7f), Err(DecodeError::Malformed(0x17f)));
+        for after_the_header in 8..MESSAGE_SIZE {
+            assert_eq!(with(after_the_header, 1), Err(DecodeError::Malformed(0x105)));
+        }
     }
 
     #[test]
     fn a_message_of_the_other_direction_is_refused() {
         for message in all_to_init() {
-            assert!(matches!(ToManager::decode(&bytes_of(message)), Err(DecodeError::Kind(_))));
+            assert!(matches!(ToManager::decode(&bytes_of(message)), Err(DecodeError::Malformed(_))));
         }
         for message in all_to_manager() {
             let mut bytes = [0; MESSAGE_SIZE];
             message.encode(&mut bytes);
-            assert!(matches!(ToInit::decode(&bytes), Err(DecodeError::Kind(_))));
+            assert!(matches!(ToInit::decode(&bytes), Err(DecodeError::Malformed(_))));
         }
     }
 
@@ -618,27 +509,25 @@ mod tests {
     fn an_unknown_value_of_an_enum_is_refused() {
         let mut end = bytes_of(ToInit::End { how: End::Kexec });
         end[8] = 4;
-        assert_eq!(ToInit::decode(&end), Err(DecodeError::Field("how")));
+        assert_eq!(ToInit::decode(&end), Err(DecodeError::Malformed(0x106)));
 
         let mut welcome = [0; MESSAGE_SIZE];
         all_to_manager().pop().expect("a Welcome").encode(&mut welcome);
-        let mut other = welcome;
-        other[12] = 2;
-        assert_eq!(ToManager::decode(&other), Err(DecodeError::Field("pid1")));
-        other = welcome;
-        other[16] = 4;
-        assert_eq!(ToManager::decode(&other), Err(DecodeError::Field("cause")));
-        other = welcome;
-        other[20] = 1; // `Hung` has no value
-        assert_eq!(ToManager::decode(&other), Err(DecodeError::Field("cause")));
+        for (byte, value) in
+            [(12, 1), (16, 2), (24, 4), (28, 1), (32, 1), (36, 1), (42, 1), (52, 1), (72, b'x')]
+        {
+            let mut other = welcome; // `Hung` has no value, and nothing here fills its word
+            other[byte] = value;
+            assert_eq!(ToManager::decode(&other), Err(DecodeError::Malformed(1)), "byte {byte} = {value}");
+        }
     }
 
     #[test]
     fn an_odd_name_is_refused() {
-        for (at, value) in [(8, 0), (9, 0), (9, 0xff), (8 + SLOT_NAME_SIZE - 1, b'x')] {
+        for (at, value) in [(72, 0), (73, 0), (73, 0xff), (72 + SLOT_NAME_SIZE - 1, b'x')] {
             let mut store = bytes_of(ToInit::Store { name: name("abc") });
             store[at] = value;
-            assert_eq!(ToInit::decode(&store), Err(DecodeError::Field("name")), "byte {at} = {value}");
+            assert_eq!(ToInit::decode(&store), Err(DecodeError::Malformed(0x103)), "byte {at} = {value}");
         }
     }
 

@@ -17,9 +17,7 @@ mod entry;
 mod init;
 mod program;
 
-use init::Init;
 use initldr::{args, ring::Ring, store::Store, sys, sys::Arg};
-use program::Program;
 
 /// In the order in which it happens.
 fn main(
@@ -28,7 +26,6 @@ fn main(
     ring: &'static mut Ring,
     store: &'static mut Store,
 ) -> ! {
-    boot::take_signals();
     let (role, log) = boot::prepare();
     let args = args::parse(arguments);
     if let Some(word) = args.unknown {
@@ -38,6 +35,6 @@ fn main(
             sys::exit(2);
         }
     }
-    let program = Program::new(args, arguments, environment, boot::raise_file_limit());
-    Init::new(role, log, program, ring, store).run()
+    let program = program::Program::new(args, arguments, environment, boot::raise_file_limit());
+    init::run(init::Init::new(role, log, program, ring, store))
 }

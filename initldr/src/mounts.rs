@@ -3,62 +3,23 @@
 use crate::abi::{MS_NODEV, MS_NOEXEC, MS_NOSUID};
 use core::ffi::CStr;
 
-/// One early mount.
-#[derive(Debug)]
-pub struct Mount {
-    /// Where; made if it is missing.
-    pub target: &'static CStr,
-    /// The file system.
-    pub kind: &'static CStr,
-    /// MS_*.
-    pub flags: usize,
-    /// Options of the file system.
-    pub data: Option<&'static CStr>,
-    /// Mounted without them where the kernel refuses them.
-    pub data_is_optional: bool,
-}
+/// One early mount: the file system, where it goes (made if it is missing), MS_* flags, options; where the kernel refuses
+/// the options it is mounted without.
+pub type Mount = (&'static CStr, &'static CStr, usize, Option<&'static CStr>);
+
+/// Programs are never run from here, and no file is a device.
+const INERT: usize = MS_NOSUID | MS_NODEV | MS_NOEXEC;
 
 /// In this order: /sys/fs/cgroup is in /sys. Each is mounted only where nothing is.
 pub const EARLY: [Mount; 5] = [
-    // Programs are never run from these, and their files are never devices.
-    Mount {
-        target: c"/proc",
-        kind: c"proc",
-        flags: MS_NOSUID | MS_NODEV | MS_NOEXEC,
-        data: None,
-        data_is_optional: false,
-    },
-    Mount {
-        target: c"/sys",
-        kind: c"sysfs",
-        flags: MS_NOSUID | MS_NODEV | MS_NOEXEC,
-        data: None,
-        data_is_optional: false,
-    },
-    Mount {
-        target: c"/dev",
-        kind: c"devtmpfs",
-        flags: MS_NOSUID | MS_NOEXEC,
-        data: Some(c"mode=0755"),
-        data_is_optional: true,
-    },
-    // Programs do put executables below /run (a systemd-style shutdown initramfs), so it is not noexec.
-    Mount {
-        target: c"/run",
-        kind: c"tmpfs",
-        flags: MS_NOSUID | MS_NODEV,
-        data: Some(c"mode=0755"),
-        data_is_optional: false,
-    },
+    (c"proc", c"/proc", INERT, None),
+    (c"sysfs", c"/sys", INERT, None),
+    (c"devtmpfs", c"/dev", MS_NOSUID | MS_NOEXEC, Some(c"mode=0755")),
+    // Not noexec: executables are put below /run, to return to at shutdown.
+    (c"tmpfs", c"/run", MS_NOSUID | MS_NODEV, Some(c"mode=0755")),
     // nsdelegate: a cgroup namespace is a delegation boundary. memory_recursiveprot: memory.low of a slice protects
     // what is in its services (Linux 5.7).
-    Mount {
-        target: c"/sys/fs/cgroup",
-        kind: c"cgroup2",
-        flags: MS_NOSUID | MS_NODEV | MS_NOEXEC,
-        data: Some(c"nsdelegate,memory_recursiveprot"),
-        data_is_optional: true,
-    },
+    (c"cgroup2", c"/sys/fs/cgroup", INERT, Some(c"nsdelegate,memory_recursiveprot")),
 ];
 
 /// The longest path that is unmounted at the end; the kernel's own limit.
@@ -69,25 +30,19 @@ pub const PATH_SIZE: usize = 4096;
 /// memory holds no data, and the end still needs /proc.
 pub fn to_unmount<'a>(line: &[u8], path: &'a mut [u8; PATH_SIZE]) -> Option<&'a CStr> {
     let mut field = line.split(|&byte| byte == b' ').nth(1)?;
-    if !field.starts_with(b"/") {
+    let below = |kept: &[u8]| field.strip_prefix(kept).is_some_and(|rest| rest.is_empty() || rest[0] == b'/');
+    if !field.starts_with(b"/") || below(b"/proc") || below(b"/sys") || below(b"/dev") {
         return None;
     }
-    for kept in ["/proc", "/sys", "/dev"] {
-        if field.strip_prefix(kept.as_bytes()).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/")) {
-            return None;
-        }
-    }
     let mut length = 0;
-    while let [first, rest @ ..] = field {
-        let (byte, rest) = match field {
+    while let [first, plain @ ..] = field {
+        (*path.get_mut(length)?, field) = match field {
             [b'\\', a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', rest @ ..] => {
                 (((a - b'0') << 6) | ((b - b'0') << 3) | (c - b'0'), rest)
             }
-            _ => (*first, rest),
+            _ => (*first, plain),
         };
-        *path.get_mut(length)? = byte;
         length += 1;
-        field = rest;
     }
     *path.get_mut(length)? = 0;
     CStr::from_bytes_with_nul(path.get(..=length)?).ok()
@@ -128,7 +83,7 @@ mod tests {
 
     #[test]
     fn a_mount_comes_after_the_one_it_lies_in() {
-        let targets: Vec<_> = EARLY.iter().map(|mount| mount.target.to_str().expect("UTF-8")).collect();
+        let targets: Vec<_> = EARLY.iter().map(|mount| mount.1.to_str().expect("UTF-8")).collect();
         assert_eq!(targets, ["/proc", "/sys", "/dev", "/run", "/sys/fs/cgroup"]);
     }
 }

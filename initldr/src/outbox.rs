@@ -8,11 +8,8 @@
 //! before, so a full socket delays and loses nothing; while the replay runs and while an answer waits, nothing more is
 //! read, so neither the store nor the answers can run away.
 
-use crate::{
-    link::{Relaunch, SlotName, ToManager},
-    ring::Ring,
-    store::Store,
-};
+use crate::link::{SlotName, ToManager};
+use crate::{ring::Ring, store::Store};
 
 /// One signal each, as the kernel itself keeps pending signals.
 const SIGNALS: usize = crate::abi::SIGRTMAX as usize + 1;
@@ -26,19 +23,6 @@ enum Stage {
     Live,
 }
 
-/// What [`ToManager::Welcome`] says beside what the ring and the store know.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Greeting {
-    /// Which motherd this is.
-    pub generation: u32,
-    /// Whether this is PID 1.
-    pub pid1: bool,
-    /// Why it was launched.
-    pub cause: Relaunch,
-    /// Since when there was none.
-    pub down_since_boottime_ns: u64,
-}
-
 /// See the module.
 #[derive(Debug)]
 pub struct Outbox {
@@ -48,12 +32,6 @@ pub struct Outbox {
     answer: Option<(SlotName, i32)>,
     /// By number: who sent it, while it is pending.
     signals: [Option<(u32, u32)>; SIGNALS],
-}
-
-impl Default for Outbox {
-    fn default() -> Outbox {
-        Outbox::SILENT
-    }
 }
 
 impl Outbox {
@@ -78,39 +56,30 @@ impl Outbox {
 
     /// A signal is to be passed on; an equal one that still waits is replaced.
     pub fn signal(&mut self, number: u32, sender: (u32, u32)) {
-        if let Some(slot) = self.signals.get_mut(number as usize) {
-            *slot = Some(sender);
-        }
+        self.set(number, Some(sender));
+    }
+
+    fn set(&mut self, number: u32, sender: Option<(u32, u32)>) {
+        self.signals.iter_mut().skip(number as usize).take(1).for_each(|slot| *slot = sender);
     }
 
     /// Whether motherd may be listened to now.
-    #[must_use]
     pub fn listens(&self) -> bool {
         matches!(self.stage, Stage::Silent | Stage::Live) && self.answer.is_none()
     }
 
     /// An acknowledgement cannot reach further than what was sent.
-    #[must_use]
     pub fn acknowledged(&self, sequence: u64) -> u64 {
         sequence.min(self.sent)
     }
 
-    /// The next message, with the number of the descriptor that goes with it.
-    #[must_use]
-    pub fn next(&self, greeting: Greeting, ring: &Ring, store: &Store) -> Option<(ToManager, Option<i32>)> {
+    /// The next message, with the number of the descriptor that goes with it. It is `welcome` where that is next.
+    pub fn next(&self, welcome: ToManager, ring: &Ring, store: &Store) -> Option<(ToManager, Option<i32>)> {
         let message = match self.stage {
             Stage::Silent => return None,
-            Stage::Welcome => ToManager::Welcome {
-                generation: greeting.generation,
-                pid1: greeting.pid1,
-                cause: greeting.cause,
-                stored: store.length(),
-                unacknowledged: ring.unacknowledged(),
-                lost_exits: ring.lost(),
-                down_since_boottime_ns: greeting.down_since_boottime_ns,
-            },
+            Stage::Welcome => welcome,
             Stage::Stored { index } => {
-                let (name, fd) = store.get(index)?; // `settle` moved on where there is none
+                let (name, fd) = store.get(index)?; // `sent` moved on where there is none
                 return Some((ToManager::Stored { name }, Some(fd)));
             }
             Stage::Replay { until } => match ring.after(self.sent) {
@@ -124,7 +93,7 @@ impl Outbox {
 
     /// The kernel has taken what [`Outbox::next`] gave.
     pub fn sent(&mut self, message: &ToManager, ring: &Ring, store: &Store) {
-        let replay = Stage::Replay { until: ring.last() };
+        let replay = Stage::Replay { until: ring.counts().1 };
         let stored =
             |index| if index < usize::from(store.length()) { Stage::Stored { index } } else { replay };
         match *message {
@@ -133,18 +102,13 @@ impl Outbox {
                 self.stage = stored(0);
             }
             ToManager::Stored { .. } => {
-                if let Stage::Stored { index } = self.stage {
-                    self.stage = stored(index + 1);
-                }
+                let Stage::Stored { index } = self.stage else { return };
+                self.stage = stored(index + 1);
             }
             ToManager::Exit(exit) => self.sent = exit.sequence,
             ToManager::ReplayEnd => self.stage = Stage::Live,
             ToManager::StoreAnswer { .. } => self.answer = None,
-            ToManager::Signal { number, .. } => {
-                if let Some(slot) = self.signals.get_mut(number as usize) {
-                    *slot = None;
-                }
-            }
+            ToManager::Signal { number, .. } => self.set(number, None),
         }
     }
 
@@ -162,10 +126,23 @@ impl Outbox {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{abi::O_RDWR, link::ExitRecord, sys};
+    use crate::{
+        abi::O_RDWR,
+        link::{ExitRecord, Relaunch},
+        sys,
+    };
 
-    const GREETING: Greeting =
-        Greeting { generation: 2, pid1: true, cause: Relaunch::Signaled(9), down_since_boottime_ns: 5 };
+    fn welcome(ring: &Ring, store: &Store) -> ToManager {
+        ToManager::Welcome {
+            generation: 2,
+            pid1: true,
+            cause: Relaunch::Signaled(9),
+            stored: store.length(),
+            unacknowledged: ring.counts().0,
+            lost_exits: 0,
+            down_since_boottime_ns: 5,
+        }
+    }
 
     fn name(text: &str) -> SlotName {
         SlotName::new(text).expect("a valid name")
@@ -178,8 +155,12 @@ mod tests {
     /// Takes messages until there is nothing to say, as words.
     fn drain(outbox: &mut Outbox, ring: &Ring, store: &Store) -> Vec<String> {
         let mut said = vec![];
-        while let Some((message, fd)) = outbox.next(GREETING, ring, store) {
-            assert_eq!(outbox.next(GREETING, ring, store), Some((message, fd)), "asking changes nothing");
+        while let Some((message, fd)) = outbox.next(welcome(ring, store), ring, store) {
+            assert_eq!(
+                outbox.next(welcome(ring, store), ring, store),
+                Some((message, fd)),
+                "asking changes nothing"
+            );
             assert_eq!(fd.is_some(), matches!(message, ToManager::Stored { .. }));
             said.push(match message {
                 ToManager::Welcome { stored, unacknowledged, .. } => {
@@ -223,7 +204,7 @@ mod tests {
         push(&mut ring, 1);
         outbox.hello();
         for _ in ["welcome", "exit 1"] {
-            let (message, _) = outbox.next(GREETING, &ring, &store).expect("more");
+            let (message, _) = outbox.next(welcome(&ring, &store), &ring, &store).expect("more");
             outbox.sent(&message, &ring, &store);
         }
         push(&mut ring, 2);

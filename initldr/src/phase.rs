@@ -17,10 +17,8 @@
 //! Invariants: motherd is launched in `Down` alone, so there is never a second one; every death leads back to `Down`
 //! with a time, so it is never given up; a request to stop always ends in `Effect::End`, whatever motherd does.
 
-use crate::{
-    abi::{CLD_EXITED, SIGHUP, SIGINT, SIGPWR, SIGRTMAX, SIGRTMIN, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH},
-    link::{End, Relaunch},
-};
+use crate::abi::*;
+use crate::link::{End, Relaunch};
 use core::time::Duration;
 
 /// A motherd that lived for less died early, and the next one has to wait.
@@ -83,8 +81,8 @@ enum Watch {
 struct Stop {
     how: End,
     by: Duration,
-    /// Passed on again to a motherd that starts meanwhile.
-    signal: u32,
+    /// Passed on again to a motherd that starts meanwhile, with the pid and uid of who sent it.
+    signal: (u32, (u32, u32)),
     burst_since: Duration,
     burst: u32,
 }
@@ -111,8 +109,13 @@ pub enum Event {
     LinkLost,
     /// It said End.
     End(End),
-    /// A signal came.
-    Signal(u32),
+    /// A signal came, from a process with this pid and uid.
+    Signal {
+        /// Its number.
+        signal: u32,
+        /// Who sent it.
+        sender: (u32, u32),
+    },
 }
 
 /// What to do about it.
@@ -122,14 +125,17 @@ pub enum Effect {
     Nothing,
     /// Start motherd, and say whether it went well.
     Launch,
-    /// SIGABRT to motherd: a hang leaves a core.
-    Abort,
-    /// SIGKILL to motherd.
-    Kill,
+    /// A signal that is to end motherd: SIGABRT, for a hang is worth a core, and SIGKILL.
+    Kill(u32),
     /// Start the rescue program, unless one runs.
     Rescue,
-    /// Tell motherd of the signal.
-    PassOn,
+    /// Tell motherd of a signal.
+    PassOn {
+        /// Its number.
+        signal: u32,
+        /// Who sent it.
+        sender: (u32, u32),
+    },
     /// End the machine; there is no way back.
     End {
         /// In this way.
@@ -150,37 +156,24 @@ pub enum Mercy {
     Kill,
 }
 
-/// What a signal asks of the machine: nothing, an end, or an end at once.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Request {
-    Other,
-    Stop(End),
-    StopNow(End),
-}
-
 /// The signals that initldr takes and motherd is told of.
 pub fn passed_on() -> impl Iterator<Item = u32> {
     [SIGHUP, SIGINT, SIGUSR1, SIGUSR2, SIGTERM, SIGWINCH, SIGPWR].into_iter().chain(SIGRTMIN..=SIGRTMAX)
 }
 
-/// SIGTERM and SIGPWR are how containers and UPS daemons ask for it, SIGINT is Ctrl-Alt-Del, the real-time signals
-/// have the numbers that systemd gave them.
-fn request(signal: u32) -> Request {
-    match signal {
-        SIGTERM | SIGPWR => Request::Stop(End::PowerOff),
-        SIGINT => Request::Stop(End::Reboot),
-        _ => match signal.checked_sub(SIGRTMIN) {
-            Some(3) => Request::Stop(End::Halt),
-            Some(4) => Request::Stop(End::PowerOff),
-            Some(5) => Request::Stop(End::Reboot),
-            Some(6) => Request::Stop(End::Kexec),
-            Some(13) => Request::StopNow(End::Halt),
-            Some(14) => Request::StopNow(End::PowerOff),
-            Some(15) => Request::StopNow(End::Reboot),
-            Some(16) => Request::StopNow(End::Kexec),
-            _ => Request::Other,
-        },
-    }
+/// The end that a signal asks for, and whether it is to come at once. SIGTERM and SIGPWR are how containers and UPS
+/// daemons ask for it, SIGINT is Ctrl-Alt-Del, the real-time signals have the numbers that systemd gave them.
+fn request(signal: u32) -> Option<(End, bool)> {
+    let how = match signal.checked_sub(SIGRTMIN) {
+        None if signal == SIGTERM || signal == SIGPWR => End::PowerOff,
+        None if signal == SIGINT => End::Reboot,
+        Some(3 | 13) => End::Halt,
+        Some(4 | 14) => End::PowerOff,
+        Some(5 | 15) => End::Reboot,
+        Some(6 | 16) => End::Kexec,
+        _ => return None,
+    };
+    Some((how, signal >= SIGRTMIN + 13))
 }
 
 impl Phase {
@@ -194,57 +187,45 @@ impl Phase {
     };
 
     /// Which motherd this is, from 1.
-    #[must_use]
     pub fn generation(&self) -> u32 {
         self.generation
     }
 
     /// Why it was launched.
-    #[must_use]
     pub fn cause(&self) -> Relaunch {
         self.cause
     }
 
     /// The signal by which somebody asked for the end, while that is under way.
-    #[must_use]
-    pub fn stop_signal(&self) -> Option<u32> {
+    pub fn stop_signal(&self) -> Option<(u32, (u32, u32))> {
         self.stop.map(|stop| stop.signal)
     }
 
     /// When the next [`Event::Tick`] is due; `None`: nothing is.
-    #[must_use]
     pub fn deadline(&self) -> Option<Duration> {
         let own = match self.motherd {
-            Motherd::Down { at } => Some(at),
-            Motherd::Up { watch, .. } => match watch {
-                Watch::Expected { by } => Some(by),
-                Watch::Doomed { at, .. } => Some(at),
-                Watch::Unwatched | Watch::Killed { .. } => None,
-            },
+            Motherd::Down { at } | Motherd::Up { watch: Watch::Doomed { at, .. }, .. } => Some(at),
+            Motherd::Up { watch: Watch::Expected { by }, .. } => Some(by),
+            Motherd::Up { watch: Watch::Unwatched | Watch::Killed { .. }, .. } => None,
         };
         own.into_iter().chain(self.stop.map(|stop| stop.by)).min()
     }
 
     /// What follows from `event`.
-    #[must_use]
     pub fn step(self, event: Event, now: Duration) -> (Phase, Effect) {
         match event {
             Event::End(how) => (self, Effect::End { how, mercy: Mercy::Stopped }),
-            Event::Signal(signal) => self.signal(signal, now),
+            Event::Signal { signal, sender } => self.signal(signal, sender, now),
             Event::Tick => match self.stop {
                 Some(stop) if now >= stop.by => {
                     (self, Effect::End { how: stop.how, mercy: Mercy::Terminate })
                 }
                 _ => self.tick(now),
             },
-            Event::Launched => match self.motherd {
-                Motherd::Down { .. } => {
-                    let motherd = Motherd::Up { since: now, watch: Watch::Unwatched };
-                    let generation = self.generation.saturating_add(1);
-                    (Phase { motherd, generation, ..self }, Effect::Nothing)
-                }
-                Motherd::Up { .. } => (self, Effect::Nothing), // nobody launches a second one
-            },
+            Event::Launched => {
+                let motherd = Motherd::Up { since: now, watch: Watch::Unwatched };
+                (Phase { motherd, generation: self.generation.saturating_add(1), ..self }, Effect::Nothing)
+            }
             Event::LaunchFailed => self.died(self.cause, Duration::ZERO, now),
             Event::Died { code, status } => match self.motherd {
                 Motherd::Down { .. } => (self, Effect::Nothing), // not one of ours
@@ -287,10 +268,10 @@ impl Phase {
         let (since, watch, effect) = match self.motherd {
             Motherd::Down { at } if now >= at => return (self, Effect::Launch),
             Motherd::Up { since, watch: Watch::Expected { by } } if now >= by => {
-                (since, Watch::Doomed { at: now + ABORT_GRACE, hung: true }, Effect::Abort)
+                (since, Watch::Doomed { at: now + ABORT_GRACE, hung: true }, Effect::Kill(SIGABRT))
             }
             Motherd::Up { since, watch: Watch::Doomed { at, hung } } if now >= at => {
-                (since, Watch::Killed { hung }, Effect::Kill)
+                (since, Watch::Killed { hung }, Effect::Kill(SIGKILL))
             }
             Motherd::Down { .. } | Motherd::Up { .. } => return (self, Effect::Nothing), // woken early
         };
@@ -304,25 +285,19 @@ impl Phase {
         (Phase { motherd, early_deaths, cause, ..self }, effect)
     }
 
-    fn signal(self, signal: u32, now: Duration) -> (Phase, Effect) {
-        let how = match request(signal) {
-            Request::Other => return (self, Effect::PassOn),
-            Request::StopNow(how) => return (self, Effect::End { how, mercy: Mercy::Kill }),
-            Request::Stop(how) => how,
-        };
-        let Some(mut stop) = self.stop else {
-            let stop = Stop { how, by: now + STOP_WITHIN, signal, burst_since: now, burst: 1 };
-            return (Phase { stop: Some(stop), ..self }, Effect::PassOn);
-        };
+    fn signal(self, signal: u32, sender: (u32, u32), now: Duration) -> (Phase, Effect) {
+        let pass_on = Effect::PassOn { signal, sender };
+        let Some((how, at_once)) = request(signal) else { return (self, pass_on) };
+        let first = Stop { how, by: now + STOP_WITHIN, signal: (signal, sender), burst_since: now, burst: 0 };
+        let mut stop = self.stop.unwrap_or(first);
         if now.saturating_sub(stop.burst_since) > BURST_WITHIN {
             (stop.burst_since, stop.burst) = (now, 0);
         }
-        stop.burst = stop.burst.saturating_add(1);
-        // Fingers repeat Ctrl-Alt-Del without meaning it; who sends the others again does mean it.
-        if signal != SIGINT || stop.burst >= BURST {
-            return (self, Effect::End { how, mercy: Mercy::Kill });
-        }
-        (Phase { stop: Some(stop), ..self }, Effect::PassOn)
+        stop.burst += 1;
+        // Fingers repeat Ctrl-Alt-Del without meaning it; who sends one of the others again does mean it.
+        let again = self.stop.is_some() && (signal != SIGINT || stop.burst >= BURST);
+        let effect = if at_once || again { Effect::End { how, mercy: Mercy::Kill } } else { pass_on };
+        (Phase { stop: Some(stop), ..self }, effect)
     }
 }
 
@@ -340,6 +315,16 @@ mod tests {
 
     const CLD_KILLED: i32 = 2;
     const KILLED: Event = Event::Died { code: CLD_KILLED, status: 9 };
+
+    const SENDER: (u32, u32) = (4711, 1000);
+
+    fn signal(signal: u32) -> Event {
+        Event::Signal { signal, sender: SENDER }
+    }
+
+    fn passed_on(signal: u32) -> Effect {
+        Effect::PassOn { signal, sender: SENDER }
+    }
 
     fn seconds(count: u64) -> Duration {
         Duration::from_secs(count)
@@ -405,10 +390,10 @@ mod tests {
         let late = seconds(12) + SILENCE;
         assert_eq!(phase.deadline(), Some(late));
         let (phase, effect) = phase.step(Event::Tick, late);
-        assert_eq!((phase.deadline(), effect), (Some(late + ABORT_GRACE), Effect::Abort));
+        assert_eq!((phase.deadline(), effect), (Some(late + ABORT_GRACE), Effect::Kill(SIGABRT)));
         assert_eq!(phase.step(Event::Alive, late), (phase, Effect::Nothing), "too late");
         let (phase, effect) = phase.step(Event::Tick, late + ABORT_GRACE);
-        assert_eq!((phase.deadline(), effect), (None, Effect::Kill));
+        assert_eq!((phase.deadline(), effect), (None, Effect::Kill(SIGKILL)));
         let phase = phase.step(KILLED, late + ABORT_GRACE).0;
         assert_eq!(phase.cause(), Relaunch::Hung);
     }
@@ -417,7 +402,7 @@ mod tests {
     fn a_motherd_without_a_link_is_killed() {
         let phase = up(seconds(1)).step(Event::LinkLost, seconds(2)).0;
         let (phase, effect) = phase.step(Event::Tick, seconds(2) + LINK_GRACE);
-        assert_eq!(effect, Effect::Kill);
+        assert_eq!(effect, Effect::Kill(SIGKILL));
         assert_eq!(phase.step(KILLED, seconds(4)).0.cause(), Relaunch::Signaled(9));
     }
 
@@ -429,26 +414,26 @@ mod tests {
 
     #[test]
     fn a_stop_that_nobody_answers_ends_after_ninety_seconds_even_across_deaths() {
-        let (phase, effect) = up(seconds(1)).step(Event::Signal(SIGTERM), seconds(10));
-        assert_eq!((effect, phase.stop_signal()), (Effect::PassOn, Some(SIGTERM)));
+        let (phase, effect) = up(seconds(1)).step(signal(SIGTERM), seconds(10));
+        assert_eq!((effect, phase.stop_signal()), (passed_on(SIGTERM), Some((SIGTERM, SENDER))));
         assert_eq!(phase.deadline(), Some(seconds(100)));
         let phase = phase.step(KILLED, seconds(11)).0.step(Event::Launched, seconds(11)).0;
-        assert_eq!(phase.stop_signal(), Some(SIGTERM), "the next motherd is told");
+        assert_eq!(phase.stop_signal(), Some((SIGTERM, SENDER)), "the next motherd is told");
         let end = Effect::End { how: End::PowerOff, mercy: Mercy::Terminate };
         assert_eq!(phase.step(Event::Tick, seconds(100)).1, end);
     }
 
     #[test]
     fn a_second_request_forces_but_ctrl_alt_del_only_as_a_burst() {
-        let phase = up(seconds(1)).step(Event::Signal(SIGTERM), seconds(2)).0;
+        let phase = up(seconds(1)).step(signal(SIGTERM), seconds(2)).0;
         let now = Effect::End { how: End::PowerOff, mercy: Mercy::Kill };
-        assert_eq!(phase.step(Event::Signal(SIGTERM), seconds(3)).1, now);
+        assert_eq!(phase.step(signal(SIGTERM), seconds(3)).1, now);
 
         let press = |gap: Duration| {
             let (mut phase, mut at) = (up(seconds(1)), seconds(2));
             for nth in 1..=20 {
-                let (next, effect) = phase.step(Event::Signal(SIGINT), at);
-                if effect != Effect::PassOn {
+                let (next, effect) = phase.step(signal(SIGINT), at);
+                if effect != passed_on(SIGINT) {
                     return Some((nth, effect));
                 }
                 (phase, at) = (next, at + gap);
@@ -463,19 +448,28 @@ mod tests {
     #[test]
     fn signals_mean_what_the_table_says() {
         let end = |how, mercy| Effect::End { how, mercy };
-        for (signal, effect, stopping) in [
-            (SIGHUP, Effect::PassOn, false),
-            (SIGINT, Effect::PassOn, true),
-            (SIGPWR, Effect::PassOn, true),
-            (SIGRTMIN, Effect::PassOn, false),
-            (SIGRTMIN + 3, Effect::PassOn, true),
-            (SIGRTMIN + 6, Effect::PassOn, true),
-            (SIGRTMIN + 13, end(End::Halt, Mercy::Kill), false),
-            (SIGRTMIN + 15, end(End::Reboot, Mercy::Kill), false),
-            (SIGRTMIN + 30, Effect::PassOn, false),
+        for (number, effect) in [
+            (SIGHUP, None),
+            (SIGINT, Some((End::Reboot, false))),
+            (SIGPWR, Some((End::PowerOff, false))),
+            (SIGRTMIN, None),
+            (SIGRTMIN + 3, Some((End::Halt, false))),
+            (SIGRTMIN + 6, Some((End::Kexec, false))),
+            (SIGRTMIN + 7, None),
+            (SIGRTMIN + 13, Some((End::Halt, true))),
+            (SIGRTMIN + 15, Some((End::Reboot, true))),
+            (SIGRTMIN + 17, None),
+            (SIGRTMIN + 30, None),
         ] {
-            let (phase, did) = up(seconds(1)).step(Event::Signal(signal), seconds(2));
-            assert_eq!((did, phase.stop_signal().is_some()), (effect, stopping), "signal {signal}");
+            let (phase, did) = up(seconds(1)).step(signal(number), seconds(2));
+            let expected = match effect {
+                Some((how, true)) => end(how, Mercy::Kill),
+                _ => passed_on(number),
+            };
+            assert_eq!((did, phase.stop_signal().is_some()), (expected, effect.is_some()), "signal {number}");
+            if let Some((how, false)) = effect {
+                assert_eq!(phase.step(Event::Tick, seconds(2) + STOP_WITHIN).1, end(how, Mercy::Terminate));
+            }
         }
     }
 
@@ -498,9 +492,9 @@ mod tests {
                     0 if running => KILLED,
                     1 if running => Event::Alive,
                     2 if running => Event::LinkLost,
-                    3 if random(20) == 0 => Event::Signal(SIGTERM),
+                    3 if random(20) == 0 => signal(SIGTERM),
                     4 if running && random(20) == 0 => Event::End(End::Halt),
-                    5 => Event::Signal(SIGHUP),
+                    5 => signal(SIGHUP),
                     _ => {
                         now = now.max(phase.deadline().unwrap_or(now));
                         Event::Tick
@@ -509,7 +503,7 @@ mod tests {
                 if event == KILLED {
                     running = false;
                 }
-                if event == Event::Signal(SIGTERM) {
+                if event == signal(SIGTERM) {
                     asked.get_or_insert(now);
                 }
                 let (next, effect) = phase.step(event, now);
@@ -522,12 +516,12 @@ mod tests {
                         phase = phase.step(outcome, now).0;
                         launches += 1;
                     }
-                    Effect::Abort | Effect::Kill => assert!(running, "{effect:?} for nobody"),
+                    Effect::Kill(_) => assert!(running, "{effect:?} for nobody"),
                     Effect::End { .. } => {
                         ends += 1;
                         break;
                     }
-                    Effect::Nothing | Effect::Rescue | Effect::PassOn => {}
+                    Effect::Nothing | Effect::Rescue | Effect::PassOn { .. } => {}
                 }
                 if let Some(deadline) = phase.deadline() {
                     assert!(asked.is_none_or(|asked| deadline <= asked + STOP_WITHIN));

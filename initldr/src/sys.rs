@@ -3,7 +3,7 @@
 //! Invariant: every function takes what the kernel reads or writes as a reference or a slice of the right size, so no
 //! caller can make the kernel touch memory that is not its own. No policy lives here: a failure is an [`Errno`].
 
-use crate::abi::*;
+use crate::{abi::*, link::ExitRecord};
 use core::{arch::asm, ffi::CStr, fmt, marker::PhantomData, ptr, time::Duration};
 
 /// What a system call failed with. Never zero.
@@ -11,27 +11,19 @@ use core::{arch::asm, ffi::CStr, fmt, marker::PhantomData, ptr, time::Duration};
 pub struct Errno(pub i32);
 
 impl fmt::Display for Errno {
+    /// The names of what an operator is likely to meet.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = match self.0 {
+        f.write_str(match self.0 {
             EPERM => "EPERM",
             ENOENT => "ENOENT",
-            EIO => "EIO",
-            E2BIG => "E2BIG",
             ENOEXEC => "ENOEXEC",
-            EAGAIN => "EAGAIN",
             ENOMEM => "ENOMEM",
             EACCES => "EACCES",
             EBUSY => "EBUSY",
             ENODEV => "ENODEV",
-            ENOTDIR => "ENOTDIR",
-            EISDIR => "EISDIR",
             EINVAL => "EINVAL",
-            EMFILE => "EMFILE",
-            ENOSPC => "ENOSPC",
-            EROFS => "EROFS",
             other => return write!(f, "errno {other}"),
-        };
-        f.write_str(name)
+        })
     }
 }
 
@@ -44,7 +36,6 @@ pub struct Fd(i32);
 
 impl Fd {
     /// Its number, for [`ppoll`] and messages.
-    #[must_use]
     pub fn raw(&self) -> i32 {
         self.0
     }
@@ -68,13 +59,11 @@ impl Arg {
     pub const NULL: Arg = Arg(ptr::null(), PhantomData);
 
     /// An element.
-    #[must_use]
     pub const fn new(text: &'static CStr) -> Arg {
         Arg(text.as_ptr(), PhantomData)
     }
 
     /// The string; `None` for the end of the vector.
-    #[must_use]
     pub fn text(self) -> Option<&'static CStr> {
         if self.0.is_null() {
             return None;
@@ -132,168 +121,235 @@ unsafe fn syscall<const N: usize>(number: usize, arguments: [usize; N]) -> Resul
     }
 }
 
-/// A system call that takes numbers alone, or NULL where it could take a pointer.
-fn plain<const N: usize>(number: usize, arguments: [usize; N]) -> Result<usize> {
-    // SAFETY: this function is private to this module, whose uses of it name calls that neither read nor write this
-    // process's memory, given these arguments.
-    unsafe { syscall(number, arguments) }
+/// What is an argument as it stands. A reference becomes an address.
+trait Argument {
+    fn register(self) -> usize;
 }
 
-/// A descriptor or pid as an argument: the kernel reads the low 32 bits.
-fn word(number: i32) -> usize {
-    number.cast_unsigned() as usize
+macro_rules! arguments {
+    ($($type:ty: $register:expr;)*) => { $(impl Argument for $type {
+        fn register(self) -> usize {
+            let register: fn($type) -> usize = $register;
+            register(self)
+        }
+    })* };
 }
 
-/// A descriptor out of a return value.
-fn to_fd(returned: usize) -> Result<Fd> {
-    i32::try_from(returned).map(Fd).map_err(|_| Errno(EBADF))
+arguments! {
+    usize: |number| number;
+    u32: |number| number as usize;
+    i32: |number| number.cast_unsigned() as usize; // of a descriptor or pid the kernel reads the low half
+    &Fd: |fd| fd.0.register();
+    &CStr: |text| text.as_ptr().expose_provenance();
+    Option<&CStr>: |text| text.map_or(0, Argument::register);
+    &u64: |word| ptr::from_ref(word).expose_provenance();
+    &Limit: |limit| ptr::from_ref(limit).expose_provenance();
+    &[u8]: |bytes| bytes.as_ptr().expose_provenance();
+    &mut [u8]: |bytes| bytes.as_mut_ptr().expose_provenance();
 }
 
-fn address<T: ?Sized>(reference: &T) -> usize {
-    ptr::from_ref(reference).expose_provenance()
+/// Declares system calls: name and parameters as in Rust, what becomes of the returned number, the call.
+macro_rules! calls {
+    ($($(#[$doc:meta])* $name:ident($($parameter:ident: $type:ty),*) -> $returns:ty:
+        $convert:expr, $number:ident $arguments:tt;)*) => { $(
+        $(#[$doc])*
+        pub fn $name($($parameter: $type),*) -> Result<$returns> {
+            // SAFETY: each address among the arguments is that of a parameter: a string that ends in NUL, which the
+            // call reads; or a slice or array, of which the call is told the length, or whose length it has in common
+            // with the kernel's structure, and which it writes only where it is borrowed mutably.
+            unsafe { calls!(@ $number $arguments) }.map($convert)
+        }
+    )* };
+    (@ $number:ident [$($argument:expr),*]) => { syscall(nr::$number, [$(Argument::register($argument)),*]) };
 }
 
-fn address_mut<T: ?Sized>(reference: &mut T) -> usize {
-    ptr::from_mut(reference).expose_provenance()
+calls! {
+    /// open(2), close-on-exec.
+    open(path: &CStr, flags: usize) -> Fd: to_fd, OPENAT [AT_FDCWD, path, flags | O_CLOEXEC];
+    /// read(2).
+    read(fd: &Fd, buffer: &mut [u8]) -> usize: |size| size, READ [fd, &mut *buffer, buffer.len()];
+    /// write(2), to a descriptor by number: 2 is not ours.
+    write(fd: i32, bytes: &[u8]) -> usize: |size| size, WRITE [fd, bytes, bytes.len()];
+    /// close(2), by number.
+    close(fd: i32) -> (): drop, CLOSE [fd];
+    /// close_range(2) to the end of the table.
+    close_from(first: i32) -> (): drop, CLOSE_RANGE [first, u32::MAX, 0_usize];
+    /// fcntl(2), F_GETFD: whether a descriptor is open.
+    descriptor_flags(fd: i32) -> usize: |flags| flags, FCNTL [fd, F_GETFD];
+    /// fcntl(2), F_SETFD: stays open across exec.
+    keep_across_exec(fd: &Fd) -> (): drop, FCNTL [fd, F_SETFD, 0_usize];
+    /// fcntl(2), F_DUPFD_CLOEXEC: a second descriptor of the same file, numbered 10 or more.
+    duplicate_high(fd: &Fd) -> Fd: to_fd, FCNTL [fd, F_DUPFD_CLOEXEC, 10_usize];
+    /// dup3(2) onto a number, without close-on-exec; EINVAL where it is that number already.
+    duplicate_onto(fd: &Fd, number: i32) -> (): drop, DUP3 [fd, number, 0_usize];
+    /// memfd_create(2), close-on-exec and to be sealed.
+    memfd(name: &CStr, flags: usize) -> Fd: to_fd, MEMFD_CREATE [name, flags | MFD_CLOEXEC | MFD_ALLOW_SEALING];
+    /// ftruncate(2).
+    truncate(fd: &Fd, size: usize) -> (): drop, FTRUNCATE [fd, size];
+    /// fcntl(2), F_ADD_SEALS: F_SEAL_*.
+    seal(fd: &Fd, seals: usize) -> (): drop, FCNTL [fd, F_ADD_SEALS, seals];
+    /// mkdir(2), mode 0755.
+    mkdir(path: &CStr) -> (): drop, MKDIRAT [AT_FDCWD, path, 0o755_usize];
+    /// chdir(2).
+    chdir(path: &CStr) -> (): drop, CHDIR [path];
+    /// chroot(2).
+    chroot(path: &CStr) -> (): drop, CHROOT [path];
+    /// mount(2).
+    mount(source: &CStr, target: &CStr, kind: &CStr, flags: usize, data: Option<&CStr>) -> ():
+        drop, MOUNT [source, target, kind, flags, data];
+    /// umount2(2).
+    umount(target: &CStr) -> (): drop, UMOUNT2 [target, 0_usize];
+    /// sync(2).
+    sync() -> (): drop, SYNC [];
+    /// getpid(2).
+    getpid() -> u32: low_half, GETPID [];
+    /// fork(2): the pid of the child in the parent, 0 in the child. It is clone(2) with no flag but the exit signal, on
+    /// the same stack address: memory is copied and nothing is shared, and this program has one thread, so the child
+    /// sees every value as the parent left it.
+    fork() -> u32: low_half, CLONE [SIGCHLD];
+    /// kill(2). `pid` -1 is everything but this process and PID 1.
+    kill(pid: i32, signal: u32) -> (): drop, KILL [pid, signal];
+    /// setsid(2).
+    setsid() -> (): drop, SETSID [];
+    /// umask(2).
+    umask(mask: usize) -> (): drop, UMASK [mask];
+    /// prctl(2), PR_SET_CHILD_SUBREAPER.
+    become_subreaper() -> (): drop, PRCTL [PR_SET_CHILD_SUBREAPER, 1_usize];
+    /// ioctl(2), TIOCSCTTY: makes the terminal the controlling one of this session.
+    take_terminal(fd: &Fd) -> (): drop, IOCTL [fd, TIOCSCTTY, 0_usize];
+    /// prlimit64(2) of RLIMIT_NOFILE, to set it.
+    limit_files(limit: &Limit) -> (): drop, PRLIMIT64 [0_usize, RLIMIT_NOFILE, limit, 0_usize];
+    /// reboot(2).
+    reboot(command: usize) -> (): drop, REBOOT [LINUX_REBOOT_MAGIC1, LINUX_REBOOT_MAGIC2, command];
+    /// rt_sigprocmask(2), SIG_SETMASK.
+    block_only(signals: &u64) -> (): drop, RT_SIGPROCMASK [SIG_SETMASK, signals, 0_usize, size_of::<u64>()];
+    /// signalfd4(2), non-blocking.
+    signalfd(signals: &u64) -> Fd:
+        to_fd, SIGNALFD4 [-1, signals, size_of::<u64>(), SFD_CLOEXEC | SFD_NONBLOCK];
+    /// exit_group(2), which does not return.
+    exit_group(code: u32) -> (): drop, EXIT_GROUP [code];
 }
 
-// --- files -------------------------------------------------------------------------------------------------------
-
-/// open(2).
-pub fn open(path: &CStr, flags: usize) -> Result<Fd> {
-    // SAFETY: openat(2) reads the path, which ends in NUL.
-    let fd = unsafe { syscall(nr::OPENAT, [word(AT_FDCWD), address(path), flags | O_CLOEXEC]) };
-    to_fd(fd?)
+/// A descriptor, or a pid, out of a register.
+fn to_fd(register: usize) -> Fd {
+    Fd(low_half(register).cast_signed())
 }
 
-/// read(2).
-pub fn read(fd: &Fd, buffer: &mut [u8]) -> Result<usize> {
-    // SAFETY: read(2) writes at most `len` bytes into the buffer, which is borrowed mutably.
-    unsafe { syscall(nr::READ, [word(fd.0), address_mut(buffer), buffer.len()]) }
-}
-
-/// write(2), to a descriptor by number: 2 is not ours.
-pub fn write(fd: i32, bytes: &[u8]) -> Result<usize> {
-    // SAFETY: write(2) reads `len` bytes of the slice.
-    unsafe { syscall(nr::WRITE, [word(fd), address(bytes), bytes.len()]) }
-}
-
-/// close(2), by number: for 0 to 2 and what the parent left open.
-pub fn close(fd: i32) -> Result<()> {
-    plain(nr::CLOSE, [word(fd)]).map(drop)
-}
-
-/// close_range(2) to the end of the table.
-pub fn close_from(first: usize) -> Result<()> {
-    plain(nr::CLOSE_RANGE, [first, u32::MAX as usize, 0]).map(drop)
-}
-
-/// Whether a descriptor is open: fcntl(2), F_GETFD.
-#[must_use]
-pub fn is_open(fd: i32) -> bool {
-    plain(nr::FCNTL, [word(fd), F_GETFD]).is_ok()
-}
-
-/// A second descriptor of the same file, numbered 10 or more: fcntl(2), F_DUPFD_CLOEXEC.
-pub fn duplicate_high(fd: &Fd) -> Result<Fd> {
-    to_fd(plain(nr::FCNTL, [word(fd.0), F_DUPFD_CLOEXEC, 10])?)
-}
-
-/// dup3(2) onto a number, without CLOEXEC; never onto itself.
-pub fn duplicate_onto(fd: &Fd, number: i32) -> Result<()> {
-    plain(nr::DUP3, [word(fd.0), word(number), 0]).map(drop)
+fn low_half(register: usize) -> u32 {
+    u32::try_from(register & 0xffff_ffff).unwrap_or_default()
 }
 
 /// Gives a descriptor up: it stays open, across exec too.
 pub fn leave_open(fd: Fd) -> Result<()> {
-    plain(nr::FCNTL, [word(fd.0), F_SETFD, 0])?;
+    keep_across_exec(&fd)?;
     core::mem::forget(fd);
     Ok(())
 }
 
-/// memfd_create(2) of a fixed size: not executable where the kernel knows of that (6.3), and sealed.
-pub fn memfd(name: &CStr, size: usize) -> Result<Fd> {
-    let create = |flags| {
-        // SAFETY: memfd_create(2) reads the name, which ends in NUL.
-        unsafe { syscall(nr::MEMFD_CREATE, [address(name), flags | MFD_CLOEXEC | MFD_ALLOW_SEALING]) }
-    };
-    let fd = to_fd(create(MFD_NOEXEC_SEAL).or_else(|_| create(0))?)?;
-    plain(nr::FTRUNCATE, [word(fd.0), size])?;
-    plain(nr::FCNTL, [word(fd.0), F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL])?;
+/// A memfd that stays of this size, and is not executable where the kernel knows of that (6.3).
+pub fn sealed_memfd(name: &CStr, size: usize) -> Result<Fd> {
+    let fd = memfd(name, MFD_NOEXEC_SEAL).or_else(|_| memfd(name, 0))?;
+    truncate(&fd, size)?;
+    seal(&fd, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL)?;
     Ok(fd)
 }
 
-/// mkdir(2), mode 0755.
-pub fn mkdir(path: &CStr) -> Result<()> {
-    // SAFETY: mkdirat(2) reads the path, which ends in NUL.
-    unsafe { syscall(nr::MKDIRAT, [word(AT_FDCWD), address(path), 0o755]) }.map(drop)
+/// Ends this process.
+pub fn exit(code: u32) -> ! {
+    loop {
+        exit_group(code).unwrap_or_default();
+    }
 }
 
-/// chdir(2).
-pub fn chdir(path: &CStr) -> Result<()> {
-    // SAFETY: chdir(2) reads the path, which ends in NUL.
-    unsafe { syscall(nr::CHDIR, [address(path)]) }.map(drop)
-}
-
-/// chroot(2).
-pub fn chroot(path: &CStr) -> Result<()> {
-    // SAFETY: chroot(2) reads the path, which ends in NUL.
-    unsafe { syscall(nr::CHROOT, [address(path)]) }.map(drop)
-}
-
-/// The type of the file system at a path: statfs(2).
-pub fn file_system(path: &CStr) -> Result<u64> {
-    let mut statfs = Statfs::default();
-    // SAFETY: statfs(2) reads the path and writes a `struct statfs`, whose size a test checks.
-    unsafe { syscall(nr::STATFS, [address(path), address_mut(&mut statfs)]) }?;
-    Ok(statfs.kind)
-}
-
-/// Whether something is mounted at a path: statx(2), STATX_ATTR_MOUNT_ROOT (Linux 5.8).
-pub fn is_mount_point(path: &CStr) -> Result<bool> {
-    let mut statx = Statx::default();
-    // SAFETY: statx(2) reads the path and writes a `struct statx`, whose size a test checks.
-    unsafe { syscall(nr::STATX, [word(AT_FDCWD), address(path), 0, 0, address_mut(&mut statx)]) }?;
-    Ok(statx.attributes & STATX_ATTR_MOUNT_ROOT != 0)
-}
-
-/// mount(2).
-pub fn mount(source: &CStr, target: &CStr, kind: &CStr, flags: usize, data: Option<&CStr>) -> Result<()> {
-    let data = data.map_or(0, address);
-    // SAFETY: mount(2) reads the strings, each of which ends in NUL; `data` may be NULL.
-    unsafe { syscall(nr::MOUNT, [address(source), address(target), address(kind), flags, data]) }.map(drop)
-}
-
-/// umount2(2).
-pub fn umount(target: &CStr) -> Result<()> {
-    // SAFETY: umount2(2) reads the path, which ends in NUL.
-    unsafe { syscall(nr::UMOUNT2, [address(target)]) }.map(drop)
-}
-
-/// sync(2).
-pub fn sync() -> Result<()> {
-    plain(nr::SYNC, []).map(drop)
-}
-
-// --- processes ---------------------------------------------------------------------------------------------------
-
-/// getpid(2).
+/// The bit of a signal in a set of signals.
 #[must_use]
-pub fn getpid() -> u32 {
-    plain(nr::GETPID, []).map_or(0, low32)
+pub fn bit(signal: u32) -> u64 {
+    1 << (signal - 1)
 }
 
-/// The low half of a register: what a pid came in.
-fn low32(register: usize) -> u32 {
-    (register & 0xffff_ffff).try_into().unwrap_or_default()
+/// A call that writes one of the kernel's structures and whose other arguments are numbers or strings.
+macro_rules! filled {
+    ($type:ty: $number:ident [$($before:expr),*] _ $(, $after:expr)*) => {{
+        let mut structure: $type = [0; _];
+        let address = ptr::from_mut(&mut structure).expose_provenance();
+        // SAFETY: the call writes a structure of just this size (a test compares it with libc's) to `address`; what
+        // else it gets is a number or the address of a string that ends in NUL.
+        unsafe { syscall(nr::$number, [$(Argument::register($before),)* address $(, Argument::register($after))*]) }
+            .map(|_| structure)
+    }};
 }
 
-/// fork(2): the pid of the child in the parent, `None` in the child.
-pub fn fork() -> Result<Option<u32>> {
-    // clone(2) with no flag but the exit signal, on the same stack address: memory is copied, nothing is shared, and
-    // there is one thread in this program, so the child sees every value as the parent left it.
-    let pid = plain(nr::CLONE, [SIGCHLD as usize])?;
-    Ok(Some(low32(pid)).filter(|&pid| pid != 0))
+/// statfs(2): the type of the file system at a path.
+pub fn file_system(path: &CStr) -> Result<u64> {
+    filled!(Statfs: STATFS [path] _).map(|statfs| statfs[0])
+}
+
+/// statx(2), STATX_ATTR_MOUNT_ROOT (Linux 5.8): whether something is mounted at a path.
+pub fn is_mount_point(path: &CStr) -> Result<bool> {
+    let statx = filled!(Statx: STATX [AT_FDCWD, path, 0_usize, 0_usize] _)?;
+    Ok(statx[1] & STATX_ATTR_MOUNT_ROOT != 0)
+}
+
+/// prlimit64(2) of RLIMIT_NOFILE, to read it.
+pub fn file_limit() -> Result<Limit> {
+    filled!(Limit: PRLIMIT64 [0_usize, RLIMIT_NOFILE, 0_usize] _)
+}
+
+/// Since boot, without the time the machine was suspended: CLOCK_MONOTONIC. For deadlines.
+#[must_use]
+pub fn monotonic() -> Duration {
+    Duration::from_nanos(clock(CLOCK_MONOTONIC))
+}
+
+/// Since boot, all of it: CLOCK_BOOTTIME. For records.
+#[must_use]
+pub fn boottime_ns() -> u64 {
+    clock(CLOCK_BOOTTIME)
+}
+
+/// Both clocks exist on every kernel that this runs on.
+fn clock(id: usize) -> u64 {
+    let [seconds, nanoseconds] = filled!(Timespec: CLOCK_GETTIME [id] _).unwrap_or_default();
+    (seconds * 1_000_000_000 + nanoseconds).cast_unsigned()
+}
+
+/// The next signal off a signalfd: its number, the pid and the uid of the sender.
+#[must_use]
+pub fn next_signal(fd: &Fd) -> Option<(u32, u32, u32)> {
+    let info = filled!(SignalInfo: READ [fd] _, size_of::<SignalInfo>()).ok()?;
+    Some((info[0], info[3], info[4]))
+}
+
+/// waitid(2) for any child that has ended, without waiting. `None`: none has. ECHILD: there are no children.
+/// The record has no sequence number yet.
+pub fn reap() -> Result<Option<ExitRecord>> {
+    let (mut info, mut usage): (ChildInfo, Usage) = ([0; _], [0; _]);
+    let addresses =
+        [ptr::from_mut(&mut info).expose_provenance(), ptr::from_mut(&mut usage).expose_provenance()];
+    // SAFETY: waitid(2) writes a `siginfo_t` and a `struct rusage`, whose sizes a test checks.
+    unsafe { syscall(nr::WAITID, [P_ALL, 0, addresses[0], WEXITED | WNOHANG, addresses[1]]) }?;
+    Ok((info[4] != 0).then(|| ExitRecord {
+        sequence: 0,
+        pid: info[4].cast_unsigned(),
+        code: info[2],
+        status: info[6],
+        boottime_ns: boottime_ns(),
+        user_time_us: usage[0] * 1_000_000 + usage[1],
+        system_time_us: usage[2] * 1_000_000 + usage[3],
+        max_rss_kib: usage[4],
+    }))
+}
+
+/// Gives every signal its default action: rt_sigaction(2). What initldr was started with may have ignored some,
+/// and a SIGCHLD that is ignored makes the kernel throw exit statuses away.
+pub fn reset_signal_actions() {
+    for signal in 1..=SIGRTMAX {
+        // handler SIG_DFL, no flags, no restorer, no mask: four words of zero
+        let action = ptr::from_ref(&[0_u64; 4]).expose_provenance();
+        // SAFETY: rt_sigaction(2) reads the kernel's `struct sigaction`, which is four words on x86_64.
+        let answer = unsafe { syscall(nr::RT_SIGACTION, [signal as usize, action, 0, size_of::<u64>()]) };
+        answer.map(drop).unwrap_or_default(); // EINVAL for SIGKILL and SIGSTOP, which have no other action anyway
+    }
 }
 
 /// execve(2); the vectors end in [`Arg::NULL`], or it is EINVAL. Returns only on failure.
@@ -302,227 +358,127 @@ pub fn execve(path: &CStr, arguments: &[Arg], environment: &[Arg]) -> Errno {
     if !ends(arguments) || !ends(environment) {
         return Errno(EINVAL);
     }
+    let [arguments, environment] = [arguments, environment].map(|vector| vector.as_ptr().expose_provenance());
     // SAFETY: execve(2) reads the path and two vectors of pointers that end in NULL, which was just checked; what an
     // `Arg` points to is a string that ends in NUL.
-    match unsafe { syscall(nr::EXECVE, [address(path), address(arguments), address(environment)]) } {
-        Ok(_) => Errno(EINVAL), // execve does not return success
-        Err(errno) => errno,
-    }
-}
-
-/// exit_group(2).
-pub fn exit(code: u8) -> ! {
-    loop {
-        // The kernel does not return from it; the loop is for the type.
-        plain(nr::EXIT_GROUP, [code.into()]).unwrap_or_default();
-    }
-}
-
-/// A child that has ended and was reaped.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Reaped {
-    /// Its pid.
-    pub pid: u32,
-    /// `CLD_EXITED`, `CLD_KILLED`, `CLD_DUMPED`.
-    pub code: i32,
-    /// The exit code or the signal.
-    pub status: i32,
-    /// `ru_utime`.
-    pub user: Duration,
-    /// `ru_stime`.
-    pub system: Duration,
-    /// `ru_maxrss`.
-    pub max_rss_kib: u64,
-}
-
-/// waitid(2) for any child that has ended, without waiting. `None`: none has. ECHILD: there are no children.
-pub fn reap() -> Result<Option<Reaped>> {
-    let mut info =
-        ChildInfo { signo: 0, errno: 0, code: 0, pad: 0, pid: 0, uid: 0, status: 0, rest: [0; 25] };
-    let mut usage = Usage::default();
-    let arguments = [P_ALL, 0, address_mut(&mut info), WEXITED | WNOHANG, address_mut(&mut usage)];
-    // SAFETY: waitid(2) writes a `siginfo_t` and a `struct rusage`, whose sizes a test checks.
-    unsafe { syscall(nr::WAITID, arguments) }?;
-    let duration =
-        |time: Timeval| Duration::from_secs(time.seconds) + Duration::from_micros(time.microseconds);
-    Ok((info.pid != 0).then_some(Reaped {
-        pid: info.pid,
-        code: info.code,
-        status: info.status,
-        user: duration(usage.user),
-        system: duration(usage.system),
-        max_rss_kib: usage.max_rss_kib,
-    }))
-}
-
-/// kill(2). `pid` -1 is everything but this process and PID 1.
-pub fn kill(pid: i32, signal: u32) -> Result<()> {
-    plain(nr::KILL, [word(pid), signal as usize]).map(drop)
-}
-
-/// setsid(2).
-pub fn setsid() -> Result<()> {
-    plain(nr::SETSID, []).map(drop)
-}
-
-/// umask(2), which cannot fail.
-pub fn umask(mask: usize) {
-    plain(nr::UMASK, [mask]).unwrap_or_default();
-}
-
-/// prctl(2), PR_SET_CHILD_SUBREAPER.
-pub fn become_subreaper() -> Result<()> {
-    plain(nr::PRCTL, [PR_SET_CHILD_SUBREAPER, 1]).map(drop)
-}
-
-/// Makes the terminal the controlling one of this session: ioctl(2), TIOCSCTTY.
-pub fn take_terminal(fd: &Fd) -> Result<()> {
-    plain(nr::IOCTL, [word(fd.0), TIOCSCTTY, 0]).map(drop)
-}
-
-/// getrlimit and setrlimit of RLIMIT_NOFILE in one: prlimit64(2). Returns what it was.
-pub fn limit_files(new: Option<Limit>) -> Result<Limit> {
-    let mut old = Limit::default();
-    let new = new.as_ref().map_or(0, address);
-    // SAFETY: prlimit64(2) reads one `struct rlimit` or gets NULL, and writes another; a test checks the size.
-    unsafe { syscall(nr::PRLIMIT64, [0, RLIMIT_NOFILE, new, address_mut(&mut old)]) }?;
-    Ok(old)
-}
-
-/// reboot(2).
-pub fn reboot(command: usize) -> Result<()> {
-    plain(nr::REBOOT, [LINUX_REBOOT_MAGIC1, LINUX_REBOOT_MAGIC2, command]).map(drop)
-}
-
-// --- signals, time, waiting --------------------------------------------------------------------------------------
-
-/// A set of signals; a kernel `sigset_t`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Signals(u64);
-
-impl Signals {
-    /// No signal.
-    pub const NONE: Signals = Signals(0);
-    /// Every signal.
-    pub const ALL: Signals = Signals(u64::MAX);
-
-    /// One more.
-    #[must_use]
-    pub const fn with(self, signal: u32) -> Signals {
-        Signals(self.0 | 1 << (signal - 1))
-    }
-}
-
-/// rt_sigprocmask(2), SIG_SETMASK.
-pub fn block_only(signals: Signals) -> Result<()> {
-    let arguments = [SIG_SETMASK, address(&signals.0), 0, size_of::<u64>()];
-    // SAFETY: rt_sigprocmask(2) reads a set of the size given; NULL asks for no answer.
-    unsafe { syscall(nr::RT_SIGPROCMASK, arguments) }.map(drop)
-}
-
-/// Gives every signal its default action: rt_sigaction(2). What initldr was started with may have ignored some,
-/// and a SIGCHLD that is ignored makes the kernel throw exit statuses away.
-pub fn reset_signal_actions() {
-    for signal in 1..=SIGRTMAX {
-        let action = Sigaction::default();
-        let arguments = [signal as usize, address(&action), 0, size_of::<u64>()];
-        // SAFETY: rt_sigaction(2) reads a `struct sigaction` of the kernel's layout; handler 0 is SIG_DFL.
-        let answer = unsafe { syscall(nr::RT_SIGACTION, arguments) };
-        answer.unwrap_or_default(); // EINVAL for SIGKILL and SIGSTOP, which have no other action anyway
-    }
-}
-
-/// signalfd4(2), non-blocking.
-pub fn signalfd(signals: Signals) -> Result<Fd> {
-    let arguments = [usize::MAX, address(&signals.0), size_of::<u64>(), SFD_CLOEXEC | SFD_NONBLOCK];
-    // SAFETY: signalfd4(2) reads a set of the size given; -1 asks for a new descriptor.
-    to_fd(unsafe { syscall(nr::SIGNALFD4, arguments) }?)
-}
-
-/// The next signal off a signalfd; `None` where there is none.
-pub fn next_signal(fd: &Fd) -> Option<SignalInfo> {
-    let mut info = SignalInfo { number: 0, errno: 0, code: 0, pid: 0, uid: 0, rest: [0; 27] };
-    let arguments = [word(fd.0), address_mut(&mut info), size_of::<SignalInfo>()];
-    // SAFETY: read(2) writes at most one `struct signalfd_siginfo`, whose size a test checks.
-    let read = unsafe { syscall(nr::READ, arguments) };
-    (read == Ok(size_of::<SignalInfo>())).then_some(info)
+    let answer = unsafe { syscall(nr::EXECVE, [path.register(), arguments, environment]) };
+    answer.err().unwrap_or(Errno(EINVAL))
 }
 
 /// ppoll(2); `None` waits for ever. An interrupted wait is one in which nothing happened.
 pub fn ppoll(polls: &mut [Poll], timeout: Option<Duration>) -> Result<()> {
-    let timeout = timeout.map(|timeout| Timespec {
-        seconds: timeout.as_secs().try_into().unwrap_or(i64::MAX),
-        nanoseconds: timeout.subsec_nanos().into(),
-    });
-    let timespec = timeout.as_ref().map_or(0, address);
-    let arguments = [address_mut(polls), polls.len(), timespec, 0, 0];
-    // SAFETY: ppoll(2) reads and writes `len` pollfds, which are borrowed mutably. It may write the timespec:
-    // it is ours alone, is not read again, and is `Copy` data in a local that outlives the call.
+    let seconds = |time: Duration| i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
+    let mut timeout: Option<Timespec> = timeout.map(|time| [seconds(time), time.subsec_nanos().into()]);
+    let timespec = timeout.as_mut().map_or(0, |timespec| ptr::from_mut(timespec).expose_provenance());
+    let arguments = [polls.as_mut_ptr().expose_provenance(), polls.len(), timespec];
+    // SAFETY: ppoll(2) reads and writes `len` pollfds, and one timespec unless that is NULL; all are borrowed mutably.
     match unsafe { syscall(nr::PPOLL, arguments) } {
         Ok(_) | Err(Errno(EINTR)) => Ok(()),
         Err(errno) => Err(errno),
     }
 }
 
-/// Since boot, without the time the machine was suspended: CLOCK_MONOTONIC. For deadlines.
-#[must_use]
-pub fn monotonic() -> Duration {
-    clock(CLOCK_MONOTONIC)
-}
-
-/// Since boot, all of it: CLOCK_BOOTTIME. For records.
-#[must_use]
-pub fn boottime() -> Duration {
-    clock(CLOCK_BOOTTIME)
-}
-
-fn clock(id: usize) -> Duration {
-    let mut time = Timespec::default();
-    // SAFETY: clock_gettime(2) writes a `struct timespec`, whose size a test checks.
-    let answer = unsafe { syscall(nr::CLOCK_GETTIME, [id, address_mut(&mut time)]) };
-    answer.unwrap_or_default(); // both clocks exist on every kernel that this runs on; the answer would be 0 if not
-    Duration::new(time.seconds.try_into().unwrap_or(0), time.nanoseconds.try_into().unwrap_or(0))
-}
-
-// --- the link ----------------------------------------------------------------------------------------------------
-
-/// socketpair(2): AF_UNIX, SOCK_SEQPACKET; ours does not block, theirs does.
+/// socketpair(2): AF_UNIX, SOCK_SEQPACKET.
 pub fn socketpair() -> Result<(Fd, Fd)> {
-    let mut pair = [0_i32; 2];
-    let arguments = [AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, address_mut(&mut pair)];
-    // SAFETY: socketpair(2) writes two descriptors.
-    unsafe { syscall(nr::SOCKETPAIR, arguments) }?;
+    let pair = filled!([i32; 2]: SOCKETPAIR [AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0_usize] _)?;
     Ok((Fd(pair[0]), Fd(pair[1])))
 }
 
 /// sendmsg(2) of one message, with at most one descriptor beside it; never blocks, never raises SIGPIPE.
 pub fn send(socket: &Fd, message: &[u8], fd: Option<i32>) -> Result<()> {
-    let mut iovec = Iovec { base: message.as_ptr().cast_mut(), length: message.len() };
     let mut control =
-        OneFd { length: OneFd::LENGTH, level: SOL_SOCKET, kind: SCM_RIGHTS, fd: fd.unwrap_or(-1), pad: 0 };
-    let header = header(&mut iovec, fd.is_some().then_some(&mut control));
-    let arguments = [word(socket.0), address(&header), MSG_DONTWAIT | MSG_NOSIGNAL];
-    // SAFETY: sendmsg(2) reads the header, one iovec over the message and one control message of the length given.
-    unsafe { syscall(nr::SENDMSG, arguments) }.map(drop)
+        OneFd { length: OneFd::LENGTH, level: SOL_SOCKET, kind: SCM_RIGHTS, fd: fd.unwrap_or_default() };
+    let control_length = if fd.is_some() { OneFd::LENGTH } else { 0 };
+    // SAFETY: sendmsg(2) reads the message and as much of the control message as its length says.
+    unsafe { transfer(nr::SENDMSG, socket, message.register(), message.len(), &mut control, control_length) }
+        .map(drop)
 }
 
 /// recvmsg(2) of one message and the descriptor that came with it; never blocks. The kernel closes any descriptor
 /// beyond the first, for want of room. Zero bytes: the other end is closed.
 pub fn receive(socket: &Fd, message: &mut [u8]) -> Result<(usize, Option<Fd>)> {
-    let mut iovec = Iovec { base: message.as_mut_ptr(), length: message.len() };
-    let mut control = OneFd { length: 0, level: 0, kind: 0, fd: -1, pad: 0 };
-    let mut header = header(&mut iovec, Some(&mut control));
-    let arguments = [word(socket.0), address_mut(&mut header), MSG_DONTWAIT | MSG_CMSG_CLOEXEC];
-    // SAFETY: recvmsg(2) writes at most `len` bytes of the message, which is borrowed mutably, the header, and at
-    // most as much of the control message as the header says there is.
-    let size = unsafe { syscall(nr::RECVMSG, arguments) }?;
-    let came = header.control_length >= OneFd::LENGTH
-        && (control.length, control.level, control.kind) == (OneFd::LENGTH, SOL_SOCKET, SCM_RIGHTS);
-    Ok((size, came.then_some(Fd(control.fd))))
+    let (size, mut control) = (message.len(), OneFd::default());
+    // SAFETY: recvmsg(2) writes at most `size` bytes of the message, which is borrowed mutably, and at most as much of
+    // the control message as there is of it.
+    let size =
+        unsafe { transfer(nr::RECVMSG, socket, message.register(), size, &mut control, OneFd::LENGTH) }?;
+    let came = (control.length, control.level, control.kind) == (OneFd::LENGTH, SOL_SOCKET, SCM_RIGHTS);
+    Ok((size, came.then(|| Fd(control.fd)))) // not `then_some`: it would make an `Fd` of 0, and close it
 }
 
-fn header(iovec: &mut Iovec, control: Option<&mut OneFd>) -> Msghdr {
-    let control_length = if control.is_some() { OneFd::LENGTH } else { 0 };
-    let control = control.map_or(ptr::null_mut(), ptr::from_mut);
-    Msghdr { name: 0, name_length: 0, iovec, iovec_length: 1, control, control_length, flags: 0 }
+/// sendmsg(2) and recvmsg(2).
+///
+/// # Safety
+/// `address` is that of `size` bytes, which recvmsg may write; `control_length` is 0 or [`OneFd::LENGTH`].
+unsafe fn transfer(
+    number: usize,
+    socket: &Fd,
+    address: usize,
+    size: usize,
+    control: &mut OneFd,
+    control_length: usize,
+) -> Result<usize> {
+    let iovec = [address, size];
+    let header = &mut Msghdr {
+        name: [0; 2],
+        iovec: &raw const iovec,
+        iovec_length: 1,
+        control,
+        control_length,
+        flags: 0,
+    };
+    let header = ptr::from_mut(header).expose_provenance();
+    // The flag that the other of the two calls knows means nothing to it.
+    let flags = MSG_DONTWAIT | MSG_NOSIGNAL | MSG_CMSG_CLOEXEC;
+    // SAFETY: the header is whole, and all that it points to is there, as the caller says.
+    unsafe { syscall(number, [socket.register(), header, flags]) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_comes_with_its_descriptor_and_without_waiting() {
+        let (ours, theirs) = socketpair().unwrap();
+        let mut bytes = [0; 8];
+        assert_eq!(receive(&theirs, &mut bytes).map(drop), Err(Errno(EAGAIN)));
+        let file = memfd(c"test", 0).unwrap();
+        send(&ours, b"with", Some(file.raw())).unwrap();
+        send(&ours, b"without", None).unwrap();
+        let (size, fd) = receive(&theirs, &mut bytes).unwrap();
+        let fd = fd.expect("a descriptor");
+        assert_eq!((&bytes[..size], descriptor_flags(fd.raw())), (&b"with"[..], Ok(1)), "close-on-exec");
+        assert_ne!(fd.raw(), file.raw());
+        let (size, fd) = receive(&theirs, &mut bytes).unwrap();
+        assert!(&bytes[..size] == b"without" && fd.is_none());
+        assert!(descriptor_flags(0).is_ok(), "what did not come is not closed either");
+        drop(ours);
+        assert_eq!(receive(&theirs, &mut bytes).map(|received| received.0), Ok(0), "the end");
+        assert_eq!(send(&theirs, b"x", None), Err(Errno(EPIPE)));
+    }
+
+    #[test]
+    fn a_socket_that_is_full_says_so() {
+        let (ours, _theirs) = socketpair().unwrap();
+        let sent = (0..100_000).take_while(|_| send(&ours, &[0; 256], None).is_ok()).count();
+        println!("{sent} messages of 256 bytes fit");
+        assert!((50..100_000).contains(&sent), "{sent}");
+        assert_eq!(send(&ours, &[0; 256], None), Err(Errno(EAGAIN)));
+    }
+
+    #[test]
+    fn the_kernel_is_asked_in_its_own_words() {
+        assert_eq!(getpid(), Ok(std::process::id()));
+        assert_eq!((is_mount_point(c"/proc"), is_mount_point(c"/proc/self")), (Ok(true), Ok(false)));
+        assert_eq!(file_system(c"/proc"), Ok(u64::try_from(libc::PROC_SUPER_MAGIC).unwrap()));
+        assert_eq!(open(c"/nowhere", O_RDONLY).map(drop), Err(Errno(ENOENT)));
+        assert!(file_limit().unwrap()[1] >= 64);
+        let before = monotonic();
+        ppoll(&mut [], Some(Duration::from_millis(30))).unwrap();
+        assert!(
+            monotonic() - before >= Duration::from_millis(30)
+                && u128::from(boottime_ns()) >= before.as_nanos()
+        );
+    }
 }

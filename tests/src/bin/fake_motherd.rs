@@ -23,9 +23,14 @@ fn main() -> Result<ExitCode> {
     tell(&mut control, &format!("here {}", process::id()))?;
     let mut told = control.try_clone()?;
     thread::spawn(move || {
-        while let Ok(Some(line)) = hear() {
-            if tell(&mut told, &line).is_err() {
-                break;
+        loop {
+            match hear() {
+                Ok(Some(line)) if tell(&mut told, &line).is_ok() => {}
+                Ok(_) => break,
+                Err(error) => {
+                    eprintln!("fake_motherd: {error:#}"); // to the log of the test
+                    break;
+                }
             }
         }
         told.shutdown(std::net::Shutdown::Both) // which ends `main` too
