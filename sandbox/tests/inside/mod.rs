@@ -21,15 +21,15 @@ use sandbox::{
 
 /// What came of a run.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Ran {
+pub(crate) struct Ran {
     /// Standard output and standard error, as they came.
-    pub output: String,
+    pub(crate) output: String,
     /// The exit status; a signal is negative.
-    pub status: i32,
+    pub(crate) status: i32,
 }
 
 /// Whether a test can be run at all; it says so where it cannot.
-pub fn is_root() -> bool {
+pub(crate) fn is_root() -> bool {
     let root = nix::unistd::geteuid().is_root();
     if !root {
         eprintln!("SKIPPED: needs root");
@@ -38,7 +38,7 @@ pub fn is_root() -> bool {
 }
 
 /// The shipped policies, with the modes that a loader insists on whatever the umask of the checkout was.
-pub fn store() -> Store {
+pub(crate) fn store() -> Store {
     static COPY: OnceLock<PathBuf> = OnceLock::new();
     let copy = COPY.get_or_init(|| {
         let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("../policies/base/default.toml");
@@ -54,7 +54,7 @@ pub fn store() -> Store {
 }
 
 /// A new, empty folder for one test that everybody may enter, on the file system of the build.
-pub fn scratch(name: &str) -> PathBuf {
+pub(crate) fn scratch(name: &str) -> PathBuf {
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
     if path.exists() {
         fs::remove_dir_all(&path).expect("it is ours");
@@ -65,30 +65,30 @@ pub fn scratch(name: &str) -> PathBuf {
 }
 
 /// A policy that extends `base/default` by these lines.
-pub fn policy(lines: &str) -> Policy {
+pub(crate) fn policy(lines: &str) -> Policy {
     let text = format!("extends = [\"base/default\"]\n{lines}");
     load_text(Path::new("t.toml"), &text, &store()).unwrap_or_else(|report| panic!("{report}"))
 }
 
 /// That policy for this machine, as the service `name`.
-pub fn plan_for(name: &str, lines: &str) -> Plan {
+pub(crate) fn plan_for(name: &str, lines: &str) -> Plan {
     let kernel = Kernel::probe(None).expect("this machine can be asked");
     let subject = Subject { name: name.to_owned(), root: "/".into() };
     compile(&policy(lines), &subject, &kernel).unwrap_or_else(|report| panic!("{report}"))
 }
 
 /// Runs `script` in a shell under `base/default` and these lines; a launch that fails is the error's text.
-pub fn try_run(lines: &str, script: &str) -> Result<Ran, String> {
+pub(crate) fn try_run(lines: &str, script: &str) -> Result<Ran, String> {
     run_plan(&plan_for("test", lines), script)
 }
 
 /// The same, for what must be launched.
-pub fn run(lines: &str, script: &str) -> Ran {
+pub(crate) fn run(lines: &str, script: &str) -> Ran {
     try_run(lines, script).unwrap_or_else(|error| panic!("{error}"))
 }
 
 /// The same, for a plan.
-pub fn run_plan(plan: &Plan, script: &str) -> Result<Ran, String> {
+pub(crate) fn run_plan(plan: &Plan, script: &str) -> Result<Ran, String> {
     let (mut reader, writer) = std::io::pipe().expect("a pipe can be made");
     let null = fs::File::options().read(true).write(true).open("/dev/null").expect("it is there");
     let argv = ["/bin/sh", "-c", script].map(str::to_owned);
@@ -114,7 +114,7 @@ pub fn run_plan(plan: &Plan, script: &str) -> Result<Ran, String> {
 }
 
 /// The codes of what compiling these lines for this machine complains about.
-pub fn complaints(lines: &str) -> Vec<&'static str> {
+pub(crate) fn complaints(lines: &str) -> Vec<&'static str> {
     let kernel = Kernel::probe(None).expect("this machine can be asked");
     let subject = Subject { name: "test".to_owned(), root: "/".into() };
     match compile(&policy(lines), &subject, &kernel) {
