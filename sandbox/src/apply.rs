@@ -116,6 +116,18 @@ fn apply(op: &Op, context: &Context<'_>, slots: &mut Slots) -> Answer<()> {
         Op::Rlimit { resource, soft, hard } => raw::set_rlimit(*resource, *soft, *hard),
         Op::Umask(mask) => raw::umask(*mask),
         Op::Nice(nice) => raw::set_nice(*nice),
+        Op::Scheduler { policy, priority } => raw::sched_setscheduler(*policy, *priority),
+        Op::Affinity(processors) => {
+            raw::sched_setaffinity(processors)?;
+            if raw::affinity_is(processors)? { Ok(()) } else { Err(Errno::ENXIO) }
+        }
+        Op::MemoryPolicy { mode, nodes } => {
+            raw::set_mempolicy(*mode, nodes)?;
+            if raw::mempolicy_is(*mode, nodes)? { Ok(()) } else { Err(Errno::ENXIO) }
+        }
+        Op::IoPriority(priority) => raw::ioprio_set(*priority),
+        Op::TimerSlack(nanoseconds) => raw::prctl(libc::PR_SET_TIMERSLACK, *nanoseconds, 0),
+        Op::DisableSpeculation(kind) => raw::prctl(libc::PR_SET_SPECULATION_CTRL, *kind, raw::FORCE_DISABLE),
         Op::OomScoreAdj(text) => write_oom_score_adj(text),
         Op::Unshare(flags) => raw::unshare(*flags),
         Op::LoopbackUp => raw::loopback_up(),

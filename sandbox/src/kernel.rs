@@ -28,6 +28,41 @@ pub struct Kernel {
     pub cgroup_base: Option<PathBuf>,
     /// The controllers that can be enabled for services there: `cgroup.controllers` of `cgroup_base`.
     pub controllers: BTreeSet<String>,
+    /// The processors that are online; none where /sys is not mounted.
+    pub processors: BTreeSet<u32>,
+    /// The NUMA nodes that have memory; none where /sys is not mounted or the kernel knows no nodes.
+    pub memory_nodes: BTreeSet<u32>,
+    /// Speculative store bypass.
+    pub store_bypass: Mitigation,
+    /// Indirect branch speculation.
+    pub indirect_branch: Mitigation,
+}
+
+/// What can be done about a kind of speculation (Documentation/userspace-api/spec_ctrl.rst).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mitigation {
+    /// The processor does not have the flaw.
+    NotAffected,
+    /// It is disabled for every process.
+    Always,
+    /// A process can disable it for itself.
+    PerProcess,
+    /// It is enabled, and no process can change that; or the kernel does not know.
+    Unavailable,
+}
+
+impl Mitigation {
+    /// What PR_GET_SPECULATION_CTRL of this process means.
+    fn probe(option: usize) -> Self {
+        const PRCTL: usize = 1 << 0; // PR_SPEC_PRCTL
+        const DISABLE: usize = 1 << 2; // PR_SPEC_DISABLE
+        match raw::speculation(option) {
+            Ok(0) => Self::NotAffected,
+            Ok(bits) if bits & PRCTL != 0 => Self::PerProcess,
+            Ok(bits) if bits & DISABLE != 0 => Self::Always,
+            Ok(_) | Err(_) => Self::Unavailable,
+        }
+    }
 }
 
 /// A machine that could not be asked.
@@ -67,8 +102,29 @@ impl Kernel {
             cgroup_root,
             cgroup_base,
             controllers,
+            processors: numbered("/sys/devices/system/cpu/online"),
+            memory_nodes: numbered("/sys/devices/system/node/has_memory"),
+            store_bypass: Mitigation::probe(0),
+            indirect_branch: Mitigation::probe(1),
         })
     }
+}
+
+/// The numbers in a file of ranges; none where it cannot be read, which whoever needs one of them is told.
+fn numbered(path: &str) -> BTreeSet<u32> {
+    fs::read_to_string(path).map(|text| ranges(&text)).unwrap_or_default()
+}
+
+/// `0-3,8` (Documentation/admin-guide/cputopology.rst).
+pub(crate) fn ranges(text: &str) -> BTreeSet<u32> {
+    text.trim()
+        .split(',')
+        .filter_map(|range| {
+            let (first, last) = range.split_once('-').unwrap_or((range, range));
+            Some(first.parse::<u32>().ok()?..=last.parse().ok()?)
+        })
+        .flatten()
+        .collect()
 }
 
 /// Where cgroup2 is mounted: /sys/fs/cgroup itself on a unified host (cgroups-rs knows that layout), or a folder such as
@@ -100,6 +156,15 @@ fn controllers(base: &Path) -> Result<BTreeSet<String>, ProbeError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ranges_are_read_as_the_kernel_writes_them() {
+        for (text, expected) in
+            [("0-3,8\n", &[0, 1, 2, 3, 8][..]), ("0\n", &[0]), ("\n", &[]), ("2,4-5", &[2, 4, 5])]
+        {
+            assert_eq!(ranges(text).into_iter().collect::<Vec<_>>(), expected, "{text:?}");
+        }
+    }
 
     #[test]
     fn a_hybrid_hosts_cgroup2_tree_is_found_where_it_is_mounted() {

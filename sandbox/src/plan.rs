@@ -72,6 +72,19 @@ pub(crate) enum Op {
     Umask(u32),
     /// setpriority(2)
     Nice(i8),
+    /// sched_setscheduler(2)
+    Scheduler { policy: i32, priority: i32 },
+    /// sched_setaffinity(2), and all of the processors must have been granted: the kernel drops those that the cgroup
+    /// does not have without a word.
+    Affinity(Box<[u64]>),
+    /// set_mempolicy(2), and all of the nodes must have been granted, likewise.
+    MemoryPolicy { mode: i32, nodes: Box<[u64]> },
+    /// ioprio_set(2)
+    IoPriority(i32),
+    /// PR_SET_TIMERSLACK, nanoseconds.
+    TimerSlack(usize),
+    /// PR_SET_SPECULATION_CTRL with PR_SPEC_FORCE_DISABLE.
+    DisableSpeculation(usize),
     /// Writes `/proc/self/oom_score_adj`.
     OomScoreAdj(Box<[u8]>),
     /// unshare(2)
@@ -297,6 +310,12 @@ impl Op {
             Self::Rlimit { .. } => "rlimit",
             Self::Umask(_) => "umask",
             Self::Nice(_) => "nice",
+            Self::Scheduler { .. } => "scheduler",
+            Self::Affinity(_) => "cpu affinity",
+            Self::MemoryPolicy { .. } => "numa policy",
+            Self::IoPriority(_) => "io priority",
+            Self::TimerSlack(_) => "timer slack",
+            Self::DisableSpeculation(_) => "disable speculation",
             Self::OomScoreAdj(_) => "oom_score_adj",
             Self::Unshare(_) => "unshare",
             Self::LoopbackUp => "loopback up",

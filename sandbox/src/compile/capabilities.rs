@@ -3,7 +3,7 @@
 use crate::{
     compile::Builder,
     plan::{Op, Phase},
-    policy::Confinement,
+    policy::{Confinement, Securebit},
 };
 
 // linux/securebits.h
@@ -40,20 +40,28 @@ pub(crate) fn compile(rules: &Confinement, uid: u32, builder: &mut Builder<'_>) 
         let at = Some(raised.at.clone());
         builder.step(Phase::Identity, Op::RaiseAmbient(raised.value.index()), raised.value.to_string(), at);
     }
-    builder.step(Phase::Identity, Op::Securebits(securebits(uid, keep)), "locked", None);
+    let chosen: Vec<Securebit> = rules.process.securebits.iter().map(|bit| bit.value).collect();
+    let at = rules.process.securebits.first().map(|bit| bit.at.clone());
+    builder.step(Phase::Identity, Op::Securebits(securebits(uid, keep, &chosen)), "locked", at);
     let sets = Op::SetCapabilities { permitted: keep, effective: keep, inheritable: ambient };
     builder.step(Phase::Identity, sets, "to the kept ones", None);
 }
 
 /// uid 0 regains every capability of the bounding set at exec unless SECBIT_NOROOT stands (capabilities(7)). That is
-/// wanted for a root service that keeps some, where the bounding set is exactly those, and for nobody else.
-fn securebits(uid: u32, keep: u64) -> u32 {
-    let always = NO_SETUID_FIXUP_LOCKED
-        | KEEP_CAPS_LOCKED
-        | NO_CAP_AMBIENT_RAISE
-        | NO_CAP_AMBIENT_RAISE_LOCKED
-        | NOROOT_LOCKED;
-    if uid == 0 && keep != 0 { always } else { always | NOROOT }
+/// wanted for a root service that keeps some, where the bounding set is exactly those, and for nobody else; unless the
+/// policy chose `noroot`. The bits about keeping and raising are locked unless the policy left them to the service.
+fn securebits(uid: u32, keep: u64, chosen: &[Securebit]) -> u32 {
+    let mut bits = NO_SETUID_FIXUP_LOCKED | NOROOT_LOCKED;
+    if uid != 0 || keep == 0 || chosen.contains(&Securebit::NoRoot) {
+        bits |= NOROOT;
+    }
+    if !chosen.contains(&Securebit::MayKeepCaps) {
+        bits |= KEEP_CAPS_LOCKED;
+    }
+    if !chosen.contains(&Securebit::MayRaiseAmbient) {
+        bits |= NO_CAP_AMBIENT_RAISE | NO_CAP_AMBIENT_RAISE_LOCKED;
+    }
+    bits
 }
 
 fn name(number: u8) -> String {

@@ -8,7 +8,7 @@ use std::{
 use super::{FileKind, Host, Subject};
 use crate::{
     diagnostic::{Located, Place, Sources},
-    kernel::{Kernel, LandlockAbi},
+    kernel::{Kernel, LandlockAbi, Mitigation},
     policy::*,
     syscalls::{self, groups},
 };
@@ -22,6 +22,10 @@ pub(crate) fn kernel(abi: u32) -> Kernel {
         cgroup_root: Some("/sys/fs/cgroup".into()),
         cgroup_base: Some("/sys/fs/cgroup".into()),
         controllers: ["cpu", "io", "memory", "pids"].map(str::to_owned).into(),
+        processors: (0..4).collect(),
+        memory_nodes: (0..2).collect(),
+        store_bypass: Mitigation::PerProcess,
+        indirect_branch: Mitigation::NotAffected,
     }
 }
 
@@ -124,6 +128,15 @@ pub(crate) fn strict() -> Confinement {
             lock_personality: here(true),
             core_dumps: here(false),
             keyring: here(Share::Private),
+            scheduler: here(Scheduler::Other),
+            scheduler_priority: 0,
+            cpu_affinity: None,
+            numa_policy: None,
+            numa_nodes: Vec::new(),
+            io_priority: None,
+            timer_slack: None,
+            disable_speculation: Vec::new(),
+            securebits: Vec::new(),
         },
         capabilities: Capabilities { keep: Vec::new(), ambient: Vec::new() },
         landlock: Landlock {

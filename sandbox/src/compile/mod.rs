@@ -12,6 +12,7 @@ mod host;
 pub(crate) mod landlock;
 pub(crate) mod mounts;
 mod process;
+mod scheduling;
 pub(crate) mod seccomp;
 #[cfg(test)]
 mod tests;

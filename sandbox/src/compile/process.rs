@@ -1,7 +1,7 @@
 //! `[process]` and `[rlimits]`: identity, limits, priorities. Capabilities have a file of their own.
 
 use crate::{
-    compile::{Builder, c_string},
+    compile::{Builder, c_string, scheduling},
     diagnostic::{Diagnostic, Located},
     plan::{Op, Phase},
     policy::{Account, Confinement, Share},
@@ -38,6 +38,7 @@ pub(crate) fn compile(rules: &Confinement, builder: &mut Builder<'_>) -> (u32, u
     builder.step(Phase::Process, Op::Umask(umask.value), format!("{:04o}", umask.value), at(&umask.at));
     let nice = &process.nice;
     builder.step(Phase::Process, Op::Nice(nice.value), nice.value.to_string(), at(&nice.at));
+    scheduling::compile(process, builder);
     let score = &process.oom_score_adj;
     let text = score.value.to_string();
     let bytes = text.clone().into_bytes().into_boxed_slice();

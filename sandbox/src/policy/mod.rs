@@ -9,12 +9,17 @@ mod filesystem;
 mod names;
 mod raw;
 mod reader;
+mod scheduling;
 mod store;
 mod validate;
 mod values;
 
 use std::collections::BTreeSet;
 
+pub(crate) use scheduling::{CPUS, NODES, show_duration};
+pub use scheduling::{
+    DisabledSpeculation, IndexRange, IoClass, NumaPolicy, Scheduler, Securebit, Speculation,
+};
 pub use store::{Store, load_file, load_text};
 
 use crate::diagnostic::{Located, Place, Sources};
@@ -267,6 +272,24 @@ pub struct Process {
     pub core_dumps: Located<bool>,
     /// A session keyring of its own (keyrings(7)); the default is private.
     pub keyring: Located<Share>,
+    /// The scheduling policy; the default is `other`.
+    pub scheduler: Located<Scheduler>,
+    /// Its priority: 1 to 99 for a realtime one, 0 for the others.
+    pub scheduler_priority: u8,
+    /// The processors it may run on, all of them; `None` leaves them as they are.
+    pub cpu_affinity: Option<Vec<Located<IndexRange>>>,
+    /// Where its memory comes from; `None` leaves it as it is.
+    pub numa_policy: Option<Located<NumaPolicy>>,
+    /// The memory nodes of `numa_policy`; empty where that names none.
+    pub numa_nodes: Vec<Located<IndexRange>>,
+    /// Class and level, 0 (first) to 7, of its io; `None` leaves it to follow `nice`.
+    pub io_priority: Option<Located<(IoClass, u8)>>,
+    /// How late a timer may fire, in nanoseconds; `None` leaves it as it is.
+    pub timer_slack: Option<Located<u64>>,
+    /// What its processor must not guess.
+    pub disable_speculation: Vec<Located<DisabledSpeculation>>,
+    /// What differs from the strict securebits.
+    pub securebits: Vec<Located<Securebit>>,
 }
 
 /// `[capabilities]`: numbers of capabilities(7).

@@ -13,6 +13,9 @@ use super::{
     filesystem,
     names::RESOURCES,
     reader::{Item, Notes, Table, unknown},
+    scheduling::{
+        self, CPUS, DisabledSpeculation, IndexRange, IoClass, NODES, NumaPolicy, Scheduler, Securebit,
+    },
     values,
 };
 use crate::{
@@ -101,13 +104,24 @@ section! {
         no_new_privs: Located<bool> = Item::boolean,
         umask: Located<u32> = |item: &_, notes: &mut _| values::mode(item, 0o777, notes),
         working_directory: Located<String> = working_directory,
-        environment: Named<(String, String)> = environment,
+        environment: Named<Variable> = environment,
         oom_score_adj: Located<i16> = |item: &Item<'_>, notes: &mut _| item.integer(-1000, 1000, notes),
         nice: Located<i8> = |item: &Item<'_>, notes: &mut _| item.integer(-20, 19, notes),
         memory_deny_write_execute: Located<bool> = Item::boolean,
         lock_personality: Located<bool> = Item::boolean,
         core_dumps: Located<bool> = Item::boolean,
         keyring: Located<Share> = share,
+        scheduler: Located<Scheduler> = scheduling::scheduler,
+        scheduler_priority: Located<u8> = |item: &Item<'_>, notes: &mut _| item.integer(0, 99, notes),
+        cpu_affinity: List<IndexRange> = processors,
+        numa_policy: Located<NumaPolicy> = scheduling::numa_policy,
+        numa_nodes: List<IndexRange> = |item: &_, notes: &mut _| indices(item, NODES, notes),
+        io_class: Located<IoClass> = scheduling::io_class,
+        io_priority: Located<u8> = |item: &Item<'_>, notes: &mut _| item.integer(0, 7, notes),
+        timer_slack: Located<u64> = |item: &_, notes: &mut _| scheduling::duration(item, 1_000_000_000, notes),
+        disable_speculation: List<DisabledSpeculation> =
+            |item: &_, notes: &mut _| list(item, notes, scheduling::disabled_speculation),
+        securebits: List<Securebit> = |item: &_, notes: &mut _| list(item, notes, scheduling::securebit),
     }
 }
 
@@ -263,6 +277,7 @@ pub(super) fn keys() -> Vec<(&'static str, &'static [&'static str])> {
         ("filesystem.bind", filesystem::BIND_KEYS),
         ("filesystem.read_write", filesystem::WRITABLE_PATH_KEYS),
         ("process", RawProcess::KEYS),
+        ("process.disable_speculation", scheduling::SPECULATION_KEYS),
         ("capabilities", RawCapabilities::KEYS),
         ("landlock", RawLandlock::KEYS),
         ("landlock.read", values::OPTIONAL_PATH_KEYS),
@@ -337,7 +352,7 @@ fn nothing_to_remove(name: &Located<String>, ids: &[String]) -> Diagnostic {
     Diagnostic::error(
         "nothing-to-remove",
         name.at.clone(),
-        format!("`{}` is not in the inherited list", name.value),
+        format!("`{}` is not among what is inherited", name.value),
     )
     .label(label)
     .help(format!("inherited: {listed}"))
@@ -527,26 +542,45 @@ pub(super) struct Named<T>(pub(super) Vec<Located<T>>);
 
 /// What such a table holds.
 trait Keyed {
-    fn same_key(&self, other: &Self) -> bool;
+    /// The name, by which a later entry replaces an earlier one.
+    fn key(&self) -> String;
+
+    /// `NAME = false`: the inherited entry goes.
+    fn removes(&self) -> bool {
+        false
+    }
 }
 
-impl Keyed for (String, String) {
-    fn same_key(&self, other: &Self) -> bool {
-        self.0 == other.0
+/// A variable of the environment; without a value it takes the inherited one away.
+pub(super) type Variable = (String, Option<String>);
+
+impl Keyed for Variable {
+    fn key(&self) -> String {
+        self.0.clone()
+    }
+
+    fn removes(&self) -> bool {
+        self.1.is_none()
     }
 }
 
 impl Keyed for Rlimit {
-    fn same_key(&self, other: &Self) -> bool {
-        self.resource == other.resource
+    fn key(&self) -> String {
+        self.resource.to_string()
     }
 }
 
 impl<T: Keyed> Merge for Named<T> {
-    fn over(self, below: Option<Self>, _key: &'static str, _notes: &mut Notes) -> Self {
+    fn over(self, below: Option<Self>, _key: &'static str, notes: &mut Notes) -> Self {
         let mut merged = below.map(|below| below.0).unwrap_or_default();
         for entry in self.0 {
-            match merged.iter().position(|known| known.value.same_key(&entry.value)) {
+            let known = merged.iter().position(|known| known.value.key() == entry.value.key());
+            match known {
+                Some(index) if entry.value.removes() => drop(merged.remove(index)),
+                None if entry.value.removes() => {
+                    let ids: Vec<String> = merged.iter().map(|known| known.value.key()).collect();
+                    notes.push(nothing_to_remove(&Located::new(entry.value.key(), entry.at), &ids));
+                }
                 Some(index) => merged[index] = entry,
                 None => merged.push(entry),
             }
@@ -599,6 +633,21 @@ fn name_to_remove(item: &Item<'_>, notes: &mut Notes) -> Option<Located<String>>
         None if item.value().is_str() => item.text(notes),
         None => item.wrong_type("the path, the name or the port in quotes", notes),
     }
+}
+
+/// Processors, at least one.
+fn processors(item: &Item<'_>, notes: &mut Notes) -> Option<List<IndexRange>> {
+    if item.value().as_array().is_some_and(|array| array.is_empty()) {
+        let message = format!("`{}` leaves no processor to run on", item.key);
+        notes.push(Diagnostic::error("empty-set", item.at(), message).help("name at least one"));
+        return None;
+    }
+    indices(item, CPUS, notes)
+}
+
+/// Processors or memory nodes, numbered below `end`.
+fn indices(item: &Item<'_>, end: u32, notes: &mut Notes) -> Option<List<IndexRange>> {
+    list(item, notes, |item, notes| scheduling::index_range(item, end, notes))
 }
 
 const SHARES: &[(&str, Share)] = &[("private", Share::Private), ("host", Share::Host)];
@@ -672,7 +721,7 @@ fn working_directory(item: &Item<'_>, notes: &mut Notes) -> Option<Located<Strin
     Some(path)
 }
 
-fn environment(item: &Item<'_>, notes: &mut Notes) -> Option<Named<(String, String)>> {
+fn environment(item: &Item<'_>, notes: &mut Notes) -> Option<Named<Variable>> {
     let mut variables = Vec::new();
     for (name, item) in item.open_table(notes)?.entries() {
         if name.value.is_empty() || name.value.contains('=') || name.value.chars().any(char::is_control) {
@@ -687,9 +736,12 @@ fn environment(item: &Item<'_>, notes: &mut Notes) -> Option<Named<(String, Stri
                 let message = format!("the value of `{}` contains a NUL, which would end it", name.value);
                 notes.push(Diagnostic::error("invalid-environment", item.at(), message));
             }
-            Some(value) => variables.push(Located::new((name.value, value.to_owned()), name.at)),
+            Some(value) => variables.push(Located::new((name.value, Some(value.to_owned())), name.at)),
+            None if item.value().as_bool() == Some(false) => {
+                variables.push(Located::new((name.value, None), name.at));
+            }
             None => {
-                item.wrong_type::<()>("a text in quotes", notes);
+                item.wrong_type::<()>("a text in quotes, or false to remove an inherited variable", notes);
             }
         }
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::{
     Account, Capabilities, CgroupLimits, Confinement, Denial, DevView, Filesystem, Landlock, Namespaces, Net,
-    Ports, ProcView, Process, Root, Rules, Seccomp, Share, SysView,
+    NumaPolicy, Ports, ProcView, Process, Root, Rules, Scheduler, Seccomp, Share, SysView,
     raw::{
         List, RawCapabilities, RawCgroup, RawFilesystem, RawLandlock, RawNamespaces, RawPolicy, RawPorts,
         RawProcess, RawSeccomp,
@@ -37,7 +37,7 @@ pub(super) fn validate(raw: RawPolicy, file: FileId, notes: &mut Notes) -> Rules
         }
     };
     check_paths(&filesystem, notes);
-    let process = process(raw.process, &at("process"));
+    let process = process(raw.process, &at("process"), notes);
     check_privileges(&process, notes);
     let capabilities = capabilities(raw.capabilities, &at("capabilities"));
     check_ambient(&capabilities, notes);
@@ -173,9 +173,34 @@ fn check_paths(filesystem: &Filesystem, notes: &mut Notes) {
     }
 }
 
-fn process(raw: RawProcess, at: &Place) -> Process {
-    let mut environment = raw.environment.map(|variables| variables.0).unwrap_or_default();
+fn process(raw: RawProcess, at: &Place, notes: &mut Notes) -> Process {
+    // Merging left no variable without a value.
+    let mut environment: Vec<Located<(String, String)>> = raw
+        .environment
+        .map(|variables| variables.0)
+        .unwrap_or_default()
+        .into_iter()
+        .filter_map(|variable| {
+            let (name, value) = variable.value;
+            Some(Located::new((name, value?), variable.at))
+        })
+        .collect();
     environment.sort_by(|a, b| a.value.0.cmp(&b.value.0));
+    let scheduler = or(raw.scheduler, Scheduler::Other, at);
+    let scheduler_priority = scheduler_priority(&scheduler, raw.scheduler_priority, notes);
+    let cpu_affinity = raw.cpu_affinity.map(|list| List::resolve(Some(list), "cpu_affinity", at));
+    // Emptied by `remove`: an empty list was told by the reader, and one of which no element could be read is no set yet.
+    if cpu_affinity.as_ref().is_some_and(Vec::is_empty) && notes.is_empty() {
+        let message = "`process.cpu_affinity` leaves no processor to run on";
+        notes.push(Diagnostic::error("empty-set", at.clone(), message).help("name at least one"));
+    }
+    let numa_nodes = List::resolve(raw.numa_nodes, "numa_nodes", at);
+    check_nodes(raw.numa_policy.as_ref(), &numa_nodes, notes);
+    if let Some(slack) = raw.timer_slack.as_ref().filter(|_| scheduler.value.is_realtime()) {
+        let message = "`process.timer_slack` has no effect: timers of a realtime scheduler have none";
+        notes.push(Diagnostic::error("no-effect", slack.at.clone(), message));
+    }
+    let io_priority = io_priority(raw.io_class, raw.io_priority, notes);
     Process {
         user: or(raw.user, Account::Auto, at),
         group: or(raw.group, Account::Auto, at),
@@ -190,6 +215,88 @@ fn process(raw: RawProcess, at: &Place) -> Process {
         lock_personality: or(raw.lock_personality, true, at),
         core_dumps: or(raw.core_dumps, false, at),
         keyring: or(raw.keyring, Share::Private, at),
+        scheduler,
+        scheduler_priority,
+        cpu_affinity,
+        numa_policy: raw.numa_policy,
+        numa_nodes,
+        io_priority,
+        timer_slack: raw.timer_slack,
+        disable_speculation: List::resolve(raw.disable_speculation, "disable_speculation", at),
+        securebits: List::resolve(raw.securebits, "securebits", at),
+    }
+}
+
+/// A realtime scheduler has a priority from 1 on, the others have none: 0.
+fn scheduler_priority(
+    scheduler: &Located<Scheduler>,
+    priority: Option<Located<u8>>,
+    notes: &mut Notes,
+) -> u8 {
+    let written = priority.as_ref().map_or(0, |priority| priority.value);
+    match (scheduler.value.is_realtime(), priority) {
+        (true, Some(priority)) if priority.value == 0 => {
+            let message = "a realtime scheduler has a priority from 1 to 99";
+            notes.push(Diagnostic::error("out-of-range", priority.at, message));
+        }
+        (true, None) => {
+            let message = "a realtime scheduler needs `scheduler_priority`";
+            let help = "from 1 to 99; above 50 it runs before the kernel's interrupt threads";
+            notes.push(Diagnostic::error("missing-key", scheduler.at.clone(), message).help(help));
+        }
+        (false, Some(priority)) if priority.value != 0 => {
+            let message =
+                "`process.scheduler_priority` has no effect: only \"fifo\" and \"rr\" have priorities";
+            let help = "write 0, or another `scheduler`; `nice` is for this one";
+            notes.push(Diagnostic::error("no-effect", priority.at, message).help(help));
+        }
+        (true | false, _) => {}
+    }
+    written
+}
+
+fn check_nodes(
+    policy: Option<&Located<NumaPolicy>>,
+    nodes: &[Located<super::IndexRange>],
+    notes: &mut Notes,
+) {
+    match (policy, nodes) {
+        (Some(policy), []) if policy.value.names_nodes() => {
+            let message = "this `numa_policy` needs `numa_nodes`";
+            notes.push(Diagnostic::error("missing-key", policy.at.clone(), message));
+        }
+        (policy, [first, ..]) if policy.is_none_or(|policy| !policy.value.names_nodes()) => {
+            let message = "`process.numa_nodes` has no effect without a `numa_policy` that names nodes";
+            let help = "write numa_policy = \"bind\", \"preferred\" or \"interleave\"; or numa_nodes = []";
+            notes.push(Diagnostic::error("no-effect", first.at.clone(), message).help(help));
+        }
+        (_, _) => {}
+    }
+}
+
+/// The class, and the level in it: 4 where none is written, 0 for the class that has no levels.
+fn io_priority(
+    class: Option<Located<super::IoClass>>,
+    level: Option<Located<u8>>,
+    notes: &mut Notes,
+) -> Option<Located<(super::IoClass, u8)>> {
+    match (class, level) {
+        (None, None) => None,
+        (Some(class), level) => {
+            let idle = class.value == super::IoClass::Idle;
+            if let Some(level) = level.as_ref().filter(|level| idle && level.value != 0) {
+                let message = "`process.io_priority` has no effect: the class \"idle\" has no levels";
+                notes.push(Diagnostic::error("no-effect", level.at.clone(), message).help("write 0"));
+            }
+            let level = level.map_or(if idle { 0 } else { 4 }, |level| level.value);
+            Some(class.map(|class| (class, level)))
+        }
+        (None, Some(level)) => {
+            let message = "`process.io_priority` needs `io_class`";
+            let help = "write io_class = \"best-effort\" or \"realtime\"";
+            notes.push(Diagnostic::error("missing-key", level.at, message).help(help));
+            None
+        }
     }
 }
 

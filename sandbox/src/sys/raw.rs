@@ -112,6 +112,73 @@ pub(crate) fn set_nice(nice: i8) -> Answer<()> {
     numbers(libc::SYS_setpriority, [libc::PRIO_PROCESS as usize, 0, int(i32::from(nice)), 0, 0, 0]).map(drop)
 }
 
+/// sched_setscheduler(2) of this process.
+pub(crate) fn sched_setscheduler(policy: i32, priority: i32) -> Answer<()> {
+    let parameter = libc::sched_param { sched_priority: priority };
+    let arguments = [0, int(policy), ptr::from_ref(&parameter) as usize, 0, 0, 0];
+    // SAFETY: the third argument points at a `sched_param`, one int, on this stack, which the kernel only reads.
+    unsafe { syscall(libc::SYS_sched_setscheduler, arguments) }.map(drop)
+}
+
+/// sched_setaffinity(2) of this process.
+pub(crate) fn sched_setaffinity(processors: &[u64]) -> Answer<()> {
+    let arguments = [0, size_of_val(processors), processors.as_ptr() as usize, 0, 0, 0];
+    // SAFETY: the size and the pointer are those of one slice, which the kernel only reads.
+    unsafe { syscall(libc::SYS_sched_setaffinity, arguments) }.map(drop)
+}
+
+/// Whether sched_getaffinity(2) answers exactly these. The kernel fills as many words as it has processors for.
+pub(crate) fn affinity_is(processors: &[u64]) -> Answer<bool> {
+    const WORDS: usize = 128; // 8,192 processors, NR_CPUS of x86_64
+    let mut found = [0_u64; WORDS];
+    let arguments = [0, size_of_val(&found), found.as_mut_ptr() as usize, 0, 0, 0];
+    // SAFETY: the size and the pointer are those of one array on this stack, which nobody else knows of; the kernel
+    // writes at most that many bytes.
+    unsafe { syscall(libc::SYS_sched_getaffinity, arguments) }?;
+    Ok(found == *processors)
+}
+
+/// How many bits a mask of nodes has, for the kernel, which takes one off (`get_nodes`, `copy_nodes_to_user`).
+fn bits_and_one(words: &[u64]) -> usize {
+    words.len() * 64 + 1
+}
+
+/// set_mempolicy(2). No node at all is no mask.
+pub(crate) fn set_mempolicy(mode: i32, nodes: &[u64]) -> Answer<()> {
+    let any = nodes.iter().any(|word| *word != 0);
+    let (mask, bits) = if any { (nodes.as_ptr() as usize, bits_and_one(nodes)) } else { (0, 0) };
+    // SAFETY: the pointer is null with no bits, or that of a slice which has as many bits as are named less one, and
+    // which the kernel only reads.
+    unsafe { syscall(libc::SYS_set_mempolicy, [int(mode), mask, bits, 0, 0, 0]) }.map(drop)
+}
+
+/// Whether get_mempolicy(2) answers exactly this.
+pub(crate) fn mempolicy_is(mode: i32, nodes: &[u64]) -> Answer<bool> {
+    const WORDS: usize = 16; // 1,024 nodes, MAX_NUMNODES of x86_64
+    let mut found = [0_u64; WORDS];
+    let mut found_mode = 0_i32;
+    let arguments =
+        [ptr::from_mut(&mut found_mode) as usize, found.as_mut_ptr() as usize, bits_and_one(&found), 0, 0, 0];
+    // SAFETY: the first argument points at an int and the second at an array of as many bits as are named less one,
+    // both on this stack; the kernel writes no more than that.
+    unsafe { syscall(libc::SYS_get_mempolicy, arguments) }?;
+    Ok(found_mode == mode && found == *nodes)
+}
+
+/// ioprio_set(2) of this process.
+pub(crate) fn ioprio_set(priority: i32) -> Answer<()> {
+    const IOPRIO_WHO_PROCESS: usize = 1; // linux/ioprio.h
+    numbers(libc::SYS_ioprio_set, [IOPRIO_WHO_PROCESS, 0, int(priority), 0, 0, 0]).map(drop)
+}
+
+/// PR_SPEC_FORCE_DISABLE (linux/prctl.h): for this process and all it becomes and makes, for good.
+pub(crate) const FORCE_DISABLE: usize = 1 << 3;
+
+/// prctl(2), PR_GET_SPECULATION_CTRL: the bits of a kind of speculation.
+pub(crate) fn speculation(kind: usize) -> Answer<usize> {
+    numbers(libc::SYS_prctl, [int(libc::PR_GET_SPECULATION_CTRL), kind, 0, 0, 0, 0])
+}
+
 /// unshare(2)
 pub(crate) fn unshare(flags: i32) -> Answer<()> {
     numbers(libc::SYS_unshare, [int(flags), 0, 0, 0, 0, 0]).map(drop)
