@@ -166,13 +166,15 @@ impl Scratch {
         Ok(fs::read_to_string(self.path("log"))?)
     }
 
-    /// Asks again and again until there is an answer; each question is a process of its own.
+    /// Asks again and again until there is an answer.
     pub fn eventually<T>(&self, what: &str, mut check: impl FnMut(&Self) -> Result<Option<T>>) -> Result<T> {
         let deadline = Instant::now() + LIMIT;
         loop {
             if let Some(found) = check(self)? {
                 return Ok(found);
             }
+            // Whoever asks without a pause takes the processor from who is to answer.
+            std::thread::sleep(Duration::from_millis(20));
             if Instant::now() > deadline {
                 bail!("not within {LIMIT:?}: {what}; the log:\n{}", self.log().unwrap_or_default());
             }

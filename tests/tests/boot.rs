@@ -71,10 +71,10 @@ fn a_killed_nginx_comes_back_with_a_new_pid(machine: &mut Machine) -> Result<()>
     let after = status(machine, "nginx")?;
     ensure!(after["restarts"] == 1, "{after:#}");
     ensure!(after["last_exit"]["how"] == "killed" && after["last_exit"]["status"] == 9, "{after:#}");
-    ensure!(
-        machine.ok("pgrep -o nginx")?.trim() == again.to_string(),
-        "no worker of the first nginx is left"
-    );
+    let all = machine.ok("pidof nginx")?;
+    let procs = machine.ok("cat /sys/fs/cgroup/web.slice/nginx.service/cgroup.procs")?;
+    ensure!(all.split_whitespace().count() == 2, "a master and a worker, none of the first nginx: {all}");
+    ensure!(procs.lines().next() == Some(again.to_string().as_str()), "{again} leads the cgroup: {procs}");
     ensure!(running(machine, "redis")? == redis, "redis was left alone");
     Ok(())
 }
@@ -96,7 +96,7 @@ fn services_outlive_a_killed_motherd_and_obey_the_next(machine: &mut Machine) ->
         figures_are_real(&status)?;
         isolation_is_attested(machine.kernel(), &status, daemon)?;
     }
-    ensure!(machine.ok("pgrep redis-server | wc -l")?.trim() == "1", "nothing was started twice");
+    ensure!(machine.ok("pidof redis-server | wc -w")?.trim() == "1", "nothing was started twice");
     machine.ok("motherctl restart redis")?;
     ensure!(running(machine, "redis")? != redis, "the new motherd restarts what the old one started");
     redis_serves(machine)?;
