@@ -10,7 +10,7 @@ use std::{
     env, fs,
     io::{BufRead, BufReader, Write},
     os::unix::net::{UnixListener, UnixStream},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::Once,
     time::{Duration, Instant},
@@ -482,5 +482,23 @@ fn the_program_is_whole_in_itself() -> Result<()> {
     }
     ensure!(symbols > 100, "only {symbols} symbols: too few to tell anything");
     println!("{} bytes, {symbols} symbols, none undefined", elf.len());
+    Ok(())
+}
+
+/// To be read in one sitting: at most 1,500 lines of code. Blank lines, comments, tests, and lines that only close
+/// what others opened are not code; with the latter there are some 350 more, which is printed too.
+#[test]
+fn it_is_at_most_fifteen_hundred_lines() -> Result<()> {
+    let (mut code, mut closing) = (0, 0);
+    for file in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../initldr/src"))? {
+        let text = fs::read_to_string(file?.path())?;
+        let program = text.split("\n#[cfg(test)]\nmod ").next().unwrap_or_default();
+        for line in program.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("//"))
+        {
+            *(if line.contains(char::is_alphanumeric) { &mut code } else { &mut closing }) += 1;
+        }
+    }
+    println!("{code} lines of code, {closing} closing lines");
+    assert!(code > 1000 && code <= 1500, "{code} lines of code");
     Ok(())
 }
