@@ -5,6 +5,8 @@ pub mod ctl;
 pub mod daemon;
 pub mod graph;
 pub mod manager;
+#[cfg(test)]
+mod scratch;
 pub mod service;
 pub mod state;
 pub mod supervise;

@@ -222,7 +222,7 @@ fn end_of(path: &Path, bytes: u64) -> io::Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sys::file::Scratch;
+    use crate::scratch::Scratch;
 
     fn write(log: &Log, text: &str) {
         nix::unistd::write(log.writer(), text.as_bytes()).unwrap();

@@ -177,6 +177,8 @@ struct Daemon {
     runtime: BTreeMap<Id, Runtime>,
     /// What was said last of each service, so that every change is said once.
     said: BTreeMap<Id, State>,
+    /// Who may have ended for good since the last look.
+    ended: BTreeSet<Id>,
     /// Populated cgroups of services that no file describes: paths below the base.
     orphans: BTreeSet<String>,
 }
@@ -270,6 +272,7 @@ impl Daemon {
             watching: Watching::default(),
             runtime: BTreeMap::new(),
             said: BTreeMap::new(),
+            ended: BTreeSet::new(),
             orphans: BTreeSet::new(),
         };
         daemon.watch_all().map_err(Fatal::system("epoll_ctl"))?;
@@ -319,6 +322,9 @@ impl Daemon {
             if !recorded {
                 tracing::error!("{name}: no room for another service in the state");
             }
+            if matches!(unit.state, State::Stopped | State::Done | State::Failed) {
+                self.ended.insert(id);
+            }
             if self.said.get(&id) != Some(&unit.state) {
                 say(name, unit, &self.manager, id);
                 self.said.insert(id, unit.state.clone());
@@ -334,6 +340,19 @@ impl Daemon {
             for (id, event) in self.execute(effect)? {
                 queue.extend(self.manager.event(id, event, now()));
                 self.record();
+            }
+        }
+        self.let_logs_go()
+    }
+
+    /// Who has ended and is not started again by itself writes no more: its pipe is emptied and initldr's slot freed.
+    fn let_logs_go(&mut self) -> Result<(), Fatal> {
+        for id in std::mem::take(&mut self.ended) {
+            let at_rest = matches!(self.manager.unit(id).state, State::Stopped | State::Done | State::Failed);
+            let log = self.runtime.get_mut(&id).filter(|_| at_rest).and_then(|runtime| runtime.log.take());
+            if let Some(mut log) = log {
+                log.pump();
+                self.link.forget(&spawn::slot(self.manager.graph().name(id)))?;
             }
         }
         Ok(())

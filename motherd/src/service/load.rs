@@ -9,7 +9,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use sandbox::diagnostic::{Diagnostic, FileId, Report, Severity, Sources};
+use sandbox::{
+    diagnostic::{Diagnostic, FileId, Report, Severity, Sources},
+    policy::read_file,
+};
 
 use super::{Body, Service, raw, validate::validate, words::check_name};
 
@@ -85,7 +88,7 @@ fn files_of(dir: &Path) -> io::Result<BTreeMap<String, PathBuf>> {
 fn load(name: &str, path: &Path, catalog: &mut Catalog) {
     let template = name.strip_suffix('@');
     let text = match check_name(template.unwrap_or(name)) {
-        Ok(()) => read(path),
+        Ok(()) => read_file(path),
         Err(why) => {
             let message = format!("{}: `{name}` is not the name of a service", path.display());
             catalog.problems.push(Diagnostic::error_nowhere("bad-name", message).help(why));
@@ -167,10 +170,6 @@ pub(crate) fn parse(name: &str, path: &Path, text: String) -> Result<Service, Re
         Some(service) if problems.iter().all(|problem| problem.severity == Severity::Warning) => Ok(service),
         Some(_) | None => Err(Report { sources, diagnostics: problems }),
     }
-}
-
-fn read(path: &Path) -> Result<String, Box<Diagnostic>> {
-    crate::sys::file::read_checked(path)
 }
 
 impl Service {
@@ -320,7 +319,7 @@ keep  = "32M"
 
     #[test]
     fn the_first_folder_that_has_a_name_wins_even_broken() {
-        let scratch = crate::sys::file::Scratch::new();
+        let scratch = crate::scratch::Scratch::new();
         let (first, second) = (scratch.path().join("first"), scratch.path().join("second"));
         std::fs::create_dir_all(&first).unwrap();
         std::fs::create_dir_all(&second).unwrap();
@@ -335,5 +334,19 @@ keep  = "32M"
         assert_eq!(catalog.services["w@1"].program().unwrap().exec.value, ["/bin/w", "1"]);
         assert_eq!(catalog.broken.keys().collect::<Vec<_>>(), ["b"]);
         assert!(catalog.problems.is_empty());
+    }
+
+    #[test]
+    fn a_file_that_others_could_have_written_is_refused() {
+        use std::os::unix::fs::PermissionsExt;
+        let scratch = crate::scratch::Scratch::new();
+        let path = scratch.path().join("a.toml");
+        std::fs::write(&path, "exec = [\"/bin/a\"]").unwrap();
+        for (mode, loads) in [(0o644, true), (0o664, false), (0o646, false)] {
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+            let catalog = load_dirs(&[scratch.path().to_owned()]);
+            assert_eq!(catalog.services.contains_key("a"), loads, "{mode:o}");
+            assert_eq!(catalog.broken.contains_key("a"), !loads, "{mode:o}");
+        }
     }
 }

@@ -20,7 +20,7 @@ pub(crate) use scheduling::{CPUS, NODES, show_duration};
 pub use scheduling::{
     DisabledSpeculation, IndexRange, IoClass, NumaPolicy, Scheduler, Securebit, Speculation,
 };
-pub use store::{Store, load_file, load_text};
+pub use store::{Store, load_file, load_text, read_file};
 
 use crate::diagnostic::{Located, Place, Sources};
 

@@ -359,8 +359,12 @@ fn read_beneath(dir: &Path, name: &str) -> Result<(PathBuf, String), Refusal> {
     }
 }
 
-/// Reads a file that was given by its path; the folders above it are the caller's choice.
-fn read_file(path: &Path) -> Result<String, Box<Diagnostic>> {
+/// Reads a file that was given by its path; the folders above it are the caller's choice. Service files are read by it
+/// too.
+///
+/// # Errors
+/// It cannot be read, or somebody else than root or the caller could have written it.
+pub fn read_file(path: &Path) -> Result<String, Box<Diagnostic>> {
     match open(path, CAREFULLY, Mode::empty()) {
         Ok(file) => read_checked(path, File::from(file)),
         Err(errno) => Err(unreadable(path, errno)),
