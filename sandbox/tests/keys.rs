@@ -43,7 +43,7 @@ fn plan(sections: &str) -> Result<Plan, String> {
     let store = Store::new(vec![policies().to_owned()]);
     let policy =
         load_text(Path::new("test.toml"), &text, &store).map_err(|report| format!("{text}\n{report}"))?;
-    let subject = Subject { name: "keys".to_owned(), root: "/".into() };
+    let subject = Subject { name: "keys".to_owned(), root: "/".into(), sockets: vec![] };
     let kernel = Kernel::probe(None).expect("the kernel can be asked");
     compile(&policy, &subject, &kernel).map_err(|report| report.to_string())
 }

@@ -58,7 +58,7 @@ pub(super) fn run(global: &Global, name: &str, command: &[String]) -> Result<u8,
     let policy = policy::load(name, &store).map_err(|report| Failure::report(NO_SANDBOX, &report))?;
     let kernel = Kernel::probe(None).map_err(|error| no_sandbox(&error))?;
     let own_name = format!("run-{}", std::process::id());
-    let subject = Subject { name: own_name.clone(), root: PathBuf::from("/") };
+    let subject = Subject { name: own_name.clone(), root: PathBuf::from("/"), sockets: vec![] };
     let plan = compile(&policy, &subject, &kernel).map_err(|report| Failure::report(NO_SANDBOX, &report))?;
     if let Some(line) = left_out_line(&policy::left_out(&plan)) {
         complain(&format!("motherctl: {line}\n"));

@@ -24,7 +24,8 @@ use super::{
     link::Replay,
     log::Log,
     now, proc,
-    spawn::slot,
+    readiness::Readiness,
+    spawn::{log_slot, notify_slot},
 };
 use crate::{
     graph::Id,
@@ -88,9 +89,13 @@ impl Daemon {
             self.restore(id, record, cgroup, outage, exits, &mut events);
         }
         self.orphan(cgroups);
-        self.adopt_logs(replay.stored)?;
+        self.adopt_descriptors(replay.stored)?;
         for (id, event) in events {
             self.event(id, event)?;
+        }
+        let ids: Vec<Id> = self.manager.graph().ids().collect();
+        for id in ids {
+            self.notified(id)?;
         }
         if !safe {
             let effects = self.manager.resume(now());
@@ -198,9 +203,25 @@ impl Daemon {
         }
     }
 
-    /// The log pipes that initldr kept. One that nobody needs is let go once it is empty.
-    fn adopt_logs(&mut self, stored: BTreeMap<String, OwnedFd>) -> Result<(), Fatal> {
+    /// What a service said while nobody listened is heard before anything is judged.
+    fn adopt_readiness(&mut self, name: &str, socket: OwnedFd) -> Result<(), Fatal> {
+        let Some(id) = self.manager.graph().find(name) else {
+            return Ok(self.link.forget(&notify_slot(name))?);
+        };
+        let readiness = Readiness::adopt(socket, self.notify_path(name));
+        watch(&self.epoll, readiness.fd(), Source::Notify(id), EpollFlags::EPOLLIN)
+            .map_err(Fatal::system("watch a readiness socket"))?;
+        self.runtime.entry(id).or_default().readiness = Some(readiness);
+        Ok(())
+    }
+
+    /// The descriptors of services that initldr kept.
+    fn adopt_descriptors(&mut self, stored: BTreeMap<String, OwnedFd>) -> Result<(), Fatal> {
         for (slot_name, reader) in stored {
+            if let Some(name) = slot_name.strip_prefix("notify/") {
+                self.adopt_readiness(name, reader)?;
+                continue;
+            }
             let Some(name) = slot_name.strip_prefix("log/") else {
                 tracing::warn!("initldr keeps {slot_name}, which is not known: it is let go");
                 self.link.forget(&slot_name)?;
@@ -221,7 +242,7 @@ impl Daemon {
                 }
                 Err(error) => {
                     tracing::error!("the log pipe of {name} is of no use: {error}");
-                    self.link.forget(&slot(name))?;
+                    self.link.forget(&log_slot(name))?;
                 }
             }
         }

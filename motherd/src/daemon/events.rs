@@ -35,6 +35,7 @@ pub(super) enum Source {
     Control(Token),
     Log(Id),
     Cgroup(Id),
+    Notify(Id),
 }
 
 impl Source {
@@ -45,6 +46,7 @@ impl Source {
             Self::Control(token) => token.as_u64() << 3 | 2,
             Self::Log(id) => (id.0 as u64) << 3 | 3,
             Self::Cgroup(id) => (id.0 as u64) << 3 | 4,
+            Self::Notify(id) => (id.0 as u64) << 3 | 5,
         }
     }
 
@@ -56,6 +58,7 @@ impl Source {
             2 => Some(Self::Control(Token::from_u64(data >> 3))),
             3 => id().map(Self::Log),
             4 => id().map(Self::Cgroup),
+            5 => id().map(Self::Notify),
             _ => None,
         }
     }
@@ -151,6 +154,7 @@ impl Daemon {
                 Ok(())
             }
             Source::Cgroup(id) => self.cgroup_ready(id),
+            Source::Notify(id) => self.notified(id),
         }
     }
 
@@ -239,6 +243,21 @@ impl Daemon {
         self.dispatch(effects)
     }
 
+    /// A service says how it is. A sender that is not in its cgroup (any more) is not believed.
+    pub(super) fn notified(&mut self, id: Id) -> Result<(), Fatal> {
+        while let Some(notice) = self.runtime.get(&id).and_then(|runtime| runtime.readiness.as_ref()?.next())
+        {
+            let inside = self.cgroup(id).and_then(|cgroup| cgroup.procs().ok()).unwrap_or_default();
+            if !inside.contains(&notice.pid) {
+                let name = self.manager.graph().name(id);
+                tracing::warn!("{name}: a notice of process {}, which is not in its cgroup", notice.pid);
+            } else if notice.ready {
+                self.event(id, Event::Ready)?;
+            }
+        }
+        Ok(())
+    }
+
     /// `populated` of a service's cgroup changed.
     fn cgroup_ready(&mut self, id: Id) -> Result<(), Fatal> {
         let Some(watch) = self.runtime.get_mut(&id).and_then(|runtime| runtime.watch.as_mut()) else {
@@ -279,6 +298,7 @@ mod tests {
             Source::Control(Token::from_u64(1 << 40)),
             Source::Log(Id(0)),
             Source::Cgroup(Id(2045)),
+            Source::Notify(Id(7)),
         ] {
             assert_eq!(Source::unpack(source.pack()), Some(source));
         }

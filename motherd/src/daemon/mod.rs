@@ -19,6 +19,7 @@ mod execute;
 mod link;
 mod log;
 mod proc;
+mod readiness;
 mod spawn;
 
 use std::{
@@ -43,7 +44,7 @@ use nix::{
 };
 use sandbox::{Plan, cgroup::Cgroup, kernel::Kernel, policy::Store};
 
-use self::{events::Watching, link::Link, log::Log};
+use self::{events::Watching, link::Link, log::Log, readiness::Readiness};
 use crate::{
     control::{address, server::Server},
     graph::{Graph, Id},
@@ -156,6 +157,8 @@ struct Runtime {
     pidfd: Option<OwnedFd>,
     start_ticks: u64,
     log: Option<Log>,
+    /// Where it says that it is ready, if it does.
+    readiness: Option<Readiness>,
 }
 
 /// Everything.
@@ -342,17 +345,21 @@ impl Daemon {
                 self.record();
             }
         }
-        self.let_logs_go()
+        self.let_go()
     }
 
-    /// Who has ended and is not started again by itself writes no more: its pipe is emptied and initldr's slot freed.
-    fn let_logs_go(&mut self) -> Result<(), Fatal> {
+    /// Who has ended and is not started again by itself says no more: its pipe is emptied, initldr's slots are freed.
+    fn let_go(&mut self) -> Result<(), Fatal> {
         for id in std::mem::take(&mut self.ended) {
+            let name = self.manager.graph().name(id).to_owned();
             let at_rest = matches!(self.manager.unit(id).state, State::Stopped | State::Done | State::Failed);
-            let log = self.runtime.get_mut(&id).filter(|_| at_rest).and_then(|runtime| runtime.log.take());
-            if let Some(mut log) = log {
+            let Some(runtime) = self.runtime.get_mut(&id).filter(|_| at_rest) else { continue };
+            if let Some(mut log) = runtime.log.take() {
                 log.pump();
-                self.link.forget(&spawn::slot(self.manager.graph().name(id)))?;
+                self.link.forget(&spawn::log_slot(&name))?;
+            }
+            if runtime.readiness.take().is_some() {
+                self.link.forget(&spawn::notify_slot(&name))?;
             }
         }
         Ok(())

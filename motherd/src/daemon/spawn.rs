@@ -4,7 +4,7 @@
 //! `Launching` (written before this is called) - the log pipe, kept by initldr - the cgroup with its limits - clone3
 //! into it, which writes the pid into the record before the child's first instruction.
 
-use std::{collections::BTreeMap, fs::File, os::fd::AsFd, rc::Rc};
+use std::{collections::BTreeMap, fs::File, io, os::fd::AsFd, path::PathBuf, rc::Rc};
 
 use nix::{errno::Errno, sys::epoll::EpollFlags};
 use sandbox::{
@@ -20,8 +20,13 @@ use super::{
     events::{Source, watch},
     log::Log,
     proc,
+    readiness::Readiness,
 };
-use crate::{graph::Id, service::Program, supervise::Event};
+use crate::{
+    graph::Id,
+    service::{Program, Start},
+    supervise::Event,
+};
 
 /// Why a launch did not take place.
 struct Refusal {
@@ -33,6 +38,11 @@ impl Refusal {
     /// Trying again unasked is of no use.
     fn permanent(why: impl Into<String>) -> Self {
         Self { why: why.into(), permanent: true }
+    }
+
+    /// What was being done, and what the kernel said.
+    fn io(what: &str, error: &io::Error) -> Self {
+        Self::by(error.raw_os_error().map(Errno::from_raw), format!("{what}: {error}"))
     }
 
     /// The kernel may have more to give in a moment.
@@ -49,8 +59,11 @@ impl Daemon {
         let service = self.manager.graph().service(id);
         let name = service.name().to_owned();
         let Some(program) = service.program().cloned() else { return Ok(vec![]) };
-        self.prepare_log(id, &name, program.log_keep_bytes)?;
-        let event = match self.start_process(id, &name, &program) {
+        let prepared = match self.prepare_log(id, &name, program.log_keep_bytes)? {
+            Ok(()) if program.start == Start::Notify => self.prepare_readiness(id, &name)?,
+            other => other,
+        };
+        let event = match prepared.and_then(|()| self.start_process(id, &name, &program)) {
             Ok(Launched { pid, pidfd }) => {
                 let start_ticks = proc::start_ticks(pid).unwrap_or_else(|error| {
                     // It has ended already; its exit is on its way.
@@ -72,8 +85,9 @@ impl Daemon {
     }
 
     fn start_process(&mut self, id: Id, name: &str, program: &Program) -> Result<Launched, Refusal> {
+        let known = self.runtime.get(&id).is_some_and(|runtime| runtime.plan.is_some());
         let plan = self.plan(id, name, program)?;
-        for (why, what) in left_out(&plan) {
+        for (why, what) in left_out(&plan).into_iter().filter(|_| !known) {
             tracing::info!("{name}: left out: {what} ({why})");
         }
         let relative = format!("{}.slice/{name}.service", program.slice);
@@ -82,9 +96,10 @@ impl Daemon {
         let runtime = self.runtime.entry(id).or_default();
         let cgroup = runtime.cgroup.insert(cgroup);
         runtime.watch = None;
-        let null = File::open("/dev/null")
-            .map_err(|error| Refusal::permanent(format!("open /dev/null: {error}")))?;
+        let null = File::open("/dev/null").map_err(|error| Refusal::io("open /dev/null", &error))?;
         let Some(log) = &runtime.log else { return Err(Refusal::permanent("no log pipe")) };
+        let socket = runtime.readiness.as_ref().map(|readiness| readiness.path().display().to_string());
+        let environment: Vec<_> = socket.map(|path| ("NOTIFY_SOCKET".to_owned(), path)).into_iter().collect();
         let pid_cell = self.table.cell(name);
         if pid_cell.is_none() {
             return Err(Refusal::permanent("no room for another service in the state"));
@@ -92,7 +107,7 @@ impl Daemon {
         launch(&Launch {
             plan: &plan,
             argv: &program.exec.value,
-            environment: &[],
+            environment: &environment,
             stdio: [null.as_fd(), log.writer(), log.writer()],
             cgroup: Some(cgroup),
             parent: Parent::CallersParent,
@@ -118,26 +133,55 @@ impl Daemon {
                 .unwrap_or_else(|message| format!("{}: {message}", place(sources, &program.policy.at)))
         };
         let policy = self.store.load(&program.policy.value).map_err(|report| PlanError(at(&report)))?;
-        let subject = Subject { name: name.to_owned(), root: self.paths.root.clone() };
+        let socket = self.notify_path(name).display().to_string();
+        let sockets = if program.start == Start::Notify { vec![socket] } else { vec![] };
+        let subject = Subject { name: name.to_owned(), root: self.paths.root.clone(), sockets };
         let plan = compile(&policy, &subject, &self.kernel).map_err(|report| PlanError(at(&report)))?;
         let plan = Rc::new(plan);
         self.runtime.entry(id).or_default().plan = Some(plan.clone());
         Ok(plan)
     }
 
-    /// The pipe that takes the service's output, there before the service is and kept by initldr.
-    fn prepare_log(&mut self, id: Id, name: &str, keep_bytes: u64) -> Result<(), Fatal> {
-        let folder = self.paths.log.join(name);
-        let runtime = self.runtime.entry(id).or_default();
-        if runtime.log.is_some() {
-            return Ok(());
+    /// Where a service says that it is ready.
+    pub(super) fn notify_path(&self, name: &str) -> PathBuf {
+        self.paths.run.join("notify").join(name)
+    }
+
+    /// The socket on which the service says that it is ready, there before the service is and kept by initldr.
+    fn prepare_readiness(&mut self, id: Id, name: &str) -> Result<Result<(), Refusal>, Fatal> {
+        if self.runtime.get(&id).is_some_and(|runtime| runtime.readiness.is_some()) {
+            return Ok(Ok(()));
         }
-        let log = Log::create(folder, keep_bytes).map_err(Fatal::system("make a log pipe"))?;
-        self.link.store(&slot(name), log.reader())?;
-        watch(&self.epoll, log.reader(), Source::Log(id), EpollFlags::EPOLLIN)
-            .map_err(Fatal::system("watch a log pipe"))?;
-        runtime.log = Some(log);
-        Ok(())
+        let path = self.notify_path(name);
+        let made = Readiness::create(path.clone()).and_then(|readiness| {
+            watch(&self.epoll, readiness.fd(), Source::Notify(id), EpollFlags::EPOLLIN).map(|()| readiness)
+        });
+        match made {
+            Ok(readiness) => {
+                self.link.store(&notify_slot(name), readiness.fd())?;
+                self.runtime.entry(id).or_default().readiness = Some(readiness);
+                Ok(Ok(()))
+            }
+            Err(error) => Ok(Err(Refusal::io(&format!("make {}", path.display()), &error))),
+        }
+    }
+
+    /// The pipe that takes the service's output, there before the service is and kept by initldr.
+    fn prepare_log(&mut self, id: Id, name: &str, keep_bytes: u64) -> Result<Result<(), Refusal>, Fatal> {
+        if self.runtime.get(&id).is_some_and(|runtime| runtime.log.is_some()) {
+            return Ok(Ok(()));
+        }
+        let made = Log::create(self.paths.log.join(name), keep_bytes).and_then(|log| {
+            watch(&self.epoll, log.reader(), Source::Log(id), EpollFlags::EPOLLIN).map(|()| log)
+        });
+        match made {
+            Ok(log) => {
+                self.link.store(&log_slot(name), log.reader())?;
+                self.runtime.entry(id).or_default().log = Some(log);
+                Ok(Ok(()))
+            }
+            Err(error) => Ok(Err(Refusal::io("make a log pipe", &error))),
+        }
     }
 }
 
@@ -155,8 +199,13 @@ fn left_out(plan: &Plan) -> BTreeMap<&str, String> {
 }
 
 /// The name under which initldr keeps the read end of a service's log pipe.
-pub(super) fn slot(name: &str) -> String {
+pub(super) fn log_slot(name: &str) -> String {
     format!("log/{name}")
+}
+
+/// The name under which initldr keeps a service's readiness socket.
+pub(super) fn notify_slot(name: &str) -> String {
+    format!("notify/{name}")
 }
 
 /// Why a policy is not of use here: the first error, with its place.

@@ -30,7 +30,7 @@ pub(crate) fn kernel(abi: u32) -> Kernel {
 }
 
 pub(crate) fn subject() -> Subject {
-    Subject { name: "web".to_owned(), root: "/".into() }
+    Subject { name: "web".to_owned(), root: "/".into(), sockets: vec![] }
 }
 
 /// A host with these paths and the users of a fresh Debian.

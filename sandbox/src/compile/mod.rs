@@ -35,6 +35,8 @@ pub struct Subject {
     pub name: String,
     /// Before every path of this host; `/` but for tests and for `motherd --root`.
     pub root: PathBuf,
+    /// Sockets of the launcher that it is to reach, by their paths on the host, whatever the policy mounts over these.
+    pub sockets: Vec<String>,
 }
 
 /// Compiles a policy for this subject, this kernel and the real host.

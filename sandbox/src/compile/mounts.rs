@@ -330,6 +330,11 @@ fn entries(rules: &Confinement, root: Option<&str>, builder: &mut Builder<'_>) -
 }
 
 fn binds(filesystem: &Filesystem, entries: &mut Vec<Entry>, builder: &mut Builder<'_>) {
+    for path in &builder.subject.sockets {
+        let kind =
+            Kind::Tree { from: path.clone(), kind: FileKind::Other, attributes: RDONLY | NOSUID | NODEV };
+        entries.push(Entry { path: path.clone(), kind, at: filesystem.root.at.clone() });
+    }
     for bind in &filesystem.bind {
         let from = &bind.value.from;
         let wanted = from.clone().map(|path| OptionalPath { path, optional: bind.value.optional });

@@ -73,7 +73,7 @@ pub(crate) fn policy(lines: &str) -> Policy {
 /// That policy for this machine, as the service `name`.
 pub(crate) fn plan_for(name: &str, lines: &str) -> Plan {
     let kernel = Kernel::probe(None).expect("this machine can be asked");
-    let subject = Subject { name: name.to_owned(), root: "/".into() };
+    let subject = Subject { name: name.to_owned(), root: "/".into(), sockets: vec![] };
     compile(&policy(lines), &subject, &kernel).unwrap_or_else(|report| panic!("{report}"))
 }
 
@@ -116,7 +116,7 @@ pub(crate) fn run_plan(plan: &Plan, script: &str) -> Result<Ran, String> {
 /// The codes of what compiling these lines for this machine complains about.
 pub(crate) fn complaints(lines: &str) -> Vec<&'static str> {
     let kernel = Kernel::probe(None).expect("this machine can be asked");
-    let subject = Subject { name: "test".to_owned(), root: "/".into() };
+    let subject = Subject { name: "test".to_owned(), root: "/".into(), sockets: vec![] };
     match compile(&policy(lines), &subject, &kernel) {
         Ok(_) => Vec::new(),
         Err(report) => report.diagnostics.iter().map(|diagnostic| diagnostic.code).collect(),

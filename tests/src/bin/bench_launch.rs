@@ -126,7 +126,7 @@ fn candidate(name: &'static str, run: impl FnMut() -> Result<()> + 'static) -> C
 
 fn plan(policy: &str, kernel: &Kernel, policies: PathBuf) -> Result<Plan> {
     let policy = Store::new(vec![policies]).load(policy)?;
-    let subject = Subject { name: "bench".to_owned(), root: "/".into() };
+    let subject = Subject { name: "bench".to_owned(), root: "/".into(), sockets: vec![] };
     Ok(compile(&policy, &subject, kernel)?)
 }
 
