@@ -128,9 +128,12 @@ fn apply(op: &Op, context: &Context<'_>, slots: &mut Slots) -> Answer<()> {
         Op::IoPriority(priority) => raw::ioprio_set(*priority),
         Op::TimerSlack(nanoseconds) => raw::prctl(libc::PR_SET_TIMERSLACK, *nanoseconds, 0),
         Op::DisableSpeculation(kind) => raw::prctl(libc::PR_SET_SPECULATION_CTRL, *kind, raw::FORCE_DISABLE),
-        Op::OomScoreAdj(text) => write_oom_score_adj(text),
+        Op::OomScoreAdj(text) => write_file(c"/proc/self/oom_score_adj", text),
         Op::Unshare(flags) => raw::unshare(*flags),
         Op::LoopbackUp => raw::loopback_up(),
+        Op::HostName(name) => raw::sethostname(name),
+        Op::DomainName(name) => raw::setdomainname(name),
+        Op::TimeOffsets(text) => write_file(c"/proc/self/timens_offsets", text),
         Op::PrivateMounts => raw::make_mounts_private(),
         Op::CloneTree { path, into } => slots.put(*into, raw::clone_tree(path)?),
         Op::NewFilesystem { kind, options, attributes, into } => {
@@ -215,8 +218,8 @@ fn default_signals() -> Answer<()> {
     Ok(())
 }
 
-fn write_oom_score_adj(text: &[u8]) -> Answer<()> {
-    let file = raw::open(libc::AT_FDCWD, c"/proc/self/oom_score_adj", libc::O_WRONLY, 0)?;
+fn write_file(path: &std::ffi::CStr, text: &[u8]) -> Answer<()> {
+    let file = raw::open(libc::AT_FDCWD, path, libc::O_WRONLY, 0)?;
     raw::write_all(file, text)?;
     raw::close(file)
 }

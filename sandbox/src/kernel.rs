@@ -13,6 +13,10 @@ use crate::sys::raw;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct LandlockAbi(pub u32);
 
+/// The first two numbers of a release: what can be asked by nothing but the version is compared with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Version(pub u32, pub u32);
+
 /// What a machine offers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Kernel {
@@ -74,6 +78,14 @@ pub struct ProbeError {
 }
 
 impl Kernel {
+    /// The version that `release` begins with; one that begins otherwise is older than any.
+    #[must_use]
+    pub fn version(&self) -> Version {
+        let mut numbers =
+            self.release.split(|c: char| !c.is_ascii_digit()).map(|part| part.parse().unwrap_or(0));
+        Version(numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+    }
+
     /// Asks this machine. `base` is the cgroup below which services get theirs; without one it is the root of the
     /// cgroup2 tree, wherever that is mounted.
     ///
@@ -164,6 +176,18 @@ mod tests {
         {
             assert_eq!(ranges(text).into_iter().collect::<Vec<_>>(), expected, "{text:?}");
         }
+    }
+
+    #[test]
+    fn a_version_is_compared_by_its_numbers() {
+        let version = |release: &str| {
+            let kernel = Kernel { release: release.to_owned(), ..crate::compile::described::kernel(0) };
+            kernel.version()
+        };
+        assert_eq!(version("6.18.44-fc-v669"), Version(6, 18));
+        assert_eq!(version("7.0-rc1"), Version(7, 0));
+        assert!(version("6.1.0-40-amd64") < Version(6, 3) && version("6.12") > Version(6, 3));
+        assert_eq!(version("unknown"), Version(0, 0));
     }
 
     #[test]

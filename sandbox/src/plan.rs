@@ -20,7 +20,7 @@ pub(crate) enum Phase {
     /// The cgroup namespace: by unshare in the child, since clone3 would root it in the parent's cgroup
     /// (`copy_cgroup_ns` reads `current`).
     CgroupNamespace,
-    /// Loopback: needs CAP_NET_ADMIN.
+    /// Loopback, host name: need CAP_NET_ADMIN and CAP_SYS_ADMIN over their namespaces.
     Network,
     /// Private propagation first, then copies of what the host's tree shows, while it is still there to be copied.
     Collect,
@@ -91,6 +91,12 @@ pub(crate) enum Op {
     Unshare(i32),
     /// Loopback up.
     LoopbackUp,
+    /// sethostname(2)
+    HostName(CString),
+    /// setdomainname(2)
+    DomainName(CString),
+    /// Writes `/proc/self/timens_offsets`, of the time namespace that execve will enter (time_namespaces(7)).
+    TimeOffsets(Box<[u8]>),
     /// All mounts private.
     PrivateMounts,
     /// A detached, recursive copy of the mounts at a path.
@@ -319,6 +325,9 @@ impl Op {
             Self::OomScoreAdj(_) => "oom_score_adj",
             Self::Unshare(_) => "unshare",
             Self::LoopbackUp => "loopback up",
+            Self::HostName(_) => "sethostname",
+            Self::DomainName(_) => "setdomainname",
+            Self::TimeOffsets(_) => "time offsets",
             Self::PrivateMounts => "make mounts private",
             Self::CloneTree { .. } => "open_tree",
             Self::NewFilesystem { .. } => "mount new",

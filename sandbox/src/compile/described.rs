@@ -102,6 +102,10 @@ pub(crate) fn strict() -> Confinement {
             cgroup: here(Share::Private),
             net: here(Net::Private),
             time: here(Share::Host),
+            hostname: None,
+            domainname: None,
+            time_offset_monotonic: None,
+            time_offset_boottime: None,
         },
         filesystem: Filesystem {
             root: here(Root::Host),

@@ -11,6 +11,7 @@ pub(crate) mod described;
 mod host;
 pub(crate) mod landlock;
 pub(crate) mod mounts;
+mod namespaces;
 mod process;
 mod scheduling;
 pub(crate) mod seccomp;
@@ -25,7 +26,7 @@ use crate::{
     diagnostic::{Diagnostic, Place, Report},
     kernel::Kernel,
     plan::{LeftOut, Op, Phase, Plan, SLOTS, Slot, Step},
-    policy::{Confinement, Net, Policy, Rules, Share},
+    policy::{Confinement, Policy, Rules},
 };
 
 /// Whom a policy is compiled for.
@@ -88,7 +89,7 @@ fn confined(policy: &Policy, rules: &Confinement, builder: &mut Builder<'_>) -> 
     builder.step(Phase::Signals, Op::UnblockSignals, "", None);
     builder.step(Phase::Descriptors, Op::Descriptors, "", None);
     let (uid, gid) = process::compile(rules, builder);
-    let namespaces = namespaces(rules, builder);
+    let namespaces = namespaces::compile(rules, builder);
     let view = mounts::compile(rules, (uid, gid), builder);
     capabilities::compile(rules, uid, builder);
     let landlock = landlock::compile(&rules.landlock, &view, builder);
@@ -116,34 +117,6 @@ fn unconfined(policy: &Policy, mut builder: Builder<'_>) -> Plan {
         gid: 0,
     };
     builder.finish(policy, outcome)
-}
-
-fn namespaces(rules: &Confinement, builder: &mut Builder<'_>) -> u64 {
-    let wanted = &rules.namespaces;
-    let flag =
-        |share: Share, flag: i32| if share == Share::Private { flag.cast_unsigned().into() } else { 0 };
-    if wanted.cgroup.value == Share::Private {
-        let at = wanted.cgroup.at.clone();
-        builder.step(
-            Phase::CgroupNamespace,
-            Op::Unshare(libc::CLONE_NEWCGROUP),
-            "cgroup namespace",
-            Some(at),
-        );
-    }
-    if wanted.net.value == Net::Private {
-        builder.step(Phase::Network, Op::LoopbackUp, "lo", Some(wanted.net.at.clone()));
-    }
-    let net = match wanted.net.value {
-        Net::Private | Net::None => libc::CLONE_NEWNET,
-        Net::Host => 0,
-    };
-    flag(wanted.mount.value, libc::CLONE_NEWNS)
-        | flag(wanted.pid.value, libc::CLONE_NEWPID)
-        | flag(wanted.ipc.value, libc::CLONE_NEWIPC)
-        | flag(wanted.uts.value, libc::CLONE_NEWUTS)
-        | flag(wanted.time.value, libc::CLONE_NEWTIME)
-        | u64::from(net.cast_unsigned())
 }
 
 /// What the sections write into.

@@ -133,6 +133,24 @@ fn a_cgroup_setting_is_written_as_the_kernel_takes_it() {
     assert_eq!(settings, [("memory.max", "536870912"), ("pids.max", "64"), ("cpu.max", "150000 100000")]);
 }
 
+#[test]
+fn a_time_offset_needs_a_kernel_whose_execve_enters_the_namespace() {
+    let mut rules = strict();
+    rules.namespaces.time = here(Share::Private);
+    rules.namespaces.time_offset_monotonic = Some(here(-1_500_000_000));
+    let host = DescribedHost::debian();
+    let mut old = kernel(7);
+    old.release = "6.1.0-40-amd64".to_owned();
+    let outcome = compile_on(&policy(rules.clone()), &subject(), &old, &host);
+    assert_eq!(codes(outcome), ["no-time-offset"]);
+    let plan = compiled(rules, 7, &host).unwrap();
+    let text = plan.steps.iter().find_map(|step| {
+        let Op::TimeOffsets(text) = &step.op else { return None };
+        Some(String::from_utf8_lossy(text).into_owned())
+    });
+    assert_eq!(text.unwrap(), "monotonic -2 500000000\n");
+}
+
 /// Runs a command confined by `rules` on the real host and answers its output and wait status; only root can.
 fn run(rules: Confinement, argv: &[&str]) -> Result<(String, i32), crate::launch::LaunchError> {
     let mut kernel = crate::kernel::Kernel::probe(None).unwrap();

@@ -7,6 +7,7 @@ mod arguments;
 pub mod codes;
 mod filesystem;
 mod names;
+mod namespaces;
 mod raw;
 mod reader;
 mod scheduling;
@@ -105,6 +106,14 @@ pub struct Namespaces {
     pub net: Located<Net>,
     /// time_namespaces(7); the default is the host's.
     pub time: Located<Share>,
+    /// sethostname(2), in a private uts namespace; `None` keeps the host's name.
+    pub hostname: Option<Located<String>>,
+    /// setdomainname(2), likewise.
+    pub domainname: Option<Located<String>>,
+    /// How far CLOCK_MONOTONIC is ahead of the host's, in nanoseconds, in a private time namespace.
+    pub time_offset_monotonic: Option<Located<i64>>,
+    /// How far CLOCK_BOOTTIME is, likewise.
+    pub time_offset_boottime: Option<Located<i64>>,
 }
 
 /// Where the service's root comes from.

@@ -12,6 +12,7 @@ use super::{
     arguments::{self, Kind},
     filesystem,
     names::RESOURCES,
+    namespaces,
     reader::{Item, Notes, Table, unknown},
     scheduling::{
         self, CPUS, DisabledSpeculation, IndexRange, IoClass, NODES, NumaPolicy, Scheduler, Securebit,
@@ -77,6 +78,10 @@ section! {
         net: Located<Net> = net,
         user: Located<()> = host_user,
         time: Located<Share> = share,
+        hostname: Located<String> = namespaces::host_name,
+        domainname: Located<String> = namespaces::host_name,
+        time_offset_monotonic: Located<i64> = namespaces::offset,
+        time_offset_boottime: Located<i64> = namespaces::offset,
     }
 }
 

@@ -252,7 +252,8 @@ const UNITS: [(&str, u64); 6] = [
 ];
 const UNITS_SHOWN: &[&str] = &["digits and ns, us, ms, s, m or h"];
 
-fn parse_duration(text: &str) -> Option<u64> {
+/// `50us`, in nanoseconds.
+pub(super) fn parse_duration(text: &str) -> Option<u64> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_lowercase());
     let (_, factor) = UNITS.into_iter().find(|(unit, _)| *unit == &text[digits.len()..])?;
     values::parse_count(digits, false)?.checked_mul(factor)

@@ -28,6 +28,7 @@ pub(super) fn validate(raw: RawPolicy, file: FileId, notes: &mut Notes) -> Rules
     // Values that nobody wrote are said to stand at their section, or at the start of the file.
     let at = |name| written(name).unwrap_or(Place { file, span: 0..0 });
     let namespaces = namespaces(raw.namespaces, &at("namespaces"));
+    check_names_and_offsets(&namespaces, notes);
     let filesystem = match namespaces.mount.value {
         Share::Private => filesystem(raw.filesystem, &at("filesystem")),
         Share::Host => {
@@ -81,7 +82,20 @@ fn or<T>(written: Option<Located<T>>, default: T, at: &Place) -> Located<T> {
 
 fn namespaces(raw: RawNamespaces, at: &Place) -> Namespaces {
     // Nothing but `user = "host"` comes through reading.
-    let RawNamespaces { mount, pid, ipc, uts, cgroup, net, user: _, time } = raw;
+    let RawNamespaces {
+        mount,
+        pid,
+        ipc,
+        uts,
+        cgroup,
+        net,
+        user: _,
+        time,
+        hostname,
+        domainname,
+        time_offset_monotonic,
+        time_offset_boottime,
+    } = raw;
     Namespaces {
         mount: or(mount, Share::Private, at),
         pid: or(pid, Share::Private, at),
@@ -90,7 +104,29 @@ fn namespaces(raw: RawNamespaces, at: &Place) -> Namespaces {
         cgroup: or(cgroup, Share::Private, at),
         net: or(net, Net::Private, at),
         time: or(time, Share::Host, at),
+        hostname,
+        domainname,
+        time_offset_monotonic,
+        time_offset_boottime,
     }
+}
+
+/// A name and an offset belong to a namespace: set in the host's, they would be the host's.
+fn check_names_and_offsets(namespaces: &Namespaces, notes: &mut Notes) {
+    let mut check = |at: Option<&Place>, key: &str, share: Share, namespace: &str| {
+        if let (Some(at), Share::Host) = (at, share) {
+            let message = format!("`{key}` needs a {namespace} namespace of the service's own");
+            let help = format!("write {namespace} = \"private\", or take `{key}` out");
+            notes.push(Diagnostic::error("needs-namespace", at.clone(), message).help(help));
+        }
+    };
+    let Namespaces { hostname, domainname, time_offset_monotonic, time_offset_boottime, uts, time, .. } =
+        namespaces;
+    check(hostname.as_ref().map(|name| &name.at), "hostname", uts.value, "uts");
+    check(domainname.as_ref().map(|name| &name.at), "domainname", uts.value, "uts");
+    let (monotonic, boottime) = (time_offset_monotonic.as_ref(), time_offset_boottime.as_ref());
+    check(monotonic.map(|offset| &offset.at), "time_offset_monotonic", time.value, "time");
+    check(boottime.map(|offset| &offset.at), "time_offset_boottime", time.value, "time");
 }
 
 fn filesystem(raw: RawFilesystem, at: &Place) -> Filesystem {

@@ -102,6 +102,16 @@ pub(crate) fn setsid() -> Answer<()> {
     numbers(libc::SYS_setsid, [0; 6]).map(drop)
 }
 
+/// sethostname(2)
+pub(crate) fn sethostname(name: &CStr) -> Answer<()> {
+    strings(libc::SYS_sethostname, [text(name), name.count_bytes(), 0, 0, 0, 0]).map(drop)
+}
+
+/// setdomainname(2)
+pub(crate) fn setdomainname(name: &CStr) -> Answer<()> {
+    strings(libc::SYS_setdomainname, [text(name), name.count_bytes(), 0, 0, 0, 0]).map(drop)
+}
+
 /// umask(2)
 pub(crate) fn umask(mask: u32) -> Answer<()> {
     numbers(libc::SYS_umask, [mask as usize, 0, 0, 0, 0, 0]).map(drop)

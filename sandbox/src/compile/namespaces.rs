@@ -1,0 +1,80 @@
+//! `[namespaces]`: which are new, and what is set in them.
+
+use crate::{
+    compile::{Builder, c_string},
+    diagnostic::Diagnostic,
+    kernel::Version,
+    plan::{Op, Phase},
+    policy::{Confinement, Namespaces, Net, Share},
+};
+
+/// The first kernel in which execve enters the time namespace of a process that shared its parent's memory (commit
+/// 2b5f9dad32ed). Before it such a process is in it from the start, and offsets can be set before that alone.
+const OFFSETS_SINCE: Version = Version(6, 2);
+
+/// The steps of the section; answers the CLONE_NEW* of clone3(2).
+pub(crate) fn compile(rules: &Confinement, builder: &mut Builder<'_>) -> u64 {
+    let wanted = &rules.namespaces;
+    names(wanted, builder);
+    time_offsets(wanted, builder);
+    let flag =
+        |share: Share, flag: i32| if share == Share::Private { flag.cast_unsigned().into() } else { 0 };
+    if wanted.cgroup.value == Share::Private {
+        let at = wanted.cgroup.at.clone();
+        builder.step(
+            Phase::CgroupNamespace,
+            Op::Unshare(libc::CLONE_NEWCGROUP),
+            "cgroup namespace",
+            Some(at),
+        );
+    }
+    if wanted.net.value == Net::Private {
+        builder.step(Phase::Network, Op::LoopbackUp, "lo", Some(wanted.net.at.clone()));
+    }
+    let net = match wanted.net.value {
+        Net::Private | Net::None => libc::CLONE_NEWNET,
+        Net::Host => 0,
+    };
+    flag(wanted.mount.value, libc::CLONE_NEWNS)
+        | flag(wanted.pid.value, libc::CLONE_NEWPID)
+        | flag(wanted.ipc.value, libc::CLONE_NEWIPC)
+        | flag(wanted.uts.value, libc::CLONE_NEWUTS)
+        | flag(wanted.time.value, libc::CLONE_NEWTIME)
+        | u64::from(net.cast_unsigned())
+}
+
+fn names(wanted: &Namespaces, builder: &mut Builder<'_>) {
+    if let Some(name) = &wanted.hostname {
+        let op = Op::HostName(c_string(&name.value));
+        builder.step(Phase::Network, op, &name.value, Some(name.at.clone()));
+    }
+    if let Some(name) = &wanted.domainname {
+        let op = Op::DomainName(c_string(&name.value));
+        builder.step(Phase::Network, op, &name.value, Some(name.at.clone()));
+    }
+}
+
+/// One write for both clocks. It comes while the host's /proc is still there: the offsets are those of
+/// `time_ns_for_children`, which the child enters by execve.
+fn time_offsets(wanted: &Namespaces, builder: &mut Builder<'_>) {
+    let offsets = [("monotonic", &wanted.time_offset_monotonic), ("boottime", &wanted.time_offset_boottime)];
+    let written: Vec<_> =
+        offsets.into_iter().filter_map(|(clock, offset)| Some((clock, offset.as_ref()?))).collect();
+    let Some((_, first)) = written.first() else { return };
+    if builder.kernel.version() < OFFSETS_SINCE {
+        let message = format!("time offsets need Linux 6.2, this is {}", builder.kernel.release);
+        builder.error(
+            Diagnostic::error("no-time-offset", first.at.clone(), message)
+                .help("run a newer kernel, or take the offsets out"),
+        );
+        return;
+    }
+    let line = |clock: &str, nanoseconds: i64| {
+        // The kernel takes nanoseconds from 0 to 999,999,999 alone, so a past offset has rounded-down seconds.
+        let (seconds, rest) = (nanoseconds.div_euclid(1_000_000_000), nanoseconds.rem_euclid(1_000_000_000));
+        format!("{clock} {seconds} {rest}\n")
+    };
+    let text: String = written.iter().map(|(clock, offset)| line(clock, offset.value)).collect();
+    let object = text.trim_end().replace('\n', ", ");
+    builder.step(Phase::Process, Op::TimeOffsets(text.into_bytes().into()), object, Some(first.at.clone()));
+}
