@@ -15,12 +15,12 @@ pub struct Missing {
 pub type Figure<T> = Result<T, Missing>;
 
 /// Pressure stall information of one resource: percent of the last 10 s (Documentation/accounting/psi.rst).
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Pressure {
     /// Some task waited.
-    pub some_avg10: f64,
-    /// Every task waited; the kernel has none for some files, then 0.
-    pub full_avg10: f64,
+    pub some_avg10: Figure<f64>,
+    /// Every task waited; older kernels have no such line for cpu.
+    pub full_avg10: Figure<f64>,
 }
 
 /// The figures of one cgroup.
@@ -53,11 +53,11 @@ pub struct Figures {
     /// `pids.max`; `None` is no limit.
     pub pids_max: Figure<Option<u64>>,
     /// `cpu.pressure`
-    pub cpu_pressure: Figure<Pressure>,
+    pub cpu_pressure: Pressure,
     /// `memory.pressure`
-    pub memory_pressure: Figure<Pressure>,
+    pub memory_pressure: Pressure,
     /// `io.pressure`
-    pub io_pressure: Figure<Pressure>,
+    pub io_pressure: Pressure,
 }
 
 impl Figures {
@@ -139,14 +139,18 @@ fn sum(text: &str, key: &str) -> u64 {
         .sum()
 }
 
-fn pressure(cgroup: &Cgroup, file: &str) -> Figure<Pressure> {
-    let text = text(cgroup, file)?;
-    let average = |kind: &str| {
-        let line = text.lines().find(|line| line.starts_with(kind))?;
-        line.split_whitespace().find_map(|word| word.strip_prefix("avg10=")?.parse().ok())
-    };
-    let some_avg10 = average("some").ok_or_else(|| malformed(file, &text))?;
-    Ok(Pressure { some_avg10, full_avg10: average("full").unwrap_or(0.0) })
+fn pressure(cgroup: &Cgroup, file: &str) -> Pressure {
+    let text = text(cgroup, file);
+    Pressure { some_avg10: average(&text, file, "some"), full_avg10: average(&text, file, "full") }
+}
+
+/// `avg10=` of the line of one kind.
+fn average(text: &Figure<String>, file: &str, kind: &str) -> Figure<f64> {
+    let text = text.as_ref().map_err(Clone::clone)?;
+    text.lines()
+        .find(|line| line.starts_with(kind))
+        .and_then(|line| line.split_whitespace().find_map(|word| word.strip_prefix("avg10=")?.parse().ok()))
+        .ok_or_else(|| Missing { file: file.to_owned(), why: format!("has no {kind} line here") })
 }
 
 #[cfg(test)]
@@ -164,5 +168,8 @@ mod tests {
         let text: Figure<String> = Ok("usage_usec 5\nuser_usec 3\n".to_owned());
         assert_eq!(field(&text, "cpu.stat", "usage_usec"), Ok(5));
         assert_eq!(field(&text, "cpu.stat", "throttled_usec").unwrap_err().file, "cpu.stat");
+        let pressure: Figure<String> = Ok("some avg10=1.50 avg60=0.00 avg300=0.00 total=7\n".to_owned());
+        assert_eq!(average(&pressure, "cpu.pressure", "some"), Ok(1.5));
+        assert_eq!(average(&pressure, "cpu.pressure", "full").unwrap_err().why, "has no full line here");
     }
 }

@@ -96,19 +96,14 @@ impl From<&sandbox::LeftOut> for LeftOut {
 
 impl From<cgroup::Figures> for Figures {
     fn from(found: cgroup::Figures) -> Self {
-        let avg10 = |pressure: &cgroup::Figure<cgroup::Pressure>, which: fn(cgroup::Pressure) -> f64| {
-            figure(pressure.clone().map(which))
-        };
-        let some = |pressure: &_| avg10(pressure, |pressure| pressure.some_avg10);
-        let full = |pressure: &_| avg10(pressure, |pressure| pressure.full_avg10);
         Self {
             pressure: Pressure {
-                cpu_some_avg10: some(&found.cpu_pressure),
-                cpu_full_avg10: full(&found.cpu_pressure),
-                memory_some_avg10: some(&found.memory_pressure),
-                memory_full_avg10: full(&found.memory_pressure),
-                io_some_avg10: some(&found.io_pressure),
-                io_full_avg10: full(&found.io_pressure),
+                cpu_some_avg10: figure(found.cpu_pressure.some_avg10),
+                cpu_full_avg10: figure(found.cpu_pressure.full_avg10),
+                memory_some_avg10: figure(found.memory_pressure.some_avg10),
+                memory_full_avg10: figure(found.memory_pressure.full_avg10),
+                io_some_avg10: figure(found.io_pressure.some_avg10),
+                io_full_avg10: figure(found.io_pressure.full_avg10),
             },
             memory: Memory {
                 current_bytes: figure(found.memory_current),
