@@ -277,3 +277,285 @@ fn an_inherited_variable_can_be_taken_away() {
     let refused = plan("[process.environment]\nLANG = false\n").unwrap_err();
     assert!(refused.contains("`LANG` is not among what is inherited"), "{refused}");
 }
+
+/// Runs a line of Perl that makes one system call and says what came of it.
+fn call(sections: &str, arguments: &str) -> String {
+    perl(sections, &format!("print {} >= 0 ? 'done' : $!", made(arguments)))
+}
+
+/// A system call in Perl, which may write to its arguments and so takes no constants.
+fn made(arguments: &str) -> String {
+    format!("do {{ my ($n, @a) = ({arguments}); syscall($n, @a) }}")
+}
+
+const DENIED: &str = "Operation not permitted";
+const UNKNOWN: &str = "Function not implemented";
+
+#[test]
+fn a_realtime_scheduler_is_out_of_reach_even_with_the_capability() {
+    if !is_root() {
+        return;
+    }
+    let policy = |restrict: bool| {
+        format!(
+            "[process]\nuser = \"root\"\nrestrict_realtime = {restrict}\n[capabilities]\nkeep = [\"CAP_SYS_NICE\"]\n"
+        )
+    };
+    let fifo = "144, 0, 1, pack('i', 5)";
+    assert_eq!(call(&policy(true), fifo), DENIED);
+    assert_eq!(call(&policy(false), fifo), "done", "control");
+    assert_eq!(call(&policy(true), "144, 0, 3, pack('i', 0)"), "done", "SCHED_BATCH is no realtime one");
+    // sched_setattr(2): size, SCHED_RR, flags, nice, priority 5, and nothing else.
+    let attributes = "314, 0, pack('LLQlLQQQ', 48, 2, 0, 0, 5, 0, 0, 0), 0";
+    assert_eq!(call(&policy(true), attributes), UNKNOWN);
+    assert_eq!(call(&policy(false), attributes), "done", "control");
+}
+
+#[test]
+fn no_set_user_id_bit_is_set_by_any_call() {
+    if !is_root() {
+        return;
+    }
+    let prepare = "open(F, '>', '/tmp/f'); my ($f, $d) = (\"/tmp/f\\0\", \"/tmp/d\\0\");";
+    let attempt = |sections: &str, arguments: &str| {
+        perl(sections, &format!("{prepare} print {} >= 0 ? 'done' : $!", made(arguments)))
+    };
+    let free = "[process]\nrestrict_suid = false\n";
+    let creat = libc::O_CREAT | libc::O_WRONLY;
+    let temporary = libc::O_TMPFILE | libc::O_WRONLY;
+    let acts = [
+        "90, $f, 04755".to_owned(),
+        "90, $f, 02755".to_owned(),
+        "91, fileno(F), 04755".to_owned(),
+        "268, -100, $f, 04755".to_owned(),
+        "452, -100, $f, 04755, 0".to_owned(),
+        format!("2, $d, {creat}, 04755"),
+        format!("257, -100, $d, {creat}, 02755"),
+        format!("257, -100, \"/tmp\\0\", {temporary}, 04755"),
+        "85, $d, 04755".to_owned(),
+        "83, $d, 02755".to_owned(),
+        "258, -100, $d, 02755".to_owned(),
+        "133, $d, 0104755, 0".to_owned(),
+        "259, -100, $d, 0104755, 0".to_owned(),
+    ];
+    for act in &acts {
+        assert_eq!(attempt("", act), DENIED, "{act}");
+        assert_eq!(attempt(free, act), "done", "control: {act}");
+    }
+    let how = format!("437, -100, $d, pack('QQQ', {creat}, 04755, 0), 24");
+    assert_eq!(attempt("", &how), UNKNOWN);
+    assert_eq!(attempt(free, &how), "done", "control: openat2");
+    for plain in ["90, $f, 01755".to_owned(), format!("2, $d, {creat}, 0644"), "83, $d, 0755".to_owned()] {
+        assert_eq!(attempt("", &plain), "done", "{plain}");
+    }
+}
+
+#[test]
+fn namespaces_are_made_of_the_kinds_that_are_named() {
+    if !is_root() {
+        return;
+    }
+    let policy = |restrict: &str| {
+        format!(
+            "[process]\nrestrict_namespaces = {restrict}\n[seccomp]\nallow = {{ add = [\"unshare\", \"setns\"] }}\n\
+             deny = {{ remove = [\"@privileged\"] }}\n"
+        )
+    };
+    let (user, uts) = (libc::CLONE_NEWUSER, libc::CLONE_NEWUTS);
+    let unshare = |restrict: &str, flags: i32| call(&policy(restrict), &format!("272, {flags}"));
+    assert_eq!(unshare("true", user), DENIED);
+    assert_eq!(unshare("[\"user\"]", user), "done");
+    assert_eq!(unshare("[\"user\"]", user | uts), DENIED);
+    assert_eq!(unshare("[\"uts\"]", user | uts), DENIED);
+    assert_eq!(unshare("[\"user\", \"uts\"]", user | uts), "done");
+    assert_eq!(unshare("false", user | uts), "done", "control");
+
+    let clone = |restrict: &str, flags: i32| {
+        let flags = flags | libc::SIGCHLD;
+        let script = format!(
+            "my $p = syscall(56, {flags}, 0, 0, 0, 0); exit 0 if $p == 0; print $p > 0 ? 'done' : $!; wait"
+        );
+        perl(&policy(restrict), &script)
+    };
+    assert_eq!(clone("true", 0), "done");
+    assert_eq!(clone("true", user), DENIED);
+    assert_eq!(clone("[\"user\"]", user), "done");
+    assert_eq!(clone("[\"user\"]", user | uts), DENIED);
+    assert_eq!(clone("false", user | uts), "done", "control");
+
+    // clone3 with a structure that is too small is EINVAL where it reaches the kernel.
+    assert_eq!(call(&policy("[\"user\"]"), "435, 0, 0"), UNKNOWN);
+    assert_eq!(call(&policy("false"), "435, 0, 0"), "Invalid argument", "control");
+
+    let enter = |restrict: &str, kind: i32| {
+        let script = format!(
+            "open(N, '<', '/proc/self/ns/user'); print syscall(308, fileno(N), {kind}) == 0 ? 'done' : $!"
+        );
+        perl(&policy(restrict), &script)
+    };
+    // One's own user namespace is EINVAL to the kernel.
+    assert_eq!(enter("[\"uts\"]", user), DENIED);
+    assert_eq!(enter("[\"user\"]", 0), DENIED, "0 would be any kind");
+    assert_eq!(enter("[\"user\"]", user), "Invalid argument", "control");
+    assert_eq!(enter("false", 0), "Invalid argument", "control");
+}
+
+#[test]
+fn sockets_are_those_of_the_table() {
+    if !is_root() {
+        return;
+    }
+    let table =
+        "[seccomp]\nsocket = [{ family = \"AF_UNIX\", type = \"SOCK_STREAM\" }, { family = \"AF_INET\" }]\n";
+    let socket = |sections: &str, family: i32, kind: i32| call(sections, &format!("41, {family}, {kind}, 0"));
+    let pair = |sections: &str, kind: i32| {
+        call(sections, &format!("53, {}, {kind}, 0, pack('ii', 0, 0)", libc::AF_UNIX))
+    };
+    let (stream, datagram) = (libc::SOCK_STREAM, libc::SOCK_DGRAM);
+    let flags = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+    for (family, kind, wanted) in [
+        (libc::AF_UNIX, stream, "done"),
+        (libc::AF_UNIX, stream | flags, "done"),
+        (libc::AF_UNIX, datagram, DENIED),
+        (libc::AF_UNIX, datagram | flags, DENIED),
+        (libc::AF_INET, datagram, "done"),
+        (libc::AF_INET6, stream, DENIED),
+    ] {
+        assert_eq!(socket(table, family, kind), wanted, "{family} {kind:#x}");
+        assert_eq!(socket("", family, kind), "done", "control: {family} {kind:#x}");
+    }
+    assert_eq!(pair(table, stream | flags), "done");
+    assert_eq!(pair(table, datagram), DENIED);
+    assert_eq!(pair("", datagram), "done", "control");
+    assert_eq!(socket("[seccomp]\nsocket = []\n", libc::AF_UNIX, stream), DENIED);
+    assert_eq!(pair("[seccomp]\nsocket = []\n", stream), DENIED);
+}
+
+#[test]
+fn requests_and_operations_are_those_of_the_lists() {
+    if !is_root() {
+        return;
+    }
+    // On a pipe: FIONREAD is answered, TCGETS is ENOTTY where it reaches the kernel.
+    let ioctl = |sections: &str, request: &str| {
+        let script = format!(
+            "pipe(R, W); my $b = \"\\0\" x 64; print syscall(16, fileno(R), {request}, $b) == 0 ? 'done' : $!"
+        );
+        perl(sections, &script)
+    };
+    let listed = "[seccomp]\nioctl = [\"FIONREAD\"]\n";
+    assert_eq!(ioctl(listed, "0x541b"), "done");
+    assert_eq!(ioctl(listed, "0x5401"), DENIED);
+    assert_eq!(ioctl(listed, "0x5401 | 1 << 32"), DENIED, "the kernel takes the low half");
+    assert_eq!(ioctl("", "0x5401"), "Inappropriate ioctl for device", "control");
+    assert_eq!(ioctl("[seccomp]\nioctl = []\n", "0x541b"), DENIED);
+
+    let listed = "[seccomp]\nprctl = [\"PR_GET_SECUREBITS\", 30]\n";
+    assert_eq!(call(listed, "157, 27"), "done");
+    assert_eq!(call(listed, "157, 30"), "done");
+    assert_eq!(call(listed, "157, 3"), DENIED, "PR_GET_DUMPABLE");
+    assert_eq!(call("", "157, 3"), "done", "control");
+    assert_eq!(call("[seccomp]\nprctl = []\n", "157, 27"), DENIED);
+}
+
+#[test]
+fn io_uring_needs_its_switch_besides_its_calls() {
+    if !is_root() {
+        return;
+    }
+    let policy = |switch: &str| {
+        format!(
+            "[process]\nrestrict_suid = false\n[seccomp]\n{switch}\nallow = {{ add = [\"@aio\"] }}\n\
+             deny = {{ remove = [\"io_uring_setup\"] }}\nrule = {{ remove = [\"socket\"] }}\n"
+        )
+    };
+    // io_uring_setup(2) without parameters is EFAULT where it reaches the kernel.
+    assert_eq!(call(&policy(""), "425, 1, 0"), UNKNOWN);
+    assert_eq!(call(&policy("io_uring = true"), "425, 1, 0"), "Bad address", "control");
+    let unseen = plan(
+        "[seccomp]\nio_uring = true\nallow = { add = [\"@aio\"] }\ndeny = { remove = [\"io_uring_setup\"] }\n",
+    );
+    let unseen = unseen.unwrap_err();
+    assert_eq!(unseen.matches("error[io-uring-unseen]: ").count(), 2, "{unseen}");
+}
+
+#[test]
+fn a_denied_call_gets_what_its_action_says() {
+    if !is_root() {
+        return;
+    }
+    let getppid = &["/usr/bin/perl", "-e", "print syscall(110) >= 0 ? 'done' : $!"];
+    let attempt = |action: &str| {
+        let sections = format!("[seccomp]\ndeny = {{ add = [\"getppid\"] }}\n[seccomp.action]\n{action}\n");
+        run(&sections, getppid).unwrap()
+    };
+    assert_eq!(attempt("").0, DENIED, "the default");
+    assert_eq!(attempt("getppid = \"errno:EBADF\"").0, "Bad file descriptor");
+    assert_eq!(attempt("getppid = \"log\"").0, "done");
+    for action in ["kill-process", "trap"] {
+        let (output, status) = attempt(&format!("getppid = \"{action}\""));
+        let WaitStatus::Signaled(_, signal, _) = status else { panic!("{action}: {status:?} {output}") };
+        assert_eq!(signal, nix::sys::signal::Signal::SIGSYS);
+    }
+    assert_eq!(perl("", "print syscall(110) >= 0 ? 'done' : $!"), "done", "control");
+}
+
+#[test]
+fn no_memory_is_writable_and_executable() {
+    if !is_root() {
+        return;
+    }
+    let free = "[process]\nmemory_deny_write_execute = false\n";
+    let anonymous = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+    let map = |protection: i32| format!("9, 0, 4096, {protection}, {anonymous}, -1, 0");
+    let (read, write, execute) = (libc::PROT_READ, libc::PROT_WRITE, libc::PROT_EXEC);
+    assert_eq!(call("", &map(read | write | execute)), DENIED);
+    assert_eq!(call(free, &map(read | write | execute)), "done", "control");
+    assert_eq!(call("", &map(read | write)), "done");
+    assert_eq!(call("", &map(read | execute)), "done");
+
+    let later = |sections: &str, number: i64, more: &str| {
+        let map = map(read | write);
+        let script = format!(
+            "my $a = syscall({map}); print syscall({number}, $a, 4096, {}{more}) == 0 ? 'done' : $!",
+            read | execute
+        );
+        perl(sections, &script)
+    };
+    assert_eq!(later("", libc::SYS_mprotect, ""), DENIED);
+    assert_eq!(later(free, libc::SYS_mprotect, ""), "done", "control");
+    let pkeys = |key: &str| format!("{key}[seccomp]\nallow = {{ add = [\"@pkey\"] }}\n");
+    assert_eq!(later(&pkeys(""), libc::SYS_pkey_mprotect, ", -1"), DENIED);
+    assert_eq!(later(&pkeys(free), libc::SYS_pkey_mprotect, ", -1"), "done", "control");
+
+    let shared = |sections: &str| {
+        let flags = libc::SHM_EXEC;
+        perl(
+            sections,
+            &format!(
+                "my $i = syscall(29, 0, 4096, 0700); print syscall(30, $i, 0, {flags}) > 0 ? 'done' : $!"
+            ),
+        )
+    };
+    assert_eq!(shared(""), DENIED);
+    assert_eq!(shared(free), "done", "control");
+
+    // A program written into a memfd: it cannot be made executable, and the one that can be made cannot be executed.
+    let memfd = |sections: &str, flags: u32| {
+        let script = format!(
+            "my $n = \"x\\0\"; my $f = syscall(319, $n, {flags}); if ($f < 0) {{ print $!; exit }} \
+             open(O, \">&=$f\"); binmode O; open(I, '<', '/usr/bin/true'); binmode I; local $/; print O <I>; close I; \
+             O->flush; exec \"/proc/self/fd/$f\"; print $!"
+        );
+        output(sections, &["/usr/bin/perl", "-MIO::Handle", "-e", &script])
+    };
+    let noexec_seal = 8;
+    assert_eq!(memfd("", 0), DENIED);
+    assert_eq!(memfd("", noexec_seal), "Permission denied");
+    assert_eq!(memfd(free, noexec_seal), "Permission denied");
+    assert_eq!(memfd(free, 0), "", "control: it is executed, and says nothing");
+    // READ_IMPLIES_EXEC would make each of these executable after the fact.
+    assert_eq!(call("", "135, 0x0400000"), DENIED);
+    let unlocked = "[process]\nlock_personality = false\n";
+    assert_eq!(call(unlocked, "135, 0x0400000"), "done", "control");
+}

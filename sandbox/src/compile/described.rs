@@ -141,6 +141,9 @@ pub(crate) fn strict() -> Confinement {
             timer_slack: None,
             disable_speculation: Vec::new(),
             securebits: Vec::new(),
+            restrict_realtime: here(true),
+            restrict_suid: here(true),
+            may_make_namespaces: here(BTreeSet::new()),
         },
         capabilities: Capabilities { keep: Vec::new(), ambient: Vec::new() },
         landlock: Landlock {
@@ -157,6 +160,9 @@ pub(crate) fn strict() -> Confinement {
             default: here(Denial::Errno(libc::EPERM.unsigned_abs().try_into().unwrap())),
             allowed: allowed(),
             rules: Vec::new(),
+            sockets: None,
+            io_uring: here(false),
+            actions: Vec::new(),
             log: true,
         },
         cgroup: CgroupLimits {

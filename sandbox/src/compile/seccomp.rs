@@ -1,4 +1,5 @@
-//! `[seccomp]`, and what other keys ask of it (`memory_deny_write_execute`, `lock_personality`): one BPF program.
+//! `[seccomp]`, and what other keys ask of it (`memory_deny_write_execute`, `lock_personality`, the `restrict_` keys): one
+//! BPF program.
 //!
 //! The program is a balanced tree over ranges of call numbers with one verdict each, not a chain of comparisons: the
 //! kernel emulates a filter once per call number when it is installed, so a chain of 308 calls costs 0.65 ms a launch and
@@ -7,7 +8,7 @@
 //!
 //! seccompiler gives the instruction type, and in the tests the oracle.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use seccompiler::sock_filter;
 
@@ -15,7 +16,7 @@ use crate::{
     compile::Builder,
     diagnostic::Diagnostic,
     plan::{Op, Phase},
-    policy::{Confinement, Denial, Seccomp},
+    policy::{Confinement, Denial, NamespaceKind, SOCKET_FLAGS, SocketRule},
     syscalls,
 };
 
@@ -50,8 +51,8 @@ const ENOSYS: u32 = ERRNO | libc::ENOSYS as u32;
 enum Verdict {
     /// SECCOMP_RET_*
     Return(u32),
-    /// It depends on arguments: every condition must hold, or the call is denied.
-    When(Vec<Condition>),
+    /// It depends on arguments: every condition must hold, or the call gets `denied`.
+    When { conditions: Vec<Condition>, denied: u32 },
 }
 
 /// A condition on the low 32 bits of one argument.
@@ -65,22 +66,35 @@ enum Condition {
     HasNone { argument: u8, bits: u32 },
     /// All of these bits.
     HasAll { argument: u8, bits: u32 },
+    /// At least one of these bits.
+    HasSome { argument: u8, bits: u32 },
+    /// None of these bits, if another argument has one of those.
+    HasNoneIf { argument: u8, bits: u32, other: u8, has: u32 },
+    /// Every comparison of one of the rows holds.
+    AnyRow(Vec<Vec<Equal>>),
 }
 
-/// CLONE_NEW* that clone(2) takes; CLONE_NEWTIME is for unshare and clone3 alone.
-const NEW_NAMESPACES: u32 = (libc::CLONE_NEWNS
-    | libc::CLONE_NEWCGROUP
-    | libc::CLONE_NEWUTS
-    | libc::CLONE_NEWIPC
-    | libc::CLONE_NEWUSER
-    | libc::CLONE_NEWPID
-    | libc::CLONE_NEWNET)
-    .cast_unsigned();
-
-/// A policy that does not allow unshare(2) means that no namespace is made, by whichever call.
-fn may_make_namespaces(wanted: &Seccomp) -> bool {
-    syscalls::number("unshare").is_some_and(|number| wanted.allowed.contains(&number))
+/// The bits of an argument that are in the mask are these.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Equal {
+    argument: u8,
+    mask: u32,
+    value: u32,
 }
+
+/// A call that another key closes, or opens for some arguments only.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Closed {
+    call: u32,
+    /// `None`: for all arguments, since what counts lies in memory, where a filter cannot see it. ENOSYS then, on which
+    /// libraries fall back on a call that can be looked into.
+    condition: Option<Condition>,
+    /// The key.
+    by: &'static str,
+}
+
+/// CSIGNAL (linux/sched.h): the low byte of clone(2)'s flags is a signal, so its CLONE_NEWTIME does not exist.
+const CSIGNAL: u32 = 0xff;
 
 /// The step of the section.
 pub(crate) fn compile(rules: &Confinement, builder: &mut Builder<'_>) {
@@ -94,67 +108,211 @@ pub(crate) fn compile(rules: &Confinement, builder: &mut Builder<'_>) {
         );
         return;
     }
-    let program = program(wanted, &extra(rules));
+    let closed = closed(rules);
+    check_actions(rules, &closed, builder);
+    let program = program(rules, &closed);
     let object = format!("{} calls, {} instructions", wanted.allowed.len(), program.len());
     let op = Op::Seccomp { program: program.into_boxed_slice(), log: wanted.log };
     builder.step(Phase::Seccomp, op, object, Some(wanted.default.at.clone()));
 }
 
-/// Conditions that other keys put on calls.
-fn extra(rules: &Confinement) -> Vec<(u32, Condition)> {
-    let number = |call: libc::c_long| u32::try_from(call).unwrap_or(u32::MAX);
-    let mut extra = Vec::new();
-    if !may_make_namespaces(&rules.seccomp) {
-        extra.push((number(libc::SYS_clone), Condition::HasNone { argument: 0, bits: NEW_NAMESPACES }));
+/// An action that could never be taken, or that would open what another key closes, is a misunderstanding.
+fn check_actions(rules: &Confinement, closed: &[Closed], builder: &mut Builder<'_>) {
+    let wanted = &rules.seccomp;
+    let conditional = |call: &u32| {
+        closed.iter().any(|closed| closed.call == *call)
+            || wanted.rules.iter().any(|rule| rule.value.call.value == *call)
+            || wanted.sockets.is_some() && SOCKET_CALLS.contains(&i64::from(*call))
+    };
+    let denied = |call: &u32| !wanted.allowed.contains(call) || conditional(call) || is_io_uring(*call);
+    for action in &wanted.actions {
+        let name = &action.value.name;
+        if !action.value.calls.iter().any(denied) {
+            let message =
+                format!("the action of `{name}` has no effect: it is allowed whatever its arguments are");
+            let help = "put it into `deny`, or take the action away";
+            builder.error(Diagnostic::error("no-effect", action.at.clone(), message).help(help));
+        }
+        let opened = closed.iter().find(|closed| action.value.calls.contains(&closed.call));
+        if let Some(opened) = opened.filter(|_| action.value.denial == Denial::Log) {
+            let call = syscalls::name(opened.call).unwrap_or_default();
+            let message = format!("\"log\" would let through what {} closes: `{call}`", opened.by);
+            let help = "write another action, or name the calls one by one";
+            builder.error(Diagnostic::error("action-opens", action.at.clone(), message).help(help));
+        }
     }
-    if rules.process.memory_deny_write_execute.value {
-        let write_execute = (libc::PROT_WRITE | libc::PROT_EXEC).cast_unsigned();
-        let execute = libc::PROT_EXEC.cast_unsigned();
-        let noexec_seal = 8; // MFD_NOEXEC_SEAL (linux/memfd.h)
-        extra.extend([
-            (number(libc::SYS_mmap), Condition::LacksSome { argument: 2, bits: write_execute }),
-            (number(libc::SYS_mprotect), Condition::LacksSome { argument: 2, bits: execute }),
-            (number(libc::SYS_pkey_mprotect), Condition::LacksSome { argument: 2, bits: execute }),
-            (
-                number(libc::SYS_shmat),
-                Condition::LacksSome { argument: 2, bits: libc::SHM_EXEC.cast_unsigned() },
-            ),
-            // A memfd can be written through one mapping and executed through another, unless it is sealed
-            // against execution.
-            (number(libc::SYS_memfd_create), Condition::HasAll { argument: 1, bits: noexec_seal }),
-        ]);
+    if wanted.io_uring.value {
+        let bypassed = [
+            ("process.restrict_suid = true", rules.process.restrict_suid.value),
+            ("seccomp.socket", wanted.sockets.is_some()),
+            ("a rule on `socket`", {
+                let on_socket = |call: u32| i64::from(call) == libc::SYS_socket;
+                wanted.rules.iter().any(|rule| on_socket(rule.value.call.value))
+            }),
+        ];
+        for (what, _) in bypassed.into_iter().filter(|(_, asked)| *asked) {
+            let message =
+                format!("{what} cannot be enforced: io_uring opens files and sockets unseen by the filter");
+            let help = "take it away, knowing that Landlock and the network namespace still hold; or io_uring = false";
+            builder
+                .error(Diagnostic::error("io-uring-unseen", wanted.io_uring.at.clone(), message).help(help));
+        }
     }
-    if rules.process.lock_personality.value {
-        let (linux, query) = (0, u32::MAX);
-        let condition = Condition::IsOneOf { argument: 0, values: vec![linux, query] };
-        extra.push((number(libc::SYS_personality), condition));
-    }
-    extra
 }
 
-fn program(wanted: &Seccomp, extra: &[(u32, Condition)]) -> Vec<sock_filter> {
-    let denied = denial(wanted.default.value);
+fn number(call: libc::c_long) -> u32 {
+    u32::try_from(call).unwrap_or(u32::MAX)
+}
+
+fn is_io_uring(call: u32) -> bool {
+    syscalls::name(call).is_some_and(|name| name.starts_with("io_uring_"))
+}
+
+/// What other keys ask of calls.
+fn closed(rules: &Confinement) -> Vec<Closed> {
+    let process = &rules.process;
+    let mut closed = Vec::new();
+    let mut close = |by, entries: Vec<(libc::c_long, Option<Condition>)>| {
+        let entry = |(call, condition)| Closed { call: number(call), condition, by };
+        closed.extend(entries.into_iter().map(entry));
+    };
+    close("process.restrict_namespaces", namespaces(&process.may_make_namespaces.value));
+    if process.memory_deny_write_execute.value {
+        close("process.memory_deny_write_execute", write_xor_execute());
+    }
+    if process.lock_personality.value {
+        let (linux, query) = (0, u32::MAX);
+        let condition = Condition::IsOneOf { argument: 0, values: vec![linux, query] };
+        close("process.lock_personality", vec![(libc::SYS_personality, Some(condition))]);
+    }
+    if process.restrict_realtime.value {
+        // SCHED_RESET_ON_FORK goes with every policy.
+        let mask = !libc::SCHED_RESET_ON_FORK.cast_unsigned();
+        let rows = [libc::SCHED_OTHER, libc::SCHED_BATCH, libc::SCHED_IDLE]
+            .map(|policy| vec![Equal { argument: 1, mask, value: policy.cast_unsigned() }]);
+        close(
+            "process.restrict_realtime",
+            vec![
+                (libc::SYS_sched_setscheduler, Some(Condition::AnyRow(rows.to_vec()))),
+                (libc::SYS_sched_setattr, None),
+            ],
+        );
+    }
+    if process.restrict_suid.value {
+        close("process.restrict_suid", suid());
+    }
+    closed
+}
+
+/// clone(2), unshare(2) and setns(2) by their flags; clone3(2) has them in memory.
+fn namespaces(may_make: &BTreeSet<NamespaceKind>) -> Vec<(libc::c_long, Option<Condition>)> {
+    let flags =
+        |kinds: &mut dyn Iterator<Item = NamespaceKind>| kinds.fold(0, |bits, kind| bits | kind.flag());
+    let barred = flags(&mut NamespaceKind::all().filter(|kind| !may_make.contains(kind)));
+    let granted = flags(&mut may_make.iter().copied());
+    if barred == 0 {
+        return Vec::new();
+    }
+    let none = |argument, bits| Some(Condition::HasNone { argument, bits });
+    vec![
+        (libc::SYS_clone, none(0, barred & !CSIGNAL)),
+        (libc::SYS_clone3, None),
+        (libc::SYS_unshare, none(0, barred)),
+        (libc::SYS_setns, none(1, barred)),
+        // 0 is any kind of namespace, whichever the descriptor is of.
+        (libc::SYS_setns, Some(Condition::HasSome { argument: 1, bits: granted })),
+    ]
+}
+
+/// W^X. By rules and not by PR_SET_MDWE, which would stay with the memory map that the child shares with its parent.
+fn write_xor_execute() -> Vec<(libc::c_long, Option<Condition>)> {
+    let lacks = |argument, bits: i32| Some(Condition::LacksSome { argument, bits: bits.cast_unsigned() });
+    let noexec_seal = 8; // MFD_NOEXEC_SEAL (linux/memfd.h)
+    vec![
+        (libc::SYS_mmap, lacks(2, libc::PROT_WRITE | libc::PROT_EXEC)),
+        (libc::SYS_mprotect, lacks(2, libc::PROT_EXEC)),
+        (libc::SYS_pkey_mprotect, lacks(2, libc::PROT_EXEC)),
+        (libc::SYS_shmat, lacks(2, libc::SHM_EXEC)),
+        // A memfd can be written through one mapping and executed through another, unless it is sealed against
+        // execution.
+        (libc::SYS_memfd_create, Some(Condition::HasAll { argument: 1, bits: noexec_seal })),
+    ]
+}
+
+/// Every call that gives a file a mode. openat2(2) has it in memory.
+fn suid() -> Vec<(libc::c_long, Option<Condition>)> {
+    let bits = libc::S_ISUID | libc::S_ISGID;
+    let none = |argument| Some(Condition::HasNone { argument, bits });
+    // Without one of these flags the kernel does not look at the mode, and callers leave anything there.
+    let has = (libc::O_CREAT | libc::O_TMPFILE & !libc::O_DIRECTORY).cast_unsigned();
+    let made = |argument, other| Some(Condition::HasNoneIf { argument, bits, other, has });
+    let fchmodat2 = 452; // asm/unistd_64.h; libc has no name for it on every target
+    vec![
+        (libc::SYS_chmod, none(1)),
+        (libc::SYS_fchmod, none(1)),
+        (libc::SYS_fchmodat, none(2)),
+        (fchmodat2, none(2)),
+        (libc::SYS_creat, none(1)),
+        (libc::SYS_open, made(2, 1)),
+        (libc::SYS_openat, made(3, 2)),
+        (libc::SYS_openat2, None),
+        (libc::SYS_mkdir, none(1)),
+        (libc::SYS_mkdirat, none(2)),
+        (libc::SYS_mknod, none(1)),
+        (libc::SYS_mknodat, none(2)),
+    ]
+}
+
+/// What `seccomp.socket` is about.
+const SOCKET_CALLS: [i64; 2] = [libc::SYS_socket, libc::SYS_socketpair];
+
+fn program(rules: &Confinement, closed: &[Closed]) -> Vec<sock_filter> {
+    let wanted = &rules.seccomp;
+    let default = denial(wanted.default.value);
+    // What groups say first, so that what is said of a single call replaces it.
+    let mut actions: BTreeMap<u32, u32> = BTreeMap::new();
+    for one_call in [false, true] {
+        for action in wanted.actions.iter().filter(|action| action.value.names_one_call() == one_call) {
+            actions.extend(action.value.calls.iter().map(|call| (*call, denial(action.value.denial))));
+        }
+    }
     let mut conditions: BTreeMap<u32, Vec<Condition>> = BTreeMap::new();
     for rule in &wanted.rules {
         let values = rule.value.values.iter().map(|value| value.value).collect();
         let condition = Condition::IsOneOf { argument: rule.value.argument.value, values };
         conditions.entry(rule.value.call.value).or_default().push(condition);
     }
-    for (call, condition) in extra {
-        conditions.entry(*call).or_default().push(condition.clone());
+    if let Some(sockets) = &wanted.sockets {
+        let rows: Vec<Vec<Equal>> = sockets.iter().map(|socket| row(&socket.value)).collect();
+        for call in SOCKET_CALLS {
+            conditions.entry(number(call)).or_default().push(Condition::AnyRow(rows.clone()));
+        }
+    }
+    for closed in closed {
+        if let Some(condition) = &closed.condition {
+            conditions.entry(closed.call).or_default().push(condition.clone());
+        }
     }
     let verdict = |call: u32| {
-        let Some(name) = syscalls::name(call) else { return Verdict::Return(ENOSYS) };
-        if !wanted.allowed.contains(&call) {
-            // Libraries that try io_uring fall back on ENOSYS, and give up on EPERM.
-            return Verdict::Return(if name.starts_with("io_uring_") { ENOSYS } else { denied });
-        }
-        // Its flags lie in memory, where a filter cannot see them; on ENOSYS every libc falls back on clone.
-        if name == "clone3" && !may_make_namespaces(wanted) {
+        if syscalls::name(call).is_none() {
             return Verdict::Return(ENOSYS);
         }
+        let allowed = wanted.allowed.contains(&call);
+        let action = actions.get(&call).copied();
+        // Libraries that try io_uring fall back on ENOSYS, and give up on EPERM.
+        if is_io_uring(call) && !(allowed && wanted.io_uring.value) {
+            return Verdict::Return(action.unwrap_or(ENOSYS));
+        }
+        if !allowed {
+            return Verdict::Return(action.unwrap_or(default));
+        }
+        if closed.iter().any(|closed| closed.call == call && closed.condition.is_none()) {
+            return Verdict::Return(action.unwrap_or(ENOSYS));
+        }
         match conditions.get(&call) {
-            Some(conditions) => Verdict::When(conditions.clone()),
+            Some(conditions) => {
+                Verdict::When { conditions: conditions.clone(), denied: action.unwrap_or(default) }
+            }
             None => Verdict::Return(ALLOW),
         }
     };
@@ -175,8 +333,16 @@ fn program(wanted: &Seccomp, extra: &[(u32, Condition)]) -> Vec<sock_filter> {
         statement(RETURN, KILL_PROCESS),
         statement(LOAD_WORD, OFFSET_NUMBER),
     ];
-    program.extend(tree(&ranges, denied));
+    program.extend(tree(&ranges));
     program
+}
+
+/// Family, type without its flags, and protocol, as far as they are named.
+fn row(socket: &SocketRule) -> Vec<Equal> {
+    let family = Equal { argument: 0, mask: u32::MAX, value: socket.family };
+    let kind = socket.kind.map(|value| Equal { argument: 1, mask: !SOCKET_FLAGS, value });
+    let protocol = socket.protocol.map(|value| Equal { argument: 2, mask: u32::MAX, value });
+    [Some(family), kind, protocol].into_iter().flatten().collect()
 }
 
 fn denial(denial: Denial) -> u32 {
@@ -197,15 +363,15 @@ fn jump(code: u16, k: u32, jt: u8, jf: u8) -> sock_filter {
 }
 
 /// The accumulator holds the call's number, which is at least the first range's start.
-fn tree(ranges: &[(u32, Verdict)], denied: u32) -> Vec<sock_filter> {
+fn tree(ranges: &[(u32, Verdict)]) -> Vec<sock_filter> {
     match ranges {
         [] => vec![statement(RETURN, KILL_PROCESS)],
-        [(_, verdict)] => leaf(verdict, denied),
+        [(_, verdict)] => leaf(verdict),
         _ => {
             let (low, high) = ranges.split_at(ranges.len() / 2);
             let middle = high[0].0;
-            let low = tree(low, denied);
-            let high = tree(high, denied);
+            let low = tree(low);
+            let high = tree(high);
             let mut program = branch(jump(JUMP_GREATER_EQUAL, middle, 0, 0), low.len());
             program.extend(low);
             program.extend(high);
@@ -226,10 +392,10 @@ fn branch(test: sock_filter, distance: usize) -> Vec<sock_filter> {
     }
 }
 
-fn leaf(verdict: &Verdict, denied: u32) -> Vec<sock_filter> {
-    let conditions = match verdict {
+fn leaf(verdict: &Verdict) -> Vec<sock_filter> {
+    let (conditions, denied) = match verdict {
         Verdict::Return(value) => return vec![statement(RETURN, *value)],
-        Verdict::When(conditions) => conditions,
+        Verdict::When { conditions, denied } => (conditions, *denied),
     };
     // Each block falls through to the next if its condition holds and returns the denial if not.
     let mut program: Vec<sock_filter> =
@@ -261,6 +427,35 @@ fn block(condition: &Condition, denied: u32) -> Vec<sock_filter> {
         Condition::HasAll { argument, bits } => {
             vec![load(*argument), statement(AND, *bits), jump(JUMP_EQUAL, *bits, 1, 0), deny]
         }
+        Condition::HasSome { argument, bits } => {
+            vec![load(*argument), statement(AND, *bits), jump(JUMP_EQUAL, 0, 0, 1), deny]
+        }
+        Condition::HasNoneIf { argument, bits, other, has } => vec![
+            load(*other),
+            statement(AND, *has),
+            jump(JUMP_EQUAL, 0, 4, 0),
+            load(*argument),
+            statement(AND, *bits),
+            jump(JUMP_EQUAL, 0, 1, 0),
+            deny,
+        ],
+        // From the end: a row that holds jumps over everything that is there already, the later rows and the denial; one
+        // that does not goes on to it.
+        Condition::AnyRow(rows) => rows.iter().rev().fold(vec![deny], |tail, row| {
+            let holds = statement(JUMP, u32::try_from(tail.len()).unwrap_or(u32::MAX));
+            let row = row.iter().rev().fold(vec![holds], |rest, equal| {
+                let mut program = vec![load(equal.argument)];
+                if equal.mask != u32::MAX {
+                    program.push(statement(AND, equal.mask));
+                }
+                // A row is at most three comparisons, so the way over the rest of it is short.
+                let rest_length = u8::try_from(rest.len()).unwrap_or(u8::MAX);
+                program.push(jump(JUMP_EQUAL, equal.value, 0, rest_length));
+                program.extend(rest);
+                program
+            });
+            [row, tail].concat()
+        }),
     }
 }
 
@@ -343,6 +538,7 @@ mod tests {
     use crate::{
         compile::described::{here, strict},
         policy::ArgumentRule,
+        syscalls::groups,
     };
 
     const I386: u32 = 0x4000_0003;
@@ -353,20 +549,21 @@ mod tests {
     }
 
     fn compiled(rules: &Confinement) -> Vec<sock_filter> {
-        program(&rules.seccomp, &extra(rules))
+        program(rules, &closed(rules))
     }
 
     #[test]
     fn every_number_gets_what_the_policy_says() {
         let rules = strict();
         let program = compiled(&rules);
-        let conditional: BTreeSet<u32> = extra(&rules).into_iter().map(|(call, _)| call).collect();
+        let conditional: BTreeSet<u32> = closed(&rules).into_iter().map(|closed| closed.call).collect();
         for call in 0..=2000_u32 {
             let verdict = answer(&program, X86_64, call, [0; 6]);
             let wanted = match syscalls::name(call) {
                 None => ENOSYS,
                 // Both denied, and libraries fall back on ENOSYS.
-                Some("io_uring_setup" | "clone3") => ENOSYS,
+                Some(name) if name.starts_with("io_uring_") => ENOSYS,
+                Some("clone3" | "openat2" | "sched_setattr") => ENOSYS,
                 Some(_) if !rules.seccomp.allowed.contains(&call) => EPERM,
                 Some(_) if conditional.contains(&call) => continue,
                 Some(_) => ALLOW,
@@ -428,7 +625,7 @@ mod tests {
     }
 
     #[test]
-    fn without_unshare_no_namespace_is_made_by_clone_either() {
+    fn no_namespace_is_made_by_clone_either() {
         let program = compiled(&strict());
         let clone = |flags: i32| {
             let number = u32::try_from(libc::SYS_clone).unwrap();
@@ -460,6 +657,9 @@ mod tests {
     fn seccompiler_says_the_same_of_every_known_call() {
         let mut rules = strict();
         rules.process.memory_deny_write_execute = here(false);
+        rules.process.may_make_namespaces = here(NamespaceKind::all().collect());
+        rules.process.restrict_suid = here(false);
+        rules.process.restrict_realtime = here(false);
         let socket = u32::try_from(libc::SYS_socket).unwrap();
         let rule = ArgumentRule { call: here(socket), argument: here(0), values: vec![here(1), here(2)] };
         rules.seccomp.rules.push(here(rule));
@@ -482,8 +682,8 @@ mod tests {
         let filter = SeccompFilter::new(map.collect(), errno, SeccompAction::Allow, TargetArch::x86_64);
         let oracle: BpfProgram = filter.unwrap().try_into().unwrap();
         for call in (0..=syscalls::highest()).filter(|call| syscalls::name(*call).is_some()) {
-            if matches!(syscalls::name(call), Some("io_uring_setup" | "clone3" | "clone")) {
-                continue; // ours alone have rules of their own, tested above
+            if is_io_uring(call) {
+                continue; // ours alone tells it ENOSYS, tested above
             }
             for first in [0, 1, 2, 3, 16, u64::from(u32::MAX), 1 | 1 << 32] {
                 let arguments = [first, 0, 0, 0, 0, 0];
@@ -496,5 +696,260 @@ mod tests {
             }
         }
         assert!(ours.len() < oracle.len() / 3, "{} against {} instructions", ours.len(), oracle.len());
+    }
+
+    fn call(name: &str) -> u32 {
+        syscalls::number(name).unwrap()
+    }
+
+    /// Arguments that are 0 but for these.
+    fn with(some: &[(usize, u32)]) -> [u64; 6] {
+        let mut arguments = [0; 6];
+        some.iter().for_each(|(index, value)| arguments[*index] = u64::from(*value));
+        arguments
+    }
+
+    #[test]
+    fn no_file_is_given_a_set_user_id_or_set_group_id_bit() {
+        let restricted = compiled(&strict());
+        let mut rules = strict();
+        rules.process.restrict_suid = here(false);
+        let free = compiled(&rules);
+        let creat = libc::O_CREAT.cast_unsigned();
+        let tmpfile = libc::O_TMPFILE.cast_unsigned();
+        // The call, the place of the mode, and the flags with which it is looked at.
+        type Flags<'a> = &'a [(usize, u32)];
+        let calls: [(&str, usize, Flags<'_>); 13] = [
+            ("chmod", 1, &[]),
+            ("fchmod", 1, &[]),
+            ("fchmodat", 2, &[]),
+            ("fchmodat2", 2, &[]),
+            ("creat", 1, &[]),
+            ("mkdir", 1, &[]),
+            ("mkdirat", 2, &[]),
+            ("mknod", 1, &[]),
+            ("mknodat", 2, &[]),
+            ("open", 2, &[(1, creat)]),
+            ("openat", 3, &[(2, creat)]),
+            ("openat", 3, &[(2, tmpfile)]),
+            ("openat", 3, &[(2, creat | libc::O_WRONLY.cast_unsigned())]),
+        ];
+        for mode in 0..=0o7777_u32 {
+            let wanted = if mode & 0o6000 == 0 { ALLOW } else { EPERM };
+            for (name, place, flags) in calls {
+                for high in [0, 1 << 32] {
+                    let mut arguments = with(flags);
+                    arguments[place] = u64::from(mode) | high;
+                    assert_eq!(answer(&restricted, X86_64, call(name), arguments), wanted, "{name} {mode:o}");
+                    assert_eq!(answer(&free, X86_64, call(name), arguments), ALLOW, "{name} {mode:o}");
+                }
+            }
+            // A mode that the kernel does not look at may be anything.
+            for (name, place) in [("open", 2), ("openat", 3)] {
+                assert_eq!(answer(&restricted, X86_64, call(name), with(&[(place, mode)])), ALLOW, "{name}");
+            }
+        }
+        assert_eq!(answer(&restricted, X86_64, call("openat2"), [0; 6]), ENOSYS);
+        assert_eq!(answer(&free, X86_64, call("openat2"), [0; 6]), ALLOW);
+    }
+
+    /// Each of the 256 sets of kinds, against each of the 256 sets of flags.
+    #[test]
+    fn namespaces_are_made_and_entered_of_the_granted_kinds_alone() {
+        let kinds: Vec<NamespaceKind> = NamespaceKind::all().collect();
+        let subset = |bits: u32| -> BTreeSet<NamespaceKind> {
+            kinds.iter().enumerate().filter(|(n, _)| bits & (1 << n) != 0).map(|(_, kind)| *kind).collect()
+        };
+        for granted in 0..256_u32 {
+            let mut rules = strict();
+            rules.process.may_make_namespaces = here(subset(granted));
+            rules.seccomp.allowed.extend([call("unshare"), call("setns"), call("clone3")]);
+            let program = compiled(&rules);
+            for asked in 0..256_u32 {
+                let flags = subset(asked).into_iter().fold(0, |bits, kind| bits | kind.flag());
+                let denial = |denied: bool| if denied { EPERM } else { ALLOW };
+                let beyond = asked & !granted != 0;
+                let unshare = answer(&program, X86_64, call("unshare"), with(&[(0, flags)]));
+                assert_eq!(unshare, denial(beyond), "unshare {flags:#x} of {granted:#x}");
+                let setns = answer(&program, X86_64, call("setns"), with(&[(1, flags)]));
+                // 0 would be any kind.
+                let any = asked == 0 && granted != 255;
+                assert_eq!(setns, denial(beyond || any), "setns {flags:#x} of {granted:#x}");
+                // In clone(2) the bit of CLONE_NEWTIME is part of the signal.
+                let time = 1 << kinds.iter().position(|kind| *kind == NamespaceKind::Time).unwrap();
+                let clone = answer(&program, X86_64, call("clone"), with(&[(0, flags | 17)]));
+                assert_eq!(clone, denial(beyond && asked & !granted & !time != 0), "clone {flags:#x}");
+            }
+            let clone3 = answer(&program, X86_64, call("clone3"), [0; 6]);
+            assert_eq!(clone3, if granted == 255 { ALLOW } else { ENOSYS });
+        }
+    }
+
+    #[test]
+    fn no_realtime_scheduler_is_chosen() {
+        let mut rules = strict();
+        rules.seccomp.allowed.extend([call("sched_setscheduler"), call("sched_setattr")]);
+        let restricted = compiled(&rules);
+        rules.process.restrict_realtime = here(false);
+        let free = compiled(&rules);
+        for policy in 0..=10_u32 {
+            let wanted = if [0, 3, 5].contains(&policy) { ALLOW } else { EPERM };
+            for flag in [0, 0x4000_0000] {
+                let arguments = with(&[(1, policy | flag)]);
+                assert_eq!(
+                    answer(&restricted, X86_64, call("sched_setscheduler"), arguments),
+                    wanted,
+                    "{policy}"
+                );
+                assert_eq!(answer(&free, X86_64, call("sched_setscheduler"), arguments), ALLOW);
+            }
+        }
+        assert_eq!(answer(&restricted, X86_64, call("sched_setattr"), [0; 6]), ENOSYS);
+        assert_eq!(answer(&free, X86_64, call("sched_setattr"), [0; 6]), ALLOW);
+    }
+
+    fn socket_rule(family: u32, kind: Option<u32>, protocol: Option<u32>) -> SocketRule {
+        SocketRule { family, kind, protocol, ..SocketRule::any() }
+    }
+
+    /// Tables of sockets, each asked for every socket of a few families, types and protocols, and held against what
+    /// seccompiler makes of the same rows.
+    #[test]
+    fn the_table_of_sockets_means_what_seccompiler_makes_of_it() {
+        let tables = [
+            vec![],
+            vec![socket_rule(1, None, None)],
+            vec![socket_rule(2, Some(1), None), socket_rule(10, Some(1), Some(6))],
+            vec![
+                socket_rule(2, Some(1), None),
+                socket_rule(2, Some(2), None),
+                socket_rule(16, Some(3), Some(0)),
+            ],
+            (0..60).map(|family| socket_rule(family, Some(family % 6), Some(family % 7))).collect(),
+        ];
+        for table in tables {
+            let mut rules = strict();
+            rules.seccomp.sockets = Some(table.iter().cloned().map(here).collect());
+            let ours = compiled(&rules);
+            let row = |row: &SocketRule| {
+                let equals = |argument, operator, value: u32| {
+                    SeccompCondition::new(argument, SeccompCmpArgLen::Dword, operator, value.into()).unwrap()
+                };
+                let flags = u64::from(!SOCKET_FLAGS);
+                let family = equals(0, SeccompCmpOp::Eq, row.family);
+                let kind = row.kind.map(|kind| equals(1, SeccompCmpOp::MaskedEq(flags), kind));
+                let protocol = row.protocol.map(|protocol| equals(2, SeccompCmpOp::Eq, protocol));
+                SeccompRule::new([Some(family), kind, protocol].into_iter().flatten().collect()).unwrap()
+            };
+            // An entry without rules would allow the call to seccompiler; without an entry it is denied.
+            let entries = SOCKET_CALLS.iter().filter(|_| !table.is_empty());
+            let entries = entries.map(|call| (*call, table.iter().map(row).collect())).collect();
+            let errno = SeccompAction::Errno(libc::EPERM.unsigned_abs());
+            let filter = SeccompFilter::new(entries, errno, SeccompAction::Allow, TargetArch::x86_64);
+            let oracle: BpfProgram = filter.unwrap().try_into().unwrap();
+            for socket in SOCKET_CALLS.map(number) {
+                for family in (0..=60).chain([1 << 31]) {
+                    for kind in (0..=10).flat_map(|kind| {
+                        [
+                            0,
+                            libc::SOCK_CLOEXEC,
+                            libc::SOCK_NONBLOCK,
+                            libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK,
+                            1 << 20,
+                        ]
+                        .map(|flags| kind | flags.cast_unsigned())
+                    }) {
+                        for protocol in 0..=7 {
+                            let arguments = with(&[(0, family), (1, kind), (2, protocol)]);
+                            assert_eq!(
+                                answer(&ours, X86_64, socket, arguments),
+                                answer(&oracle, X86_64, socket, arguments),
+                                "{socket} {family} {kind:#x} {protocol} of {table:?}"
+                            );
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_denied_call_gets_its_own_action_and_one_call_is_stronger_than_a_group() {
+        let mut rules = strict();
+        let action = |name: &str, denial| {
+            let calls = groups::members(name).unwrap_or_else(|| vec![call(name)]);
+            here(crate::policy::Action { name: name.to_owned(), calls, denial })
+        };
+        rules.seccomp.actions = vec![
+            action("ptrace", Denial::Log),
+            action("@debug", Denial::KillProcess),
+            action("mprotect", Denial::Trap),
+            action("openat2", Denial::Errno(13)),
+            action("io_uring_setup", Denial::KillProcess),
+        ];
+        let program = compiled(&rules);
+        let answer = |name, arguments| answer(&program, X86_64, call(name), arguments);
+        assert_eq!(answer("ptrace", [0; 6]), LOG);
+        assert_eq!(answer("process_vm_readv", [0; 6]), KILL_PROCESS);
+        assert_eq!(answer("mount", [0; 6]), EPERM, "the default for what no action names");
+        // Where arguments decide, the action is for those that are denied.
+        assert_eq!(answer("mprotect", with(&[(2, 1)])), ALLOW);
+        assert_eq!(answer("mprotect", with(&[(2, 5)])), TRAP);
+        assert_eq!(answer("openat2", [0; 6]), ERRNO | 13);
+        assert_eq!(answer("io_uring_setup", [0; 6]), KILL_PROCESS);
+        assert_eq!(answer("io_uring_enter", [0; 6]), ENOSYS);
+    }
+
+    #[test]
+    fn io_uring_needs_its_switch_and_its_calls() {
+        let mut rules = strict();
+        for (switch, allowed, wanted) in
+            [(false, false, ENOSYS), (false, true, ENOSYS), (true, false, ENOSYS), (true, true, ALLOW)]
+        {
+            rules.seccomp.io_uring = here(switch);
+            for name in ["io_uring_setup", "io_uring_enter", "io_uring_register"] {
+                rules.seccomp.allowed.remove(&call(name));
+                if allowed {
+                    rules.seccomp.allowed.insert(call(name));
+                }
+            }
+            let program = compiled(&rules);
+            assert_eq!(
+                answer(&program, X86_64, call("io_uring_setup"), [0; 6]),
+                wanted,
+                "{switch} {allowed}"
+            );
+        }
+    }
+
+    #[test]
+    fn no_table_of_actions_opens_what_another_key_closes() {
+        let codes = |change: &dyn Fn(&mut Confinement)| -> Vec<&'static str> {
+            let mut rules = strict();
+            change(&mut rules);
+            let policy = crate::compile::described::policy(rules);
+            let host = crate::compile::described::DescribedHost::debian();
+            let subject = crate::compile::described::subject();
+            let kernel = crate::compile::described::kernel(7);
+            match crate::compile::compile_on(&policy, &subject, &kernel, &host) {
+                Ok(_) => Vec::new(),
+                Err(report) => report.diagnostics.iter().map(|diagnostic| diagnostic.code).collect(),
+            }
+        };
+        let action = |name: &str, denial| {
+            let calls = groups::members(name).unwrap_or_else(|| vec![call(name)]);
+            vec![here(crate::policy::Action { name: name.to_owned(), calls, denial })]
+        };
+        assert_eq!(codes(&|rules| rules.seccomp.actions = action("clone3", Denial::Log)), ["action-opens"]);
+        assert_eq!(codes(&|rules| rules.seccomp.actions = action("mmap", Denial::Log)), ["action-opens"]);
+        assert_eq!(codes(&|rules| rules.seccomp.actions = action("mmap", Denial::Trap)), [""; 0]);
+        assert_eq!(codes(&|rules| rules.seccomp.actions = action("read", Denial::Trap)), ["no-effect"]);
+        assert_eq!(codes(&|rules| rules.seccomp.actions = action("ptrace", Denial::Log)), [""; 0]);
+        assert_eq!(codes(&|rules| rules.seccomp.io_uring = here(true)), ["io-uring-unseen"]);
+        let free = |rules: &mut Confinement| {
+            rules.seccomp.io_uring = here(true);
+            rules.process.restrict_suid = here(false);
+        };
+        assert_eq!(codes(&free), [""; 0]);
     }
 }

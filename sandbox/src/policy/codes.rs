@@ -4,6 +4,7 @@
 #[rustfmt::skip]
 pub const CODES: &[(&str, &str)] = &[
     ("ambient-not-kept", "a capability is in `ambient` and not in `keep`"),
+    ("conflicting-actions", "two groups give one call different actions"),
     ("conflicting-paths", "one path is asked to be two things"),
     ("control-character", "a text contains a control character"),
     ("duplicate-key", "a key or a table stands twice in one file"),

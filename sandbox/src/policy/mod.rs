@@ -6,6 +6,7 @@
 mod arguments;
 pub mod codes;
 mod filesystem;
+mod filter;
 mod names;
 mod namespaces;
 mod raw;
@@ -17,6 +18,8 @@ mod values;
 
 use std::collections::BTreeSet;
 
+pub(crate) use filter::SOCKET_FLAGS;
+pub use filter::{Action, NamespaceKind, SocketRule};
 pub(crate) use scheduling::{CPUS, NODES, show_duration};
 pub use scheduling::{
     DisabledSpeculation, IndexRange, IoClass, NumaPolicy, Scheduler, Securebit, Speculation,
@@ -299,6 +302,12 @@ pub struct Process {
     pub disable_speculation: Vec<Located<DisabledSpeculation>>,
     /// What differs from the strict securebits.
     pub securebits: Vec<Located<Securebit>>,
+    /// No realtime scheduler by its own doing; the default is true.
+    pub restrict_realtime: Located<bool>,
+    /// No file gets a set-user-ID or set-group-ID bit; the default is true.
+    pub restrict_suid: Located<bool>,
+    /// The kinds of namespaces that it may make and enter; the default is none.
+    pub may_make_namespaces: Located<BTreeSet<NamespaceKind>>,
 }
 
 /// `[capabilities]`: numbers of capabilities(7).
@@ -393,6 +402,12 @@ pub struct Seccomp {
     pub allowed: BTreeSet<u32>,
     /// `[[seccomp.rule]]`
     pub rules: Vec<Located<ArgumentRule>>,
+    /// The sockets that may be made; `None` leaves it to the rules.
+    pub sockets: Option<Vec<Located<SocketRule>>>,
+    /// io_uring, if its calls are allowed too; the default is false.
+    pub io_uring: Located<bool>,
+    /// What denied calls get instead of `default`.
+    pub actions: Vec<Located<Action>>,
     /// SECCOMP_FILTER_FLAG_LOG; the default is true.
     pub log: bool,
 }

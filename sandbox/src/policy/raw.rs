@@ -11,6 +11,7 @@ use super::{
     Rlimit, Root, Scope, Share, SysView, Tmpfs, WritablePath,
     arguments::{self, Kind},
     filesystem,
+    filter::{self, NamespaceKind, Operation, RawAction, SocketRule},
     names::RESOURCES,
     namespaces,
     reader::{Item, Notes, Table, unknown},
@@ -127,6 +128,9 @@ section! {
         disable_speculation: List<DisabledSpeculation> =
             |item: &_, notes: &mut _| list(item, notes, scheduling::disabled_speculation),
         securebits: List<Securebit> = |item: &_, notes: &mut _| list(item, notes, scheduling::securebit),
+        restrict_realtime: Located<bool> = Item::boolean,
+        restrict_suid: Located<bool> = Item::boolean,
+        restrict_namespaces: AnyOr<NamespaceKind> = namespace_kinds,
     }
 }
 
@@ -144,8 +148,8 @@ section! {
         read: List<OptionalPath> = |item: &_, notes: &mut _| list(item, notes, values::optional_path),
         execute: List<OptionalPath> = |item: &_, notes: &mut _| list(item, notes, values::optional_path),
         write: List<OptionalPath> = |item: &_, notes: &mut _| list(item, notes, values::optional_path),
-        bind_tcp: RawPorts = ports,
-        connect_tcp: RawPorts = ports,
+        bind_tcp: AnyOr<u16> = ports,
+        connect_tcp: AnyOr<u16> = ports,
         scope: List<Scope> = |item: &_, notes: &mut _| list(item, notes, scope),
         optional: List<LandlockFeature> = |item: &_, notes: &mut _| list(item, notes, landlock_feature),
     }
@@ -160,6 +164,11 @@ section! {
         architectures: List<NativeOnly> = architectures,
         log: Located<bool> = Item::boolean,
         rule: List<ArgumentRule> = |item: &_, notes: &mut _| list(item, notes, rule),
+        socket: List<SocketRule> = |item: &_, notes: &mut _| list(item, notes, filter::socket),
+        ioctl: List<Operation> = |item: &_, notes: &mut _| list(item, notes, filter::ioctl),
+        prctl: List<Operation> = |item: &_, notes: &mut _| list(item, notes, filter::prctl),
+        io_uring: Located<bool> = Item::boolean,
+        action: Named<RawAction> = actions,
     }
 }
 
@@ -288,6 +297,7 @@ pub(super) fn keys() -> Vec<(&'static str, &'static [&'static str])> {
         ("landlock.read", values::OPTIONAL_PATH_KEYS),
         ("seccomp", RawSeccomp::KEYS),
         ("seccomp.rule", RULE_KEYS),
+        ("seccomp.socket", filter::SOCKET_KEYS),
         ("cgroup", RawCgroup::KEYS),
     ]
 }
@@ -513,22 +523,22 @@ impl Listed for NoDevice {
     }
 }
 
-/// `"any"`, or a list of ports.
+/// No restriction (`"any"`), or a list of what may be.
 #[derive(Debug)]
-pub(super) enum RawPorts {
+pub(super) enum AnyOr<T> {
     /// `"any"`
     Any(Place),
     /// `[80, 443]`, or a change.
-    List(List<u16>),
+    List(List<T>),
 }
 
-impl Merge for RawPorts {
+impl<T: Listed> Merge for AnyOr<T> {
     fn over(self, below: Option<Self>, key: &'static str, notes: &mut Notes) -> Self {
         match (self, below) {
             (Self::List(List::Change { add, remove }), Some(Self::Any(any))) => {
-                let at = add.first().map(|port| &port.at).or(remove.first().map(|name| &name.at));
+                let at = add.first().map(|value| &value.at).or(remove.first().map(|name| &name.at));
                 if let Some(at) = at {
-                    let message = format!("`{key}` is inherited as \"any\": there is no list to change");
+                    let message = format!("`{key}` is inherited without a limit: there is no list to change");
                     let help = "write the whole list";
                     notes.push(Diagnostic::error("nothing-to-change", at.clone(), message).help(help));
                 }
@@ -546,7 +556,7 @@ impl Merge for RawPorts {
 pub(super) struct Named<T>(pub(super) Vec<Located<T>>);
 
 /// What such a table holds.
-trait Keyed {
+pub(super) trait Keyed {
     /// The name, by which a later entry replaces an earlier one.
     fn key(&self) -> String;
 
@@ -761,17 +771,34 @@ fn landlock_feature(item: &Item<'_>, notes: &mut Notes) -> Option<Located<Landlo
     values::word(item, "unknown-right", LANDLOCK_FEATURES, notes)
 }
 
-fn ports(item: &Item<'_>, notes: &mut Notes) -> Option<RawPorts> {
+fn ports(item: &Item<'_>, notes: &mut Notes) -> Option<AnyOr<u16>> {
     if item.value().is_str() {
         let text = item.text(notes)?;
         if text.value == "any" {
-            return Some(RawPorts::Any(text.at));
+            return Some(AnyOr::Any(text.at));
         }
         let message = format!("`{}` is no value of `{}`", text.value, item.key);
         notes.push(unknown("unknown-value", text.at, message, &text.value, &["any", "[80, 443]"]));
         return None;
     }
-    list(item, notes, values::port).map(RawPorts::List)
+    list(item, notes, values::port).map(AnyOr::List)
+}
+
+/// `true`: none may be made. `false`: any. Or the list of those that may.
+fn namespace_kinds(item: &Item<'_>, notes: &mut Notes) -> Option<AnyOr<NamespaceKind>> {
+    match item.value().as_bool() {
+        Some(true) => Some(AnyOr::List(List::Replace(Vec::new()))),
+        Some(false) => Some(AnyOr::Any(item.at())),
+        None if item.value().is_table() || item.value().is_array() => {
+            list(item, notes, filter::namespace_kind).map(AnyOr::List)
+        }
+        None => item.wrong_type("true, false, or the list of the kinds that may be made: [\"user\"]", notes),
+    }
+}
+
+fn actions(item: &Item<'_>, notes: &mut Notes) -> Option<Named<RawAction>> {
+    let entries = item.open_table(notes)?.entries();
+    Some(Named(entries.into_iter().filter_map(|(name, item)| filter::action(name, &item, notes)).collect()))
 }
 
 fn controller(item: &Item<'_>, notes: &mut Notes) -> Option<Located<&'static str>> {

@@ -3,10 +3,12 @@
 use std::collections::BTreeSet;
 
 use super::{
-    Account, Capabilities, CgroupLimits, Confinement, Denial, DevView, Filesystem, Landlock, Namespaces, Net,
-    NumaPolicy, Ports, ProcView, Process, Root, Rules, Scheduler, Seccomp, Share, SysView,
+    Account, Action, ArgumentRule, Capabilities, CgroupLimits, Confinement, Denial, DevView, Filesystem,
+    Landlock, NamespaceKind, Namespaces, Net, NumaPolicy, Ports, ProcView, Process, Root, Rules, Scheduler,
+    Seccomp, Share, SocketRule, SysView,
+    filter::RawAction,
     raw::{
-        List, RawCapabilities, RawCgroup, RawFilesystem, RawLandlock, RawNamespaces, RawPolicy, RawPorts,
+        AnyOr, List, Named, RawCapabilities, RawCgroup, RawFilesystem, RawLandlock, RawNamespaces, RawPolicy,
         RawProcess, RawSeccomp,
     },
     reader::Notes,
@@ -260,6 +262,21 @@ fn process(raw: RawProcess, at: &Place, notes: &mut Notes) -> Process {
         timer_slack: raw.timer_slack,
         disable_speculation: List::resolve(raw.disable_speculation, "disable_speculation", at),
         securebits: List::resolve(raw.securebits, "securebits", at),
+        restrict_realtime: or(raw.restrict_realtime, true, at),
+        restrict_suid: or(raw.restrict_suid, true, at),
+        may_make_namespaces: namespace_kinds(raw.restrict_namespaces, at),
+    }
+}
+
+fn namespace_kinds(raw: Option<AnyOr<NamespaceKind>>, at: &Place) -> Located<BTreeSet<NamespaceKind>> {
+    match raw {
+        None => Located::new(BTreeSet::new(), at.clone()),
+        Some(AnyOr::Any(at)) => Located::new(NamespaceKind::all().collect(), at),
+        Some(AnyOr::List(list)) => {
+            let kinds = List::resolve(Some(list), "restrict_namespaces", at);
+            let at = kinds.first().map_or(at, |kind| &kind.at).clone();
+            Located::new(kinds.iter().map(|kind| kind.value).collect(), at)
+        }
     }
 }
 
@@ -385,10 +402,10 @@ fn landlock(raw: RawLandlock, at: &Place) -> Landlock {
     }
 }
 
-fn ports(raw: Option<RawPorts>, at: &Place) -> Ports {
+fn ports(raw: Option<AnyOr<u16>>, at: &Place) -> Ports {
     match raw {
-        Some(RawPorts::Any(place)) => Ports::Any(place),
-        Some(RawPorts::List(list)) => Ports::Only(List::resolve(Some(list), "ports", at)),
+        Some(AnyOr::Any(place)) => Ports::Any(place),
+        Some(AnyOr::List(list)) => Ports::Only(List::resolve(Some(list), "ports", at)),
         None => Ports::Only(Vec::new()),
     }
 }
@@ -401,7 +418,26 @@ fn seccomp(raw: RawSeccomp, at: &Place, notes: &mut Notes) -> Seccomp {
             allowed.remove(&call);
         }
     }
-    let rules = List::resolve(raw.rule, "rule", at);
+    let mut rules = List::resolve(raw.rule, "rule", at);
+    for (name, argument, list) in [("ioctl", 1, raw.ioctl), ("prctl", 0, raw.prctl)] {
+        let Some(list) = list else { continue };
+        let operations = List::resolve(Some(list), name, at);
+        let place = operations.first().map_or(at, |first| &first.at).clone();
+        // No operation at all is a condition that no call meets, whether or not the call is allowed.
+        if operations.is_empty() {
+            syscalls::number(name).map(|number| allowed.remove(&number));
+            continue;
+        }
+        let Some(number) = syscalls::number(name) else { continue };
+        rules.push(Located::new(
+            ArgumentRule {
+                call: Located::new(number, place.clone()),
+                argument: Located::new(argument, place.clone()),
+                values: operations.into_iter().map(|operation| operation.map(|(_, value)| value)).collect(),
+            },
+            place,
+        ));
+    }
     for rule in &rules {
         let call = &rule.value.call;
         if !allowed.contains(&call.value) {
@@ -412,12 +448,77 @@ fn seccomp(raw: RawSeccomp, at: &Place, notes: &mut Notes) -> Seccomp {
             notes.push(Diagnostic::error("rule-on-denied-call", call.at.clone(), message).help(help));
         }
     }
+    let sockets = raw.socket.map(|list| List::resolve(Some(list), "socket", at));
+    check_sockets(sockets.as_deref().unwrap_or_default(), &allowed, &rules, notes);
+    let io_uring = or(raw.io_uring, false, at);
+    let setup = syscalls::number("io_uring_setup");
+    if io_uring.value && setup.is_none_or(|setup| !allowed.contains(&setup)) {
+        let message = "`io_uring = true` has no effect: `io_uring_setup` is not allowed";
+        let help = "add \"@aio\" to `allow`, and take it and `io_uring_setup` out of `deny`";
+        notes.push(Diagnostic::error("no-effect", io_uring.at.clone(), message).help(help));
+    }
     Seccomp {
         default: or(raw.default, Denial::Errno(EPERM), at),
         allowed,
         rules,
+        sockets,
+        io_uring,
+        actions: actions(raw.action, notes),
         log: raw.log.is_none_or(|log| log.value),
     }
+}
+
+/// A socket that could not be made all the same is a misunderstanding.
+fn check_sockets(
+    sockets: &[Located<SocketRule>],
+    allowed: &BTreeSet<u32>,
+    rules: &[Located<ArgumentRule>],
+    notes: &mut Notes,
+) {
+    let Some(socket) = syscalls::number("socket") else { return };
+    if let Some(first) = sockets.first().filter(|_| !allowed.contains(&socket)) {
+        let message = "`socket` is not allowed at all, so no entry can allow it";
+        let help = "add it to `allow`, or take it out of `deny`; or write socket = []";
+        notes.push(Diagnostic::error("rule-on-denied-call", first.at.clone(), message).help(help));
+    }
+    let on_family =
+        |rule: &&Located<ArgumentRule>| rule.value.call.value == socket && rule.value.argument.value == 0;
+    for entry in sockets {
+        let barred = rules
+            .iter()
+            .filter(on_family)
+            .any(|rule| rule.value.values.iter().all(|value| value.value != entry.value.family));
+        if barred {
+            let message = "this entry has no effect: a rule on argument 0 of `socket` bars the family";
+            let help = "take the rule away: rule = { remove = [\"socket\"] }";
+            notes.push(Diagnostic::error("no-effect", entry.at.clone(), message).help(help));
+        }
+    }
+}
+
+/// One action for each call: of two groups that disagree neither is right.
+fn actions(raw: Option<Named<RawAction>>, notes: &mut Notes) -> Vec<Located<Action>> {
+    let mut actions: Vec<Located<Action>> = Vec::new();
+    for entry in raw.map(|actions| actions.0).unwrap_or_default() {
+        // Merging left no entry that removes.
+        let RawAction::Set(action) = entry.value else { continue };
+        let mine = |call: &u32| action.calls.contains(call);
+        let other = actions.iter().find(|other| {
+            !action.names_one_call()
+                && !other.value.names_one_call()
+                && other.value.denial != action.denial
+                && other.value.calls.iter().any(mine)
+        });
+        if let Some(other) = other {
+            let shared = other.value.calls.iter().find(|call| mine(call));
+            let shared = shared.and_then(|call| syscalls::name(*call)).unwrap_or_default();
+            let message = format!("`{}` and `{}` both have `{shared}`", other.value.name, action.name);
+            let help = "give both one action, or name the calls one by one";
+            notes.push(Diagnostic::error("conflicting-actions", entry.at.clone(), message).help(help));
+        }
+        actions.push(Located::new(action, entry.at));
+    }
+    actions
 }
 
 /// What a denied call gets where no file says anything.

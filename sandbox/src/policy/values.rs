@@ -311,7 +311,11 @@ pub(super) fn denial(item: &Item<'_>, notes: &mut Notes) -> Option<Located<Denia
 
 /// A call, or a group of calls: the text as it is written, and what it stands for.
 pub(super) fn calls(item: &Item<'_>, notes: &mut Notes) -> Option<Located<(String, Vec<u32>)>> {
-    let text = item.text(notes)?;
+    named_calls(item.text(notes)?, notes)
+}
+
+/// The same for a text that was read already.
+pub(super) fn named_calls(text: Located<String>, notes: &mut Notes) -> Option<Located<(String, Vec<u32>)>> {
     if let Some(numbers) = groups::members(&text.value) {
         return Some(text.map(|name| (name, numbers)));
     }
@@ -321,13 +325,16 @@ pub(super) fn calls(item: &Item<'_>, notes: &mut Notes) -> Option<Located<(Strin
         notes.push(unknown("unknown-group", text.at, message, &text.value, &allowed));
         return None;
     }
-    let number = call(item, notes)?.value;
+    let number = named_call(&text, notes)?.value;
     Some(text.map(|name| (name, vec![number])))
 }
 
 /// A call by its name.
 pub(super) fn call(item: &Item<'_>, notes: &mut Notes) -> Option<Located<u32>> {
-    let text = item.text(notes)?;
+    named_call(&item.text(notes)?, notes)
+}
+
+fn named_call(text: &Located<String>, notes: &mut Notes) -> Option<Located<u32>> {
     let number = syscalls::number(&text.value);
     if number.is_none() && text.value.starts_with('@') {
         let message = format!("`{}` is a group, and arguments differ from call to call", text.value);
@@ -342,7 +349,7 @@ pub(super) fn call(item: &Item<'_>, notes: &mut Notes) -> Option<Located<u32>> {
         let message = format!("no syscall is named `{}` on x86_64", text.value);
         notes.push(Diagnostic::error("unknown-syscall", text.at.clone(), message).label(label));
     }
-    Some(Located::new(number?, text.at))
+    Some(Located::new(number?, text.at.clone()))
 }
 
 /// A TCP port.
