@@ -7,6 +7,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use nix::sys::resource::{Resource, getrlimit};
+
 use crate::sys::raw;
 
 /// The Landlock ABI: 0 where the kernel has none (Documentation/userspace-api/landlock.rst).
@@ -40,6 +42,8 @@ pub struct Kernel {
     pub store_bypass: Mitigation,
     /// Indirect branch speculation.
     pub indirect_branch: Mitigation,
+    /// The hard RLIMIT_NOFILE of the asking process, which services inherit unless their policy lowers it.
+    pub open_files: u64,
 }
 
 /// What can be done about a kind of speculation (Documentation/userspace-api/spec_ctrl.rst).
@@ -106,7 +110,12 @@ impl Kernel {
             what: "/proc/sys/kernel/cap_last_cap".to_owned(),
             source: std::io::Error::other(format!("reads {last_capability:?}")),
         })?;
+        let (_, open_files) = getrlimit(Resource::RLIMIT_NOFILE).map_err(|errno| ProbeError {
+            what: "getrlimit RLIMIT_NOFILE".to_owned(),
+            source: errno.into(),
+        })?;
         Ok(Self {
+            open_files,
             release: read("/proc/sys/kernel/osrelease")?.trim().to_owned(),
             // ENOSYS: built without; EOPNOTSUPP: not among the enabled LSMs (landlock_create_ruleset(2)).
             landlock: LandlockAbi(raw::landlock_abi().unwrap_or(0)),

@@ -111,7 +111,8 @@ impl Daemon {
             Vec::new()
         });
         let mut found = BTreeMap::new();
-        for relative in paths {
+        // `motherctl run` looks after its own.
+        for relative in paths.into_iter().filter(|relative| !relative.starts_with("run.slice/")) {
             let name = relative.rsplit('/').next().and_then(|last| last.strip_suffix(".service"));
             let opened = Cgroup::open(&self.base, &relative);
             match (name, opened) {

@@ -234,6 +234,7 @@ impl Daemon {
     /// Everything up to the point where the first event can come: what ran before is adopted, and the boot target is on
     /// its way.
     fn open(args: &Args) -> Result<Self, Fatal> {
+        raise_file_limit();
         nix::sys::prctl::set_child_subreaper(true)
             .map_err(io::Error::from)
             .map_err(Fatal::system("prctl"))?;
@@ -465,5 +466,15 @@ fn leave_base(base: &Path, kernel: &Kernel) {
     let in_base = procs.lines().any(|line| line.parse() == Ok(init));
     if in_base && kernel.cgroup_root.as_deref() != Some(base) {
         into("initldr.scope", init);
+    }
+}
+
+/// Each service costs a handful of descriptors. Every plan gives its service the usual soft limit back.
+fn raise_file_limit() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(errno) = raised {
+        tracing::warn!(%errno, "the limit on open files stays as it is");
     }
 }

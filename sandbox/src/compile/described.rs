@@ -17,6 +17,7 @@ use crate::{
 pub(crate) fn kernel(abi: u32) -> Kernel {
     Kernel {
         release: "6.18.0".to_owned(),
+        open_files: 524_288,
         landlock: LandlockAbi(abi),
         last_capability: 40,
         cgroup_root: Some("/sys/fs/cgroup".into()),

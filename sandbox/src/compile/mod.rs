@@ -107,6 +107,7 @@ fn unconfined(policy: &Policy, mut builder: Builder<'_>) -> Plan {
     builder.step(Phase::Process, Op::DefaultSignals, "", None);
     builder.step(Phase::Signals, Op::UnblockSignals, "", None);
     builder.step(Phase::Descriptors, Op::Descriptors, "", None);
+    process::open_files(&mut builder);
     let outcome = Outcome {
         namespaces: 0,
         landlock: None,

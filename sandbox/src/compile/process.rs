@@ -64,7 +64,18 @@ pub(crate) fn compile(rules: &Confinement, builder: &mut Builder<'_>) -> (u32, u
     identity(rules, builder)
 }
 
+/// The soft limit on open files that programs expect: a higher one breaks those that use select(2) or close every
+/// number up to it. A launcher that needs more raises its own, and a service must not inherit that.
+pub(crate) fn open_files(builder: &mut Builder<'_>) {
+    let hard = builder.kernel.open_files;
+    let op = Op::Rlimit { resource: libc::RLIMIT_NOFILE, soft: hard.min(1024), hard };
+    builder.step(Phase::Process, op, "nofile", None);
+}
+
 fn limits(rules: &Confinement, builder: &mut Builder<'_>) {
+    if !rules.rlimits.iter().any(|limit| limit.value.resource == libc::RLIMIT_NOFILE) {
+        open_files(builder);
+    }
     for limit in &rules.rlimits {
         // Without core dumps the limit on them is ours to set, below.
         if limit.value.resource == libc::RLIMIT_CORE && !rules.process.core_dumps.value {

@@ -153,10 +153,7 @@ fn a_time_offset_needs_a_kernel_whose_execve_enters_the_namespace() {
 
 /// Runs a command confined by `rules` on the real host and answers its output and wait status; only root can.
 fn run(rules: Confinement, argv: &[&str]) -> Result<(String, i32), crate::launch::LaunchError> {
-    let mut kernel = crate::kernel::Kernel::probe(None).unwrap();
-    // No cgroup is made here, so the controllers do not matter.
-    kernel.controllers = super::described::kernel(0).controllers;
-    let plan = super::compile(&policy(rules), &subject(), &kernel).unwrap();
+    let plan = super::compile(&policy(rules), &subject(), &this_machine()).unwrap();
     let (mut reader, writer) = std::io::pipe().unwrap();
     let null = File::options().read(true).write(true).open("/dev/null").unwrap();
     let argv: Vec<String> = argv.iter().map(|argument| (*argument).to_owned()).collect();
@@ -258,12 +255,7 @@ fn a_step_that_fails_in_any_way_is_told_and_leaves_nothing_behind() {
         assert!(status.unwrap().success());
         return;
     }
-    let plan = super::compile(
-        &policy(strict()),
-        &subject(),
-        &crate::kernel::Kernel { landlock: probed_abi(), ..kernel(0) },
-    )
-    .unwrap();
+    let plan = super::compile(&policy(strict()), &subject(), &this_machine()).unwrap();
     let null = File::options().read(true).write(true).open("/dev/null").unwrap();
     let (mut reader, writer) = std::io::pipe().unwrap();
     let argv = ["/usr/bin/echo".to_owned(), "ran".to_owned()];
@@ -299,8 +291,10 @@ fn a_step_that_fails_in_any_way_is_told_and_leaves_nothing_behind() {
     println!("{} steps, each failed in 4 ways", plan.steps.len());
 }
 
-fn probed_abi() -> crate::kernel::LandlockAbi {
-    crate::kernel::Kernel::probe(None).unwrap().landlock
+/// This machine with every controller: no cgroup is made in these tests.
+fn this_machine() -> crate::kernel::Kernel {
+    let probed = crate::kernel::Kernel::probe(None).unwrap();
+    crate::kernel::Kernel { controllers: kernel(0).controllers, ..probed }
 }
 
 fn ask(plan: &Plan, question: Question) -> String {
