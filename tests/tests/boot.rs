@@ -40,6 +40,8 @@ fn nginx_and_redis_answer_from_sandboxes_that_the_kernel_attests(machine: &mut M
         let capabilities = if daemon.capabilities.is_empty() { 0 } else { 1_u64 << 10 };
         ensure!(after("CapEff:") == Some(format!("{capabilities:016x}").as_str()), "{kernel}");
     }
+    let console = status(machine, "console")?;
+    ensure!(console["state"] == "running" && console["restarts"] == 0, "a person's shell stays: {console:#}");
     for (program, pid) in [("initldr as PID 1", "1"), ("motherd", "$(pidof motherd)")] {
         let memory = machine.ok(&format!("grep -E '^(Rss|Pss_Anon):' /proc/{pid}/smaps_rollup"))?;
         let memory: Vec<&str> = memory.split_whitespace().collect();
