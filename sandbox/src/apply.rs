@@ -12,8 +12,9 @@ use std::{
 use nix::errno::Errno;
 
 use crate::{
-    plan::{Op, SLOTS, Slot, Step},
+    plan::{Joined, Op, SLOTS, Slot, Step},
     sys::raw::{self, Answer, PointerArray},
+    userns::UserNamespace,
 };
 
 /// The step that stands for execve itself.
@@ -57,6 +58,8 @@ pub(crate) struct Context<'a> {
     /// What becomes 0, 1 and 2; each is 3 or more.
     pub(crate) stdio: [RawFd; 3],
     pub(crate) ruleset: Option<RawFd>,
+    pub(crate) namespaces: Option<&'a UserNamespace>,
+    pub(crate) id_maps: &'a [UserNamespace],
     pub(crate) argv: &'a PointerArray,
     pub(crate) envp: &'a PointerArray,
     pub(crate) outcome: &'a Outcome,
@@ -130,6 +133,10 @@ fn apply(op: &Op, context: &Context<'_>, slots: &mut Slots) -> Answer<()> {
         Op::DisableSpeculation(kind) => raw::prctl(libc::PR_SET_SPECULATION_CTRL, *kind, raw::FORCE_DISABLE),
         Op::OomScoreAdj(text) => write_file(c"/proc/self/oom_score_adj", text),
         Op::Unshare(flags) => raw::unshare(*flags),
+        Op::Join(kind) => {
+            let namespace = context.namespaces.and_then(|made| made.get(*kind)).ok_or(Errno::EBADF)?;
+            raw::setns(namespace, kind.flag())
+        }
         Op::LoopbackUp => raw::loopback_up(),
         Op::HostName(name) => raw::sethostname(name),
         Op::DomainName(name) => raw::setdomainname(name),
@@ -157,6 +164,10 @@ fn apply(op: &Op, context: &Context<'_>, slots: &mut Slots) -> Answer<()> {
         Op::Symlink { at, name, target } => raw::symlink(target, slots.get(*at)?, name),
         Op::SetAttributes { of, set, recursive } => {
             raw::set_mount_attributes(slots.get(*of)?, *set, *recursive)
+        }
+        Op::IdMap { of, map } => {
+            let made = context.id_maps.get(*map).and_then(|made| made.get(Joined::User));
+            raw::set_mount_id_map(slots.get(*of)?, made.ok_or(Errno::EBADF)?)
         }
         Op::Attach { from, target } => {
             let target = raw::open_target(target)?;

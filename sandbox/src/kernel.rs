@@ -34,6 +34,8 @@ pub struct Kernel {
     pub cgroup_base: Option<PathBuf>,
     /// The controllers that can be enabled for services there: `cgroup.controllers` of `cgroup_base`.
     pub controllers: BTreeSet<String>,
+    /// Whether user namespaces can be made: CONFIG_USER_NS, and `user.max_user_namespaces` is not 0.
+    pub user_namespaces: bool,
     /// The processors that are online; none where /sys is not mounted.
     pub processors: BTreeSet<u32>,
     /// The NUMA nodes that have memory; none where /sys is not mounted or the kernel knows no nodes.
@@ -117,6 +119,9 @@ impl Kernel {
         Ok(Self {
             open_files,
             release: read("/proc/sys/kernel/osrelease")?.trim().to_owned(),
+            // A kernel without CONFIG_USER_NS has no such file.
+            user_namespaces: fs::read_to_string("/proc/sys/user/max_user_namespaces")
+                .is_ok_and(|limit| limit.trim() != "0"),
             // ENOSYS: built without; EOPNOTSUPP: not among the enabled LSMs (landlock_create_ruleset(2)).
             landlock: LandlockAbi(raw::landlock_abi().unwrap_or(0)),
             last_capability,

@@ -17,8 +17,9 @@ use crate::{
     apply::{self, Context, Outcome},
     cgroup::Cgroup,
     compile::landlock::ruleset,
-    plan::Plan,
+    plan::{Plan, UserNamespacePlan},
     sys::{clone, raw::PointerArray},
+    userns::UserNamespace,
 };
 
 /// Whose child the service is.
@@ -138,6 +139,9 @@ pub(crate) fn launch_with(request: &Launch<'_>, fault: Fault) -> Result<Launched
         None => None,
     };
     let stdio = stdio_above_two(request.stdio)?;
+    let namespaces = plan.user_namespace.as_ref().map(|wanted| user_namespace(plan, wanted)).transpose()?;
+    let id_maps: Result<Vec<_>, _> = plan.id_maps.iter().map(|wanted| user_namespace(plan, wanted)).collect();
+    let id_maps = id_maps?;
     let outcome = Outcome::new();
     let own_cell = AtomicU32::new(0);
     let pid_cell = request.pid_cell.unwrap_or(&own_cell);
@@ -145,6 +149,8 @@ pub(crate) fn launch_with(request: &Launch<'_>, fault: Fault) -> Result<Launched
         steps: &plan.steps,
         stdio: [stdio[0].as_raw_fd(), stdio[1].as_raw_fd(), stdio[2].as_raw_fd()],
         ruleset: ruleset.as_ref().map(AsRawFd::as_raw_fd),
+        namespaces: namespaces.as_ref(),
+        id_maps: &id_maps,
         argv: &argv,
         envp: &envp,
         outcome: &outcome,
@@ -171,6 +177,13 @@ pub(crate) fn launch_with(request: &Launch<'_>, fault: Fault) -> Result<Launched
             Err(explain(plan, request.argv, step, errno, pid))
         }
     }
+}
+
+/// Makes a user namespace; where that fails the error names the place in the policy.
+fn user_namespace(plan: &Plan, wanted: &UserNamespacePlan) -> Result<UserNamespace, LaunchError> {
+    UserNamespace::make(wanted).map_err(|(what, errno)| {
+        LaunchError::parent_side(&format!("{}: {what}", plan.sources.locate(&wanted.at)), errno)
+    })
 }
 
 /// The child is gone already (its exit is what made clone3 return); this takes its status away.

@@ -28,5 +28,6 @@ pub mod question;
 #[allow(unsafe_code, reason = "the boundary to the kernel: raw system calls and clone3")]
 mod sys;
 pub mod syscalls;
+mod userns;
 
 pub use plan::{LeftOut, Plan};

@@ -8,8 +8,9 @@ use std::{ffi::CString, fmt};
 use seccompiler::sock_filter;
 
 use crate::{
-    compile::mounts::View,
-    diagnostic::{Place, Sources},
+    compile::{mounts::View, users::lines},
+    diagnostic::{Located, Place, Sources},
+    policy::IdMap,
 };
 
 /// When a step runs. Within one phase steps run in the order in which they were made.
@@ -17,6 +18,8 @@ use crate::{
 pub(crate) enum Phase {
     /// Session, signals, limits, priorities, umask: some need capabilities that go later, none depends on the root.
     Process,
+    /// Into the namespaces that the service's user namespace owns, before anything is set up in them.
+    OwnNamespaces,
     /// The cgroup namespace: by unshare in the child, since clone3 would root it in the parent's cgroup
     /// (`copy_cgroup_ns` reads `current`).
     CgroupNamespace,
@@ -34,6 +37,8 @@ pub(crate) enum Phase {
     WorkingDirectory,
     /// Landlock rules are tied to inodes, so they come after the mounts; the paths are opened with root's rights.
     LandlockRules,
+    /// After all that takes the host's root (every mount, every path opened), before the ids, which are those inside.
+    UserNamespace,
     /// Bounding set, groups, ids, capabilities, securebits: in this order, because each needs what the next gives up.
     Identity,
     /// The session keyring, owned by the final uid.
@@ -56,6 +61,60 @@ pub(crate) struct Slot(pub(crate) usize);
 
 /// How many [`Slot`]s a plan may use.
 pub(crate) const SLOTS: usize = 256;
+
+/// A kind of namespace that is joined.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Joined {
+    Net,
+    Ipc,
+    Uts,
+    User,
+}
+
+impl Joined {
+    /// All of them.
+    pub(crate) const ALL: [Self; 4] = [Self::Net, Self::Ipc, Self::Uts, Self::User];
+
+    /// CLONE_NEW*
+    pub(crate) const fn flag(self) -> i32 {
+        match self {
+            Self::Net => libc::CLONE_NEWNET,
+            Self::Ipc => libc::CLONE_NEWIPC,
+            Self::Uts => libc::CLONE_NEWUTS,
+            Self::User => libc::CLONE_NEWUSER,
+        }
+    }
+
+    /// As in `/proc/PID/ns`.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Net => "net",
+            Self::Ipc => "ipc",
+            Self::Uts => "uts",
+            Self::User => "user",
+        }
+    }
+}
+
+/// A user namespace that the parent makes before each launch, and the namespaces that it owns.
+#[derive(Debug, Clone)]
+pub(crate) struct UserNamespacePlan {
+    /// For `/proc/PID/uid_map`.
+    pub(crate) uid_map: String,
+    /// For `/proc/PID/gid_map`.
+    pub(crate) gid_map: String,
+    /// CLONE_NEW* besides CLONE_NEWUSER.
+    pub(crate) owned: u64,
+    /// Where the policy asks for it.
+    pub(crate) at: Place,
+}
+
+impl UserNamespacePlan {
+    pub(crate) fn new(map: &Located<IdMap>, owned: u64) -> Self {
+        let (uid_map, gid_map) = (lines(&map.value.uid), lines(&map.value.gid));
+        Self { uid_map, gid_map, owned, at: map.at.clone() }
+    }
+}
 
 /// One act of the child. Everything in it was prepared by the parent.
 #[derive(Debug, Clone)]
@@ -89,6 +148,8 @@ pub(crate) enum Op {
     OomScoreAdj(Box<[u8]>),
     /// unshare(2)
     Unshare(i32),
+    /// setns(2) into a namespace that the parent made.
+    Join(Joined),
     /// Loopback up.
     LoopbackUp,
     /// sethostname(2)
@@ -111,6 +172,8 @@ pub(crate) enum Op {
     Symlink { at: Slot, name: CString, target: CString },
     /// mount_setattr(2)
     SetAttributes { of: Slot, set: u64, recursive: bool },
+    /// mount_setattr(2), MOUNT_ATTR_IDMAP: by the index of a user namespace that the parent made.
+    IdMap { of: Slot, map: usize },
     /// Attaches a detached mount.
     Attach { from: Slot, target: CString },
     /// Takes away what the host's tree has mounted at a path that is about to be covered: a covered mount would still
@@ -213,6 +276,10 @@ pub struct Plan {
     pub(crate) sources: Sources,
     /// CLONE_NEW* of clone3(2).
     pub(crate) namespaces: u64,
+    /// Made by the parent and joined by the child.
+    pub(crate) user_namespace: Option<UserNamespacePlan>,
+    /// For idmapped binds, likewise.
+    pub(crate) id_maps: Vec<UserNamespacePlan>,
     pub(crate) steps: Vec<Step>,
     pub(crate) landlock: Option<LandlockPlan>,
     /// The tree it will see, for questions.
@@ -224,6 +291,8 @@ pub struct Plan {
     pub(crate) environment: Vec<(String, String)>,
     pub(crate) uid: u32,
     pub(crate) gid: u32,
+    /// The user as it sees itself; another than `uid` in a user namespace of its own.
+    pub(crate) inside_uid: u32,
     pub(crate) left_out: Vec<LeftOut>,
 }
 
@@ -240,13 +309,13 @@ impl Plan {
         &self.left_out
     }
 
-    /// The user that the service runs as.
+    /// The user that the service runs as, as the host sees it.
     #[must_use]
     pub fn uid(&self) -> u32 {
         self.uid
     }
 
-    /// The group that the service runs as.
+    /// The group that the service runs as, as the host sees it.
     #[must_use]
     pub fn gid(&self) -> u32 {
         self.gid
@@ -324,6 +393,7 @@ impl Op {
             Self::DisableSpeculation(_) => "disable speculation",
             Self::OomScoreAdj(_) => "oom_score_adj",
             Self::Unshare(_) => "unshare",
+            Self::Join(_) => "setns",
             Self::LoopbackUp => "loopback up",
             Self::HostName(_) => "sethostname",
             Self::DomainName(_) => "setdomainname",
@@ -335,6 +405,7 @@ impl Op {
             Self::Mknod { .. } => "mknod",
             Self::Symlink { .. } => "symlink",
             Self::SetAttributes { .. } => "mount_setattr",
+            Self::IdMap { .. } => "mount_setattr idmap",
             Self::Attach { .. } => "mount",
             Self::Detach(_) => "umount",
             Self::MakeDirectory(_) => "make mount point",

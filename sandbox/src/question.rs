@@ -191,12 +191,15 @@ impl Plan {
             Some(_) => {
                 Opinion { allowed: false, why: format!("capabilities.keep does not name {capability}") }
             }
-            None if self.uid == 0 || raised => {
+            None if self.inside_uid == 0 || raised => {
                 Opinion { allowed: true, why: format!("capabilities.keep names {capability}") }
             }
             None => Opinion {
                 allowed: false,
-                why: format!("{capability} is kept but not ambient, so uid {} loses it at execve", self.uid),
+                why: format!(
+                    "{capability} is kept but not ambient, so uid {} loses it at execve",
+                    self.inside_uid
+                ),
             },
         }
     }

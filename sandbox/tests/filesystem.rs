@@ -139,3 +139,28 @@ fn what_is_written_to_a_tmpfs_is_executed_only_where_the_policy_says_so() {
     assert_eq!(run(&(lines("") + open), script).output, "ran\n");
     assert_eq!(run(&(lines(", noexec = true") + open), script).status, 126);
 }
+
+#[test]
+fn an_idmapped_bind_shows_owners_as_others_and_stores_them_as_they_were() {
+    use std::os::unix::fs::{MetadataExt, chown};
+    if !is_root() {
+        return;
+    }
+    let folder = scratch("idmap");
+    fs::set_permissions(&folder, fs::Permissions::from_mode(0o700)).expect("it is ours");
+    fs::write(folder.join("old"), "words\n").expect("it is ours");
+    fs::write(folder.join("foreign"), "words\n").expect("it is ours");
+    chown(&folder, Some(33), Some(33)).expect("root may");
+    chown(folder.join("old"), Some(33), Some(33)).expect("root may");
+    let lines = |idmap: &str| {
+        bound(&folder, &format!(", read_only = false {idmap}")) + "[process]\nuser = 100033\ngroup = 100044\n"
+    };
+    let script = "cat /data/old; stat -c %u:%g /data/old /data/foreign; echo new > /data/new";
+    let plain = run(&lines(""), script);
+    assert!(plain.output.contains("Permission denied") && !folder.join("new").exists(), "{plain:?}");
+    let mapped =
+        run(&lines(", idmap = { uid_map = [\"33 100033 1\"], gid_map = [\"33 100044 1\"] }"), script);
+    assert_eq!(mapped.output, "words\n100033:100044\n65534:65534\n", "{mapped:?}");
+    let new = fs::metadata(folder.join("new")).expect("it was made");
+    assert_eq!((new.uid(), new.gid()), (33, 33), "on the disk");
+}

@@ -17,16 +17,17 @@ mod scheduling;
 pub(crate) mod seccomp;
 #[cfg(test)]
 mod tests;
+pub(crate) mod users;
 
 use std::path::PathBuf;
 
 pub use host::{FileKind, Host, RealHost};
 
 use crate::{
-    diagnostic::{Diagnostic, Place, Report},
+    diagnostic::{Diagnostic, Located, Place, Report},
     kernel::Kernel,
-    plan::{LeftOut, Op, Phase, Plan, SLOTS, Slot, Step},
-    policy::{Confinement, Policy, Rules},
+    plan::{LeftOut, Op, Phase, Plan, SLOTS, Slot, Step, UserNamespacePlan},
+    policy::{Confinement, IdMap, Policy, Rules},
 };
 
 /// Whom a policy is compiled for.
@@ -74,13 +75,12 @@ pub fn compile_on(
 
 /// What the sections answer besides steps.
 struct Outcome {
-    namespaces: u64,
+    namespaces: namespaces::Wanted,
     landlock: Option<crate::plan::LandlockPlan>,
     view: mounts::View,
     cgroup: cgroup::Settings,
     environment: Vec<(String, String)>,
-    uid: u32,
-    gid: u32,
+    identity: process::Identity,
 }
 
 fn confined(policy: &Policy, rules: &Confinement, builder: &mut Builder<'_>) -> Outcome {
@@ -88,16 +88,17 @@ fn confined(policy: &Policy, rules: &Confinement, builder: &mut Builder<'_>) -> 
     builder.step(Phase::Process, Op::DefaultSignals, "", None);
     builder.step(Phase::Signals, Op::UnblockSignals, "", None);
     builder.step(Phase::Descriptors, Op::Descriptors, "", None);
-    let (uid, gid) = process::compile(rules, builder);
-    let namespaces = namespaces::compile(rules, builder);
-    let view = mounts::compile(rules, (uid, gid), builder);
-    capabilities::compile(rules, uid, builder);
+    let ids = users::Ids::of(rules, builder);
+    let identity = process::compile(rules, &ids, builder);
+    let namespaces = namespaces::compile(rules, &ids, builder);
+    let view = mounts::compile(rules, (identity.host_uid, identity.host_gid), builder);
+    capabilities::compile(rules, identity.uid, builder);
     let landlock = landlock::compile(&rules.landlock, &view, builder);
     seccomp::compile(rules, builder);
     let cgroup = cgroup::compile(&rules.cgroup, builder);
     let environment = rules.process.environment.iter().map(|variable| variable.value.clone()).collect();
     tracing::debug!(policy = policy.name(), steps = builder.steps.len(), "compiled");
-    Outcome { namespaces, landlock, view, cgroup, environment, uid, gid }
+    Outcome { namespaces, landlock, view, cgroup, environment, identity }
 }
 
 /// A cgroup of its own and nothing else; even so nothing of the launcher's session, signals, descriptors or environment
@@ -109,13 +110,12 @@ fn unconfined(policy: &Policy, mut builder: Builder<'_>) -> Plan {
     builder.step(Phase::Descriptors, Op::Descriptors, "", None);
     process::open_files(&mut builder);
     let outcome = Outcome {
-        namespaces: 0,
+        namespaces: namespaces::Wanted::default(),
         landlock: None,
         view: mounts::View::host(),
         cgroup: cgroup::Settings::none(builder.kernel),
         environment: vec![("PATH".to_owned(), process::DEFAULT_PATH.to_owned())],
-        uid: 0,
-        gid: 0,
+        identity: process::Identity { uid: 0, host_uid: 0, host_gid: 0 },
     };
     builder.finish(policy, outcome)
 }
@@ -129,6 +129,7 @@ pub(crate) struct Builder<'a> {
     pub(crate) left_out: Vec<LeftOut>,
     steps: Vec<Step>,
     slots: usize,
+    id_maps: Vec<UserNamespacePlan>,
 }
 
 impl<'a> Builder<'a> {
@@ -141,6 +142,7 @@ impl<'a> Builder<'a> {
             left_out: Vec::new(),
             steps: Vec::new(),
             slots: 0,
+            id_maps: Vec::new(),
         }
     }
 
@@ -154,6 +156,13 @@ impl<'a> Builder<'a> {
 
     pub(crate) fn left_out(&mut self, what: impl Into<String>, why: impl Into<String>) {
         self.left_out.push(LeftOut { what: what.into(), why: why.into() });
+    }
+
+    /// A user namespace that the parent makes for an idmapped bind; answers its index.
+    pub(crate) fn id_map(&mut self, map: &Located<IdMap>) -> usize {
+        users::refuse_without_support(&map.at, self);
+        self.id_maps.push(UserNamespacePlan::new(map, 0));
+        self.id_maps.len() - 1
     }
 
     /// A fresh slot; `at` is blamed where there are too many.
@@ -177,15 +186,18 @@ impl<'a> Builder<'a> {
         Plan {
             policy: policy.name.clone(),
             sources: policy.sources.clone(),
-            namespaces: outcome.namespaces,
+            namespaces: outcome.namespaces.new,
+            user_namespace: outcome.namespaces.owner,
+            id_maps: self.id_maps,
             steps,
             landlock: outcome.landlock,
             view: outcome.view,
             controllers: outcome.cgroup.controllers,
             cgroup: outcome.cgroup.files,
             environment: outcome.environment,
-            uid: outcome.uid,
-            gid: outcome.gid,
+            uid: outcome.identity.host_uid,
+            gid: outcome.identity.host_gid,
+            inside_uid: outcome.identity.uid,
             left_out: self.left_out,
         }
     }

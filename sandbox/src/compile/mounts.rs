@@ -12,7 +12,7 @@ use crate::{
     diagnostic::{Diagnostic, Located, Place},
     plan::{Op, Phase, Slot},
     policy::{
-        Bind, Confinement, DevView, Filesystem, OptionalPath, ProcView, Root, Share, SysView, Tmpfs,
+        Bind, Confinement, DevView, Filesystem, IdMap, OptionalPath, ProcView, Root, Share, SysView, Tmpfs,
         WritablePath,
     },
 };
@@ -62,7 +62,7 @@ enum Kind {
     /// An empty, unreadable node in place of this.
     Hidden(FileKind),
     /// A tree of the host's.
-    Tree { from: String, kind: FileKind, attributes: u64 },
+    Tree { from: String, kind: FileKind, attributes: u64, idmap: Option<Located<IdMap>> },
 }
 
 #[derive(Debug)]
@@ -287,7 +287,8 @@ fn entries(rules: &Confinement, root: Option<&str>, builder: &mut Builder<'_>) -
         DevView::None => push("/dev", Kind::Hidden(FileKind::Directory), &filesystem.dev.at),
         DevView::Host => {
             let attributes = NOSUID;
-            let kind = Kind::Tree { from: "/dev".to_owned(), kind: FileKind::Directory, attributes };
+            let kind =
+                Kind::Tree { from: "/dev".to_owned(), kind: FileKind::Directory, attributes, idmap: None };
             push("/dev", kind, &filesystem.dev.at);
         }
     }
@@ -296,7 +297,8 @@ fn entries(rules: &Confinement, root: Option<&str>, builder: &mut Builder<'_>) -
         SysView::None => push("/sys", Kind::Hidden(FileKind::Directory), &filesystem.sys.at),
         SysView::Host => {
             let attributes = NOSUID | NODEV;
-            let kind = Kind::Tree { from: "/sys".to_owned(), kind: FileKind::Directory, attributes };
+            let kind =
+                Kind::Tree { from: "/sys".to_owned(), kind: FileKind::Directory, attributes, idmap: None };
             push("/sys", kind, &filesystem.sys.at);
         }
     }
@@ -331,22 +333,30 @@ fn entries(rules: &Confinement, root: Option<&str>, builder: &mut Builder<'_>) -
 
 fn binds(filesystem: &Filesystem, entries: &mut Vec<Entry>, builder: &mut Builder<'_>) {
     for path in &builder.subject.sockets {
-        let kind =
-            Kind::Tree { from: path.clone(), kind: FileKind::Other, attributes: RDONLY | NOSUID | NODEV };
+        let kind = Kind::Tree {
+            from: path.clone(),
+            kind: FileKind::Other,
+            attributes: RDONLY | NOSUID | NODEV,
+            idmap: None,
+        };
         entries.push(Entry { path: path.clone(), kind, at: filesystem.root.at.clone() });
     }
     for bind in &filesystem.bind {
         let from = &bind.value.from;
         let wanted = from.clone().map(|path| OptionalPath { path, optional: bind.value.optional });
         let attributes = bind_attributes(&bind.value);
-        entries.extend(tree(&wanted, &bind.value.to.value, from.value.clone(), attributes, builder));
+        let mut entry = tree(&wanted, &bind.value.to.value, from.value.clone(), attributes, builder);
+        if let Some(Entry { kind: Kind::Tree { idmap, .. }, .. }) = &mut entry {
+            idmap.clone_from(&bind.value.idmap);
+        }
+        entries.extend(entry);
     }
 }
 
 /// Attributes are added to those of the host's mounts and never taken away: a policy cannot make executable what the
 /// administrator mounted noexec.
 fn bind_attributes(bind: &Bind) -> u64 {
-    let Bind { from: _, to: _, optional: _, read_only, nosuid, nodev, noexec, nosymfollow } = bind;
+    let Bind { from: _, to: _, optional: _, idmap: _, read_only, nosuid, nodev, noexec, nosymfollow } = bind;
     [(read_only, RDONLY), (nosuid, NOSUID), (nodev, NODEV), (noexec, NOEXEC), (nosymfollow, NOSYMFOLLOW)]
         .into_iter()
         .filter_map(|(asked, attribute)| asked.then_some(attribute))
@@ -382,7 +392,7 @@ fn tree(
 ) -> Option<Entry> {
     match builder.host.kind(&from) {
         Ok(kind) => {
-            let kind = Kind::Tree { from, kind, attributes };
+            let kind = Kind::Tree { from, kind, attributes, idmap: None };
             Some(Entry { path: to.to_owned(), kind, at: wanted.at.clone() })
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound && wanted.value.optional => None,
@@ -546,13 +556,17 @@ fn entry_steps(entry: &Entry, ids: (u32, u32), cgroup: Share, builder: &mut Buil
             new_mount(entry, &entry.path, c"tmpfs", options, RDONLY | NOSUID | NODEV | NOEXEC, builder);
         }
         Kind::Hidden(FileKind::Other) => mask_file(entry, &entry.path, builder),
-        Kind::Tree { from, attributes, .. } => {
+        Kind::Tree { from, attributes, idmap, kind: _ } => {
             let at = Some(entry.at.clone());
             let slot = builder.slot(at.as_ref());
             let op = Op::CloneTree { path: c_string(from), into: slot };
             builder.step(Phase::Collect, op, from, at.clone());
             let op = Op::SetAttributes { of: slot, set: *attributes, recursive: true };
-            builder.step(Phase::Root, op, from, at.clone());
+            builder.step(Phase::Root, op, from, at);
+            if let Some(map) = idmap {
+                let op = Op::IdMap { of: slot, map: builder.id_map(map) };
+                builder.step(Phase::Root, op, from, Some(map.at.clone()));
+            }
             attach(entry, &entry.path, slot, builder);
         }
     }

@@ -1,10 +1,10 @@
 //! `[namespaces]`: which are new, and what is set in them.
 
 use crate::{
-    compile::{Builder, c_string},
+    compile::{Builder, c_string, users::Ids},
     diagnostic::Diagnostic,
     kernel::Version,
-    plan::{Op, Phase},
+    plan::{Joined, Op, Phase, UserNamespacePlan},
     policy::{Confinement, Namespaces, Net, Share},
 };
 
@@ -12,8 +12,17 @@ use crate::{
 /// 2b5f9dad32ed). Before it such a process is in it from the start, and offsets can be set before that alone.
 const OFFSETS_SINCE: Version = Version(6, 2);
 
-/// The steps of the section; answers the CLONE_NEW* of clone3(2).
-pub(crate) fn compile(rules: &Confinement, builder: &mut Builder<'_>) -> u64 {
+/// Which namespaces are new, and who makes them.
+#[derive(Debug, Default)]
+pub(crate) struct Wanted {
+    /// CLONE_NEW* of clone3(2): owned by the host's user namespace.
+    pub(crate) new: u64,
+    /// The service's user namespace and what it owns: made by the parent, joined by the child.
+    pub(crate) owner: Option<UserNamespacePlan>,
+}
+
+/// The steps of the section.
+pub(crate) fn compile(rules: &Confinement, ids: &Ids, builder: &mut Builder<'_>) -> Wanted {
     let wanted = &rules.namespaces;
     names(wanted, builder);
     time_offsets(wanted, builder);
@@ -21,12 +30,8 @@ pub(crate) fn compile(rules: &Confinement, builder: &mut Builder<'_>) -> u64 {
         |share: Share, flag: i32| if share == Share::Private { flag.cast_unsigned().into() } else { 0 };
     if wanted.cgroup.value == Share::Private {
         let at = wanted.cgroup.at.clone();
-        builder.step(
-            Phase::CgroupNamespace,
-            Op::Unshare(libc::CLONE_NEWCGROUP),
-            "cgroup namespace",
-            Some(at),
-        );
+        let op = Op::Unshare(libc::CLONE_NEWCGROUP);
+        builder.step(Phase::CgroupNamespace, op, "cgroup namespace", Some(at));
     }
     if wanted.net.value == Net::Private {
         builder.step(Phase::Network, Op::LoopbackUp, "lo", Some(wanted.net.at.clone()));
@@ -35,12 +40,25 @@ pub(crate) fn compile(rules: &Confinement, builder: &mut Builder<'_>) -> u64 {
         Net::Private | Net::None => libc::CLONE_NEWNET,
         Net::Host => 0,
     };
-    flag(wanted.mount.value, libc::CLONE_NEWNS)
-        | flag(wanted.pid.value, libc::CLONE_NEWPID)
-        | flag(wanted.ipc.value, libc::CLONE_NEWIPC)
+    // What a capability of the service may be used on belongs to its user namespace. The mounts do not, or the service
+    // could take them away; nor do pid, cgroup and time, for which no capability is needed.
+    let own = flag(wanted.ipc.value, libc::CLONE_NEWIPC)
         | flag(wanted.uts.value, libc::CLONE_NEWUTS)
-        | flag(wanted.time.value, libc::CLONE_NEWTIME)
-        | u64::from(net.cast_unsigned())
+        | u64::from(net.cast_unsigned());
+    let hosts = flag(wanted.mount.value, libc::CLONE_NEWNS)
+        | flag(wanted.pid.value, libc::CLONE_NEWPID)
+        | flag(wanted.time.value, libc::CLONE_NEWTIME);
+    let Ids::Own(map) = ids else { return Wanted { new: hosts | own, owner: None } };
+    for joined in Joined::ALL {
+        let flag = u64::from(joined.flag().cast_unsigned());
+        let phase = match joined {
+            Joined::User => Phase::UserNamespace,
+            Joined::Net | Joined::Ipc | Joined::Uts if own & flag != 0 => Phase::OwnNamespaces,
+            Joined::Net | Joined::Ipc | Joined::Uts => continue,
+        };
+        builder.step(phase, Op::Join(joined), joined.name(), Some(map.at.clone()));
+    }
+    Wanted { new: hosts, owner: Some(UserNamespacePlan::new(map, own)) }
 }
 
 fn names(wanted: &Namespaces, builder: &mut Builder<'_>) {

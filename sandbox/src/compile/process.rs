@@ -1,7 +1,10 @@
 //! `[process]` and `[rlimits]`: identity, limits, priorities. Capabilities have a file of their own.
 
 use crate::{
-    compile::{Builder, c_string, scheduling},
+    compile::{
+        Builder, c_string, scheduling,
+        users::{Half, Ids},
+    },
     diagnostic::{Diagnostic, Located},
     plan::{Op, Phase},
     policy::{Account, Confinement, Share},
@@ -20,17 +23,32 @@ const AUTO_COUNT: u32 = 0x0FFE_0000;
 /// name alone. Two names can meet (1,000 services: once in 540 fleets); whoever loads several services compares.
 #[must_use]
 pub(crate) fn auto_id(name: &str) -> u32 {
+    AUTO_FIRST + u32::try_from(spread(name) % u64::from(AUTO_COUNT)).unwrap_or(0)
+}
+
+/// A number that differs from name to name.
+pub(crate) fn spread(name: &str) -> u64 {
     // FNV-1a, 64 bits: spreads short names well and is written in one line.
     let hash = name
         .bytes()
         .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
     // Folded, because the low bits alone of FNV differ too little for names that differ in their last letter.
-    let folded = hash ^ (hash >> 32);
-    AUTO_FIRST + u32::try_from(folded % u64::from(AUTO_COUNT)).unwrap_or(0)
+    hash ^ (hash >> 32)
 }
 
-/// The steps of the section; answers the uid and the gid.
-pub(crate) fn compile(rules: &Confinement, builder: &mut Builder<'_>) -> (u32, u32) {
+/// Who a service is.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Identity {
+    /// Its user, as it sees it.
+    pub(crate) uid: u32,
+    /// Its user, as the host sees it.
+    pub(crate) host_uid: u32,
+    /// Its group, as the host sees it.
+    pub(crate) host_gid: u32,
+}
+
+/// The steps of the section; answers who the service is.
+pub(crate) fn compile(rules: &Confinement, ids: &Ids, builder: &mut Builder<'_>) -> Identity {
     let process = &rules.process;
     limits(rules, builder);
     let at = |place: &crate::diagnostic::Place| Some(place.clone());
@@ -61,7 +79,7 @@ pub(crate) fn compile(rules: &Confinement, builder: &mut Builder<'_>) -> (u32, u
             .help("leave it true, or keep CAP_SYS_ADMIN"),
         );
     }
-    identity(rules, builder)
+    identity(rules, ids, builder)
 }
 
 /// The soft limit on open files that programs expect: a higher one breaks those that use select(2) or close every
@@ -94,11 +112,12 @@ fn limits(rules: &Confinement, builder: &mut Builder<'_>) {
     }
 }
 
-fn identity(rules: &Confinement, builder: &mut Builder<'_>) -> (u32, u32) {
+fn identity(rules: &Confinement, ids: &Ids, builder: &mut Builder<'_>) -> Identity {
     let process = &rules.process;
-    let own = auto_id(&builder.subject.name);
+    let (own, own_group) =
+        (own(ids, Half::Users, &process.user, builder), own(ids, Half::Groups, &process.group, builder));
     let (uid, primary) = match &process.user.value {
-        Account::Auto => (own, Some(own)),
+        Account::Auto => (own, Some(own_group)),
         Account::Id(uid) => (*uid, builder.host.primary_group(*uid).unwrap_or(None)),
         Account::Name(name) => match builder.host.user(name) {
             Ok(Some((uid, gid))) => (uid, Some(gid)),
@@ -108,14 +127,34 @@ fn identity(rules: &Confinement, builder: &mut Builder<'_>) -> (u32, u32) {
             }
         },
     };
-    let gid = group(&process.group, own, primary, builder);
-    let groups: Vec<u32> =
-        process.supplementary_groups.iter().map(|account| group(account, own, primary, builder)).collect();
+    let gid = group(&process.group, own_group, primary, builder);
+    let mut groups = Vec::new();
+    for account in &process.supplementary_groups {
+        let gid = group(account, own_group, primary, builder);
+        ids.outside(Half::Groups, gid, &account.at, builder);
+        groups.push(gid);
+    }
+    let host_uid = ids.outside(Half::Users, uid, &process.user.at, builder);
+    let host_gid = ids.outside(Half::Groups, gid, &process.group.at, builder);
     let at = Some(process.supplementary_groups.first().map_or(&process.group.at, |first| &first.at).clone());
     let listed = groups.iter().map(u32::to_string).collect::<Vec<_>>().join(" ");
     builder.step(Phase::Identity, Op::SetGroups(groups.into_boxed_slice()), listed, at);
     builder.step(Phase::Identity, Op::SetGid(gid), gid.to_string(), Some(process.group.at.clone()));
-    (uid, gid)
+    Identity { uid, host_uid, host_gid }
+}
+
+/// What `auto` is: by the service's name, or in a user namespace of its own the same for all, since its range differs.
+fn own(ids: &Ids, half: Half, account: &Located<Account>, builder: &mut Builder<'_>) -> u32 {
+    if matches!(ids, Ids::Host) {
+        return auto_id(&builder.subject.name);
+    }
+    let automatic = ids.automatic(half);
+    if automatic.is_none() && account.value == Account::Auto {
+        let message = "`auto` needs an id that is mapped and not 0";
+        let help = "add a line to the map, or write user = \"root\" and group = \"root\"";
+        builder.error(Diagnostic::error("unmapped-id", account.at.clone(), message).help(help));
+    }
+    automatic.unwrap_or(0)
 }
 
 fn group(wanted: &Located<Account>, own: u32, primary: Option<u32>, builder: &mut Builder<'_>) -> u32 {

@@ -12,7 +12,9 @@ use crate::{
     diagnostic::Report,
     launch::{Fault, Launch, LaunchFailure, Parent, launch, launch_with},
     plan::{Op, Plan},
-    policy::{Account, Confinement, LandlockFeature, Limit, Net, Ports, Share},
+    policy::{
+        Account, Bind, Confinement, IdMap, IdRange, LandlockFeature, Limit, Net, Ports, Share, UserNamespace,
+    },
     question::Question,
 };
 
@@ -255,7 +257,30 @@ fn a_step_that_fails_in_any_way_is_told_and_leaves_nothing_behind() {
         assert!(status.unwrap().success());
         return;
     }
-    let plan = super::compile(&policy(strict()), &subject(), &this_machine()).unwrap();
+    fail_every_step(strict());
+    let mut rules = strict();
+    rules.namespaces.user = here(UserNamespace::Auto);
+    rules.filesystem.bind = vec![here(idmapped("/usr/share", "/tmp/share"))];
+    fail_every_step(rules);
+}
+
+fn idmapped(from: &str, to: &str) -> Bind {
+    let ranges = vec![IdRange { inside: 0, outside: 100_000, count: 10 }];
+    Bind {
+        from: here(from.to_owned()),
+        to: here(to.to_owned()),
+        read_only: true,
+        optional: false,
+        nosuid: true,
+        nodev: true,
+        noexec: true,
+        nosymfollow: true,
+        idmap: Some(here(IdMap { uid: ranges.clone(), gid: ranges })),
+    }
+}
+
+fn fail_every_step(rules: Confinement) {
+    let plan = super::compile(&policy(rules), &subject(), &this_machine()).unwrap();
     let null = File::options().read(true).write(true).open("/dev/null").unwrap();
     let (mut reader, writer) = std::io::pipe().unwrap();
     let argv = ["/usr/bin/echo".to_owned(), "ran".to_owned()];

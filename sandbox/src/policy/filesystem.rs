@@ -1,7 +1,7 @@
 //! Reads the elements of `[filesystem]`: what is mounted, and how.
 
 use super::{
-    Bind, Tmpfs, WritablePath,
+    Bind, Tmpfs, WritablePath, namespaces,
     reader::{Item, Notes},
     values::{OPTIONAL_PATH_KEYS, flag, mode, path, size},
 };
@@ -56,6 +56,10 @@ pub(super) fn bind(item: &Item<'_>, notes: &mut Notes) -> Option<Located<Bind>> 
     let optional = yes_or_no("optional", false);
     let (nosuid, nodev) = (yes_or_no("nosuid", true), yes_or_no("nodev", true));
     let (noexec, nosymfollow) = (yes_or_no("noexec", false), yes_or_no("nosymfollow", false));
+    let idmap = match table.get("idmap") {
+        Some(item) => namespaces::id_map(&item, notes).map(Some),
+        None => Some(None),
+    };
     let (from, to) = (from?, to?);
     if to.value == "/" {
         let message = "a bind to `/` would hide everything else";
@@ -72,13 +76,14 @@ pub(super) fn bind(item: &Item<'_>, notes: &mut Notes) -> Option<Located<Bind>> 
         nodev: nodev?,
         noexec: noexec?,
         nosymfollow: nosymfollow?,
+        idmap: idmap?,
     };
     Some(Located::new(bind, item.at()))
 }
 
 /// The keys of a bind.
 pub(super) const BIND_KEYS: &[&str] =
-    &["from", "to", "read_only", "optional", "nosuid", "nodev", "noexec", "nosymfollow"];
+    &["from", "to", "read_only", "optional", "nosuid", "nodev", "noexec", "nosymfollow", "idmap"];
 
 /// `"/path"` or `{ path = "/path", optional = true, noexec = true }`.
 pub(super) fn writable_path(item: &Item<'_>, notes: &mut Notes) -> Option<Located<WritablePath>> {

@@ -92,7 +92,45 @@ pub enum Net {
     Host,
 }
 
-/// `[namespaces]`. `user` is always the host's in this version: other values are refused while validating.
+/// Some ids of a map: `inside` to `inside + count - 1` are `outside` to `outside + count - 1` (user_namespaces(7)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IdRange {
+    /// The first id in the namespace; of an idmapped bind, on the disk.
+    pub inside: u32,
+    /// The first id of the host that it is.
+    pub outside: u32,
+    /// How many, at least one.
+    pub count: u32,
+}
+
+/// As a line of `/proc/PID/uid_map`.
+impl std::fmt::Display for IdRange {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {} {}", self.inside, self.outside, self.count)
+    }
+}
+
+/// A map of users and one of groups. Neither is empty, and no id is in two ranges of one side.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IdMap {
+    /// Users.
+    pub uid: Vec<IdRange>,
+    /// Groups.
+    pub gid: Vec<IdRange>,
+}
+
+/// The user namespace (user_namespaces(7)).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum UserNamespace {
+    /// The one that motherd is in (the default).
+    Host,
+    /// A new one with 65,536 ids of the service's own, by its name.
+    Auto,
+    /// A new one with this map, in which nothing is the host's root.
+    Mapped(IdMap),
+}
+
+/// `[namespaces]`.
 #[derive(Debug, Clone)]
 pub struct Namespaces {
     /// mount_namespaces(7)
@@ -107,6 +145,8 @@ pub struct Namespaces {
     pub cgroup: Located<Share>,
     /// network_namespaces(7)
     pub net: Located<Net>,
+    /// user_namespaces(7); the default is the host's.
+    pub user: Located<UserNamespace>,
     /// time_namespaces(7); the default is the host's.
     pub time: Located<Share>,
     /// sethostname(2), in a private uts namespace; `None` keeps the host's name.
@@ -198,6 +238,8 @@ pub struct Bind {
     pub noexec: bool,
     /// Symbolic links in it are not followed (the default is false).
     pub nosymfollow: bool,
+    /// Owners are shown as others: inside is on the disk, outside what the host would see (mount_setattr(2)).
+    pub idmap: Option<Located<IdMap>>,
 }
 
 /// `[filesystem]`.

@@ -1,8 +1,10 @@
-//! Reads the values of `[namespaces]`: names and offsets.
+//! Reads the values of `[namespaces]`: names, offsets and maps of ids.
 
 use super::{
+    IdMap, IdRange, UserNamespace,
     reader::{Item, Notes},
     scheduling::parse_duration,
+    values,
 };
 use crate::diagnostic::{Diagnostic, Located};
 
@@ -57,6 +59,94 @@ pub(super) fn offset(item: &Item<'_>, notes: &mut Notes) -> Option<Located<i64>>
         return None;
     };
     Some(Located::new(sign * offset, text.at))
+}
+
+/// `"host"`, `"auto"`, or `{ uid_map = [...], gid_map = [...] }`.
+pub(super) fn user(item: &Item<'_>, notes: &mut Notes) -> Option<Located<UserNamespace>> {
+    if !item.value().is_table() {
+        if !item.value().is_str() {
+            return item.wrong_type("\"host\", \"auto\", or { uid_map = [...], gid_map = [...] }", notes);
+        }
+        let words = [("host", false), ("auto", true)];
+        let own = values::word(item, "unknown-value", &words, notes)?;
+        return Some(own.map(|own| if own { UserNamespace::Auto } else { UserNamespace::Host }));
+    }
+    let map = id_map(item, notes)?;
+    let mut safe = true;
+    for (key, ranges) in [("uid_map", &map.value.uid), ("gid_map", &map.value.gid)] {
+        if ranges.iter().any(|range| range.outside == 0) {
+            let message = format!("`{key}` makes an id of the namespace the host's root");
+            let help = "the host's id is the second number: leave 0 out; nothing of the namespace needs it";
+            notes.push(Diagnostic::error("unsafe-id-map", map.at.clone(), message).help(help));
+            safe = false;
+        }
+    }
+    safe.then(|| map.map(UserNamespace::Mapped))
+}
+
+/// The keys of a map.
+pub(super) const ID_MAP_KEYS: &[&str] = &["uid_map", "gid_map"];
+
+/// `{ uid_map = ["0 100000 65536"], gid_map = ["0 100000 65536"] }`.
+pub(super) fn id_map(item: &Item<'_>, notes: &mut Notes) -> Option<Located<IdMap>> {
+    let table = item.table(ID_MAP_KEYS, notes)?;
+    let uid = table.require("uid_map", notes).and_then(|item| id_ranges(&item, notes));
+    let gid = table.require("gid_map", notes).and_then(|item| id_ranges(&item, notes));
+    Some(Located::new(IdMap { uid: uid?, gid: gid? }, item.at()))
+}
+
+/// UID_GID_MAP_MAX_EXTENTS (linux/user_namespace.h).
+const MOST_RANGES: usize = 340;
+
+fn id_ranges(item: &Item<'_>, notes: &mut Notes) -> Option<Vec<IdRange>> {
+    let elements = item.elements(notes)?;
+    if elements.is_empty() || elements.len() > MOST_RANGES {
+        let message = format!("`{}` has from 1 to {MOST_RANGES} lines", item.key);
+        notes.push(Diagnostic::error("invalid-id-map", item.at(), message));
+        return None;
+    }
+    let lines: Vec<_> = elements.iter().filter_map(|element| id_range(element, notes)).collect();
+    if lines.len() < elements.len() {
+        return None;
+    }
+    for (index, line) in lines.iter().enumerate() {
+        let meet = |start: fn(&IdRange) -> u32| {
+            let (first, count) = (start(&line.value), line.value.count);
+            lines[..index].iter().any(|other| {
+                let (other, many) = (start(&other.value), other.value.count);
+                first.max(other) - first.min(other) < if first < other { count } else { many }
+            })
+        };
+        if meet(|range| range.inside) || meet(|range| range.outside) {
+            let message = "an id would be mapped twice";
+            notes.push(Diagnostic::error("invalid-id-map", line.at.clone(), message));
+            return None;
+        }
+    }
+    Some(lines.into_iter().map(|line| line.value).collect())
+}
+
+/// `"0 100000 65536"`: as in `/proc/PID/uid_map`.
+fn id_range(item: &Item<'_>, notes: &mut Notes) -> Option<Located<IdRange>> {
+    let text = item.text(notes)?;
+    let numbers: Option<Vec<u32>> = text
+        .value
+        .split(' ')
+        .map(|part| values::parse_count(part, false).and_then(|number| u32::try_from(number).ok()))
+        .collect();
+    let problem = match numbers.as_deref() {
+        // 2^32 - 1 is the kernel's "no id".
+        Some(&[inside, outside, count]) if count > 0 => {
+            if inside.checked_add(count).and(outside.checked_add(count)).is_some() {
+                return Some(Located::new(IdRange { inside, outside, count }, text.at));
+            }
+            "ids end at 4294967294"
+        }
+        _ => "three numbers: the first id inside, the first outside, how many",
+    };
+    let message = format!("`{}` is no line of a map", text.value);
+    notes.push(Diagnostic::error("invalid-id-map", text.at, message).label(problem));
+    None
 }
 
 #[cfg(test)]

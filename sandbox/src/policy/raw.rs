@@ -8,7 +8,7 @@
 
 use super::{
     Account, ArgumentRule, Bind, Denial, DevView, LandlockFeature, Limit, Net, OptionalPath, ProcView,
-    Rlimit, Root, Scope, Share, SysView, Tmpfs, WritablePath,
+    Rlimit, Root, Scope, Share, SysView, Tmpfs, UserNamespace, WritablePath,
     arguments::{self, Kind},
     filesystem,
     filter::{self, NamespaceKind, Operation, RawAction, SocketRule},
@@ -77,7 +77,7 @@ section! {
         uts: Located<Share> = share,
         cgroup: Located<Share> = share,
         net: Located<Net> = net,
-        user: Located<()> = host_user,
+        user: Located<UserNamespace> = namespaces::user,
         time: Located<Share> = share,
         hostname: Located<String> = namespaces::host_name,
         domainname: Located<String> = namespaces::host_name,
@@ -285,7 +285,7 @@ pub(super) fn keys() -> Vec<(&'static str, &'static [&'static str])> {
     vec![
         ("", RawPolicy::KEYS),
         ("namespaces", RawNamespaces::KEYS),
-        ("namespaces.user", USER_MAP_KEYS),
+        ("namespaces.user", namespaces::ID_MAP_KEYS),
         ("filesystem", RawFilesystem::KEYS),
         ("filesystem.tmpfs", filesystem::TMPFS_KEYS),
         ("filesystem.bind", filesystem::BIND_KEYS),
@@ -674,24 +674,6 @@ fn share(item: &Item<'_>, notes: &mut Notes) -> Option<Located<Share>> {
 fn net(item: &Item<'_>, notes: &mut Notes) -> Option<Located<Net>> {
     let words = [("private", Net::Private), ("none", Net::None), ("host", Net::Host)];
     values::word(item, "unknown-value", &words, notes)
-}
-
-/// The keys of a user namespace's maps.
-pub(super) const USER_MAP_KEYS: &[&str] = &["uid_map", "gid_map"];
-
-/// `user = "host"`; a user namespace of the service's own is valid and not enforced yet.
-fn host_user(item: &Item<'_>, notes: &mut Notes) -> Option<Located<()>> {
-    let own = if item.value().is_table() {
-        item.table(USER_MAP_KEYS, notes)?;
-        true
-    } else {
-        values::word(item, "unknown-value", &[("host", false), ("auto", true)], notes)?.value
-    };
-    if own {
-        notes.push(not_yet(item.at(), "a user namespace of its own", "write user = \"host\""));
-        return None;
-    }
-    Some(Located::new((), item.at()))
 }
 
 /// Valid, and not enforced by this version.

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::{
     Account, Action, ArgumentRule, Capabilities, CgroupLimits, Confinement, Denial, DevView, Filesystem,
     Landlock, NamespaceKind, Namespaces, Net, NumaPolicy, Ports, ProcView, Process, Root, Rules, Scheduler,
-    Seccomp, Share, SocketRule, SysView,
+    Seccomp, Share, SocketRule, SysView, UserNamespace,
     filter::RawAction,
     raw::{
         AnyOr, List, Named, RawCapabilities, RawCgroup, RawFilesystem, RawLandlock, RawNamespaces, RawPolicy,
@@ -83,7 +83,6 @@ fn or<T>(written: Option<Located<T>>, default: T, at: &Place) -> Located<T> {
 }
 
 fn namespaces(raw: RawNamespaces, at: &Place) -> Namespaces {
-    // Nothing but `user = "host"` comes through reading.
     let RawNamespaces {
         mount,
         pid,
@@ -91,7 +90,7 @@ fn namespaces(raw: RawNamespaces, at: &Place) -> Namespaces {
         uts,
         cgroup,
         net,
-        user: _,
+        user,
         time,
         hostname,
         domainname,
@@ -105,6 +104,7 @@ fn namespaces(raw: RawNamespaces, at: &Place) -> Namespaces {
         uts: or(uts, Share::Private, at),
         cgroup: or(cgroup, Share::Private, at),
         net: or(net, Net::Private, at),
+        user: or(user, UserNamespace::Host, at),
         time: or(time, Share::Host, at),
         hostname,
         domainname,

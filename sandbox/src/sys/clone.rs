@@ -5,15 +5,20 @@
 use std::{
     arch::asm,
     ffi::c_void,
-    os::fd::{FromRawFd, OwnedFd, RawFd},
+    os::fd::{AsFd, FromRawFd, OwnedFd, RawFd},
     ptr,
     sync::atomic::AtomicU32,
 };
 
 use nix::{
     errno::Errno,
-    sys::signal::{SigSet, SigmaskHow, sigprocmask},
+    sys::{
+        signal::{SigSet, SigmaskHow, sigprocmask},
+        wait::{Id, WaitPidFlag, waitid},
+    },
 };
+
+use crate::sys::raw;
 
 /// `struct clone_args` up to `cgroup` (clone(2), CLONE_ARGS_SIZE_VER2).
 #[repr(C, align(8))]
@@ -158,7 +163,93 @@ unsafe fn clone3(
     result
 }
 
+/// A process that does nothing but hold namespaces for this one to open, until it is dropped.
+///
+/// It shares this process's memory, like a child on its way to exec, but this process runs on: it has to write the id
+/// maps meanwhile. So it gets nothing of this process's but a number.
+#[derive(Debug)]
+pub(crate) struct Holder {
+    pid: nix::unistd::Pid,
+    pidfd: OwnedFd,
+    /// `None` once it may not be unmapped, because the process could still be on it.
+    stack: Option<Stack>,
+}
+
+/// What a [`Holder`] runs. `parent` is a pid, dressed as a pointer.
+extern "C" fn hold_namespaces(parent: *const c_void) -> ! {
+    // It ends with its parent; a parent that ended before this call is no parent any more.
+    let ends_with_parent = raw::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as usize, 0);
+    if ends_with_parent.is_err() || raw::getppid() != Ok(parent.addr()) {
+        raw::exit_group(1);
+    }
+    loop {
+        // All signals are blocked but SIGKILL, so only a tracer could wake it; it sleeps again.
+        if raw::pause().is_ok() {
+            raw::exit_group(1);
+        }
+    }
+}
+
+/// Makes a process in these new namespaces (CLONE_NEW*).
+///
+/// # Errors
+/// What clone3(2) says.
+pub(crate) fn hold(namespaces: u64) -> Result<Holder, Errno> {
+    let stack = Stack::map()?;
+    let (mut pidfd, pid): (RawFd, AtomicU32) = (-1, AtomicU32::new(0));
+    let arguments = CloneArgs {
+        flags: libc::CLONE_VM as u64
+            | libc::CLONE_PIDFD as u64
+            | libc::CLONE_PARENT_SETTID as u64
+            | CLONE_CLEAR_SIGHAND
+            | namespaces,
+        pidfd: ptr::from_mut(&mut pidfd) as u64,
+        parent_tid: pid.as_ptr() as u64,
+        // No signal: whoever waits for children of its own does not hear of this one.
+        exit_signal: 0,
+        stack: stack.base as u64,
+        stack_size: STACK_SIZE as u64,
+        ..CloneArgs::default()
+    };
+    let me = ptr::without_provenance(usize::try_from(nix::unistd::getpid().as_raw()).unwrap_or(0));
+    let mut before = SigSet::empty();
+    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), Some(&mut before))?;
+    // SAFETY: the arguments point at a full `clone_args`; the kernel stores the pidfd and the pid before the call
+    // returns, while both are in this frame. The stack is a fresh mapping, kept in the `Holder` until the process is
+    // gone. `hold_namespaces` takes a number and reaches nothing through it, makes system calls that touch no memory,
+    // and has all signals blocked, so this process's memory is only read as code.
+    let result = unsafe { clone3(&arguments, hold_namespaces, me) };
+    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&before), None)?;
+    if result < 0 {
+        return Err(Errno::from_raw(i32::try_from(-result).unwrap_or(libc::EINVAL)));
+    }
+    let pid = nix::unistd::Pid::from_raw(pid.into_inner().cast_signed());
+    // SAFETY: clone3 succeeded with CLONE_PIDFD, so it stored a descriptor that is new and that nobody else owns.
+    let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+    Ok(Holder { pid, pidfd, stack: Some(stack) })
+}
+
+impl Holder {
+    /// Its pid, which is its own until it is dropped, since nobody else can reap it.
+    pub(crate) fn pid(&self) -> nix::unistd::Pid {
+        self.pid
+    }
+}
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        let ended = nix::sys::signal::kill(self.pid, nix::sys::signal::Signal::SIGKILL)
+            .and_then(|()| waitid(Id::PIDFd(self.pidfd.as_fd()), WaitPidFlag::WEXITED | WaitPidFlag::__WALL));
+        if let Err(errno) = ended {
+            // Better a stack that stays than one that is taken from under a process.
+            std::mem::forget(self.stack.take());
+            tracing::warn!(?errno, pid = self.pid.as_raw(), "ending a holder of namespaces");
+        }
+    }
+}
+
 /// A private mapping with a guard page below it.
+#[derive(Debug)]
 struct Stack {
     mapping: *mut c_void,
     base: *mut c_void,

@@ -189,6 +189,21 @@ pub(crate) fn speculation(kind: usize) -> Answer<usize> {
     numbers(libc::SYS_prctl, [int(libc::PR_GET_SPECULATION_CTRL), kind, 0, 0, 0, 0])
 }
 
+/// setns(2)
+pub(crate) fn setns(namespace: RawFd, kind: i32) -> Answer<()> {
+    numbers(libc::SYS_setns, [int(namespace), int(kind), 0, 0, 0, 0]).map(drop)
+}
+
+/// getppid(2)
+pub(crate) fn getppid() -> Answer<usize> {
+    numbers(libc::SYS_getppid, [0; 6])
+}
+
+/// pause(2): until a signal, which is what it answers as an error.
+pub(crate) fn pause() -> Answer<()> {
+    numbers(libc::SYS_pause, [0; 6]).map(drop)
+}
+
 /// unshare(2)
 pub(crate) fn unshare(flags: i32) -> Answer<()> {
     numbers(libc::SYS_unshare, [int(flags), 0, 0, 0, 0, 0]).map(drop)
@@ -373,7 +388,21 @@ pub(crate) fn clone_tree(path: &CStr) -> Answer<RawFd> {
 
 /// mount_setattr(2) on the mount that `fd` is.
 pub(crate) fn set_mount_attributes(fd: RawFd, set: u64, recursive: bool) -> Answer<()> {
-    let attributes = libc::mount_attr { attr_set: set, attr_clr: 0, propagation: 0, userns_fd: 0 };
+    mount_setattr(
+        fd,
+        libc::mount_attr { attr_set: set, attr_clr: 0, propagation: 0, userns_fd: 0 },
+        recursive,
+    )
+}
+
+/// mount_setattr(2), MOUNT_ATTR_IDMAP, on a mount that was never attached and on those beneath it.
+pub(crate) fn set_mount_id_map(fd: RawFd, user_namespace: RawFd) -> Answer<()> {
+    let Ok(userns_fd) = u64::try_from(user_namespace) else { return Err(Errno::EBADF) };
+    let attr_set = libc::MOUNT_ATTR_IDMAP;
+    mount_setattr(fd, libc::mount_attr { attr_set, attr_clr: 0, propagation: 0, userns_fd }, true)
+}
+
+fn mount_setattr(fd: RawFd, attributes: libc::mount_attr, recursive: bool) -> Answer<()> {
     let flags = if recursive { libc::AT_EMPTY_PATH | libc::AT_RECURSIVE } else { libc::AT_EMPTY_PATH };
     let pointer = ptr::from_ref(&attributes) as usize;
     let arguments = [int(fd), text(c""), int(flags), pointer, size_of::<libc::mount_attr>(), 0];
