@@ -75,6 +75,7 @@ impl Graph {
     pub fn build(services: Vec<Service>, broken: &BTreeSet<String>) -> Built {
         let mut built = Built::default();
         let mut services = services;
+        refuse_shared_ids(&mut services, &mut built.refused);
         refuse_cycles(&mut services, &mut built.refused);
         refuse_missing_needs(&mut services, broken, &mut built.refused);
         while refuse_conflicts(&mut services, &mut built.refused) {
@@ -267,6 +268,25 @@ fn missing_problem(
         Some(near) if !known => problem.label(format!("did you mean `{near}`?")),
         Some(_) | None => problem,
     }
+}
+
+/// `user = "auto"` is a function of the name: the second of two services whose names meet would own the first one's
+/// files.
+fn refuse_shared_ids(services: &mut Vec<Service>, refused: &mut BTreeMap<String, Report>) {
+    let mut owners: BTreeMap<u32, &str> = BTreeMap::new();
+    let mut out = BTreeMap::new();
+    for service in services.iter() {
+        let Some(program) = service.program() else { continue };
+        let id = sandbox::compile::auto_id(service.name());
+        let owner = owners.entry(id).or_insert(service.name());
+        if *owner != service.name() {
+            let message = format!("`{}` and `{owner}` have the same automatic uid, {id}", service.name());
+            let problem = Diagnostic::error("shared-uid", program.exec.at.clone(), message)
+                .help("rename one of the two: the uid follows from the name");
+            out.insert(service.name().to_owned(), report(service, problem));
+        }
+    }
+    take_out(services, refused, out);
 }
 
 /// Refuses everyone on a cycle.
@@ -501,6 +521,20 @@ mod tests {
         assert_eq!(left(&built), ["b", "c"]);
         assert_eq!(built.refused["a"].diagnostics[0].code, "conflict-with-need");
         assert_eq!(built.refused["e"].diagnostics[0].code, "conflict-with-need");
+    }
+
+    #[test]
+    fn the_second_of_two_names_with_one_automatic_uid_is_refused() {
+        let mut seen = BTreeMap::new();
+        let meet = (0..1_000_000_u32).map(|number| format!("s{number}")).find_map(|name| {
+            let other = seen.insert(sandbox::compile::auto_id(&name), name.clone())?;
+            Some([other, name])
+        });
+        let [first, second] = meet.unwrap();
+        let built = build(&[(&first, ""), (&second, ""), ("third", "")]);
+        assert!(built.graph.find(&first).is_some() && built.graph.find(&second).is_none());
+        let text = built.refused[&second].to_string();
+        assert!(text.contains(&format!("`{second}` and `{first}` have the same automatic uid")), "{text}");
     }
 
     #[test]

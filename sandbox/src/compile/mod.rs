@@ -22,6 +22,7 @@ pub(crate) mod users;
 use std::path::PathBuf;
 
 pub use host::{FileKind, Host, RealHost};
+pub use process::auto_id;
 
 use crate::{
     diagnostic::{Diagnostic, Located, Place, Report},

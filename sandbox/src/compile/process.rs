@@ -22,7 +22,7 @@ const AUTO_COUNT: u32 = 0x0FFE_0000;
 /// The uid (and gid) of `auto` for a service: the same on every start and every machine, since it is a function of the
 /// name alone. Two names can meet (1,000 services: once in 540 fleets); whoever loads several services compares.
 #[must_use]
-pub(crate) fn auto_id(name: &str) -> u32 {
+pub fn auto_id(name: &str) -> u32 {
     AUTO_FIRST + u32::try_from(spread(name) % u64::from(AUTO_COUNT)).unwrap_or(0)
 }
 
