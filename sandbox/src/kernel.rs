@@ -40,6 +40,8 @@ pub struct Kernel {
     pub processors: BTreeSet<u32>,
     /// The NUMA nodes that have memory; none where /sys is not mounted or the kernel knows no nodes.
     pub memory_nodes: BTreeSet<u32>,
+    /// The sizes of huge pages, as cgroup files are named after them: `2MB`.
+    pub huge_pages: BTreeSet<String>,
     /// Speculative store bypass.
     pub store_bypass: Mitigation,
     /// Indirect branch speculation.
@@ -130,6 +132,7 @@ impl Kernel {
             controllers,
             processors: numbered("/sys/devices/system/cpu/online"),
             memory_nodes: numbered("/sys/devices/system/node/has_memory"),
+            huge_pages: huge_pages(),
             store_bypass: Mitigation::probe(0),
             indirect_branch: Mitigation::probe(1),
         })
@@ -139,6 +142,22 @@ impl Kernel {
 /// The numbers in a file of ranges; none where it cannot be read, which whoever needs one of them is told.
 fn numbered(path: &str) -> BTreeSet<u32> {
     fs::read_to_string(path).map(|text| ranges(&text)).unwrap_or_default()
+}
+
+/// The folders of /sys/kernel/mm/hugepages, `hugepages-2048kB`, in the words of `hugetlb_cgroup_file_init`.
+fn huge_pages() -> BTreeSet<String> {
+    let entries = fs::read_dir("/sys/kernel/mm/hugepages").into_iter().flatten().flatten();
+    entries
+        .filter_map(|entry| {
+            let name = entry.file_name().into_string().ok()?;
+            let size: u64 = name.strip_prefix("hugepages-")?.strip_suffix("kB")?.parse().ok()?;
+            Some(match size {
+                size if size >= 1 << 20 => format!("{}GB", size >> 20),
+                size if size >= 1 << 10 => format!("{}MB", size >> 10),
+                size => format!("{size}KB"),
+            })
+        })
+        .collect()
 }
 
 /// `0-3,8` (Documentation/admin-guide/cputopology.rst).

@@ -249,7 +249,7 @@ pub(crate) struct CgroupSetting {
     /// `memory`, `cpu`, `pids`, `io`.
     pub(crate) controller: &'static str,
     /// `memory.max`
-    pub(crate) file: &'static str,
+    pub(crate) file: String,
     /// As it is written.
     pub(crate) value: String,
     /// Where the policy asks for it.

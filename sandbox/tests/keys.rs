@@ -559,3 +559,83 @@ fn no_memory_is_writable_and_executable() {
     let unlocked = "[process]\nlock_personality = false\n";
     assert_eq!(call(unlocked, "135, 0x0400000"), "done", "control");
 }
+
+/// Of the 16 those that any root can lower, with the line of `/proc/self/limits` that shows it.
+const RLIMITS: [(&str, &str, &str, [&str; 2]); 14] = [
+    ("cpu", "Max cpu time", "\"1000:2000\"", ["1000", "2000"]),
+    ("fsize", "Max file size", "\"1M:1G\"", ["1048576", "1073741824"]),
+    ("data", "Max data size", "\"64M:max\"", ["67108864", "unlimited"]),
+    ("stack", "Max stack size", "\"4M:16M\"", ["4194304", "16777216"]),
+    ("core", "Max core file size", "\"0:0\"", ["0", "0"]),
+    ("rss", "Max resident set", "\"1G\"", ["1073741824", "1073741824"]),
+    ("nproc", "Max processes", "\"50:60\"", ["50", "60"]),
+    ("nofile", "Max open files", "\"100:200\"", ["100", "200"]),
+    ("memlock", "Max locked memory", "\"4K:8K\"", ["4096", "8192"]),
+    ("as", "Max address space", "\"1G:2G\"", ["1073741824", "2147483648"]),
+    ("locks", "Max file locks", "7", ["7", "7"]),
+    ("sigpending", "Max pending signals", "\"8:9\"", ["8", "9"]),
+    ("msgqueue", "Max msgqueue size", "\"1K:2K\"", ["1024", "2048"]),
+    ("rttime", "Max realtime timeout", "\"5:6\"", ["5", "6"]),
+];
+
+/// The limits of a confined process: the soft and the hard one of each line.
+fn limits(sections: &str) -> Vec<(String, [String; 2])> {
+    let text = output(sections, &["/usr/bin/cat", "/proc/self/limits"]);
+    let line = |line: &str| {
+        // Names have spaces, and stand in 26 columns.
+        let (name, values) = line.split_at_checked(26)?;
+        let mut values = values.split_whitespace().map(str::to_owned);
+        Some((name.trim().to_owned(), [values.next()?, values.next()?]))
+    };
+    text.lines().skip(1).filter_map(line).collect()
+}
+
+#[test]
+fn each_resource_limit_is_the_one_that_is_named() {
+    if !is_root() {
+        return;
+    }
+    let of = |limits: &[(String, [String; 2])], wanted: &str| {
+        let line = limits.iter().find(|(name, _)| name == wanted);
+        line.unwrap_or_else(|| panic!("{wanted} in {limits:?}")).1.clone()
+    };
+    // Without limits of its own on anything.
+    let control = limits("[process]\ncore_dumps = true\n[rlimits]\nnofile = \"300:400\"\ncore = \"1:2\"\n");
+    assert_eq!(control.len(), 16);
+    let all: Vec<String> = RLIMITS.iter().map(|(key, _, value, _)| format!("{key} = {value}")).collect();
+    let all = limits(&format!("[process]\ncore_dumps = true\n[rlimits]\n{}\n", all.join("\n")));
+    for (key, line, _, expected) in RLIMITS {
+        assert_eq!(of(&all, line), expected, "{key}");
+        assert_ne!(of(&control, line), expected, "control: {key}");
+    }
+    assert_eq!(
+        of(&limits(""), "Max core file size"),
+        ["1", "1"],
+        "core_dumps = false, whatever core_pattern says"
+    );
+}
+
+/// Their hard limits are usually 0, and raising one takes CAP_SYS_RESOURCE, which not every root has.
+#[test]
+fn the_limits_on_priorities_are_set_or_the_service_does_not_start() {
+    if !is_root() {
+        return;
+    }
+    let may = caps::has_cap(None, caps::CapSet::Effective, caps::Capability::CAP_SYS_RESOURCE).unwrap();
+    for (key, line) in [("nice", "Max nice priority"), ("rtprio", "Max realtime priority")] {
+        let sections = format!("[rlimits]\n{key} = \"10:20\"\n");
+        if may {
+            let found = limits(&sections).into_iter().find(|(name, _)| name == line).unwrap().1;
+            assert_eq!(found, ["10", "20"], "{key}");
+            let control = limits("").into_iter().find(|(name, _)| name == line).unwrap().1;
+            assert_ne!(control, ["10", "20"], "control: {key}");
+        } else {
+            let error = run(&sections, &["/usr/bin/true"]).unwrap_err();
+            assert_eq!(
+                error.to_string(),
+                "test.toml:3:".to_owned() + &format!("{}: rlimit: 10:20: EPERM", key.len() + 4)
+            );
+            assert!(run("", &["/usr/bin/true"]).is_ok(), "control");
+        }
+    }
+}

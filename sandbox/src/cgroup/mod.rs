@@ -81,7 +81,7 @@ impl Cgroup {
         if cgroup.populated()? {
             return Err(CgroupError::new("use", &cgroup.path, io::Error::other("it has processes already")));
         }
-        match cgroup.limit(plan) {
+        match cgroup.limit(plan).and_then(|()| protect_from_above(base, &cgroup.path, plan)) {
             Ok(()) => Ok(cgroup),
             Err(error) => {
                 cgroup.remove()?;
@@ -227,29 +227,85 @@ impl Cgroup {
                 let action = format!("{}: {}", plan.sources.locate(&setting.at), error.action);
                 CgroupError { action, ..error }
             };
-            self.write(setting.file, &setting.value).map_err(blame)?;
-            let found = self.read(setting.file).map_err(blame)?;
-            if !took(&setting.value, found.trim()) {
+            let file = setting.file.as_str();
+            self.write(file, &setting.value).map_err(blame)?;
+            let found = self.read(file).map_err(blame)?;
+            if !took(file, &setting.value, found.trim()) {
                 let source = io::Error::other(format!("wrote {}, reads {}", setting.value, found.trim()));
-                return Err(blame(CgroupError::new("set", self.path.join(setting.file), source)));
+                return Err(blame(CgroupError::new("set", self.path.join(file), source)));
+            }
+            // A set of which the cgroups above have a part is cut down to that part, and one of which they have nothing
+            // is left out of account: only what is effective counts.
+            if setting.controller == "cpuset" {
+                let file = format!("{file}.effective");
+                let found = self.read(&file).map_err(blame)?;
+                if found.trim() != setting.value {
+                    let why = format!("asked for {}, the cgroups above have {}", setting.value, found.trim());
+                    return Err(blame(CgroupError::new("set", self.path.join(file), io::Error::other(why))));
+                }
             }
         }
         Ok(())
     }
 }
 
-/// Whether what a file says after a write is what was written: byte limits are rounded down to pages, and the weight
-/// files of io say `default 100`.
-fn took(written: &str, found: &str) -> bool {
+/// Protection goes down from above: a cgroup has no more of it than the one that it is in (cgroup-v2.rst, `memory.min`).
+/// So each slice on the way from `path` up to `base` gets as much as all that is directly in it has.
+fn protect_from_above(base: &Path, path: &Path, plan: &Plan) -> Result<(), CgroupError> {
+    for file in ["memory.min", "memory.low"] {
+        if !plan.cgroup.iter().any(|setting| setting.file == file) {
+            continue;
+        }
+        for slice in path.ancestors().skip(1).take_while(|slice| *slice != base) {
+            let directory = open_directory(slice)?;
+            let mut sum = Some(0_u64);
+            for name in children(&directory, slice)? {
+                // A child that went away meanwhile has no protection.
+                let Some(child) = Cgroup::open(slice, &name)? else { continue };
+                let text = child.read(file)?;
+                let own: Option<u64> = text.trim().parse().ok();
+                sum = sum.zip(own).and_then(|(sum, own)| sum.checked_add(own));
+            }
+            let wanted = sum.map_or_else(|| "max".to_owned(), |sum| sum.to_string());
+            write_at(&directory, slice, file, &wanted)?;
+            let found = Cgroup::held(directory, slice.to_owned())?.read(file)?;
+            if !took(file, &wanted, found.trim()) {
+                let source = io::Error::other(format!("wrote {wanted}, reads {}", found.trim()));
+                return Err(CgroupError::new("set", slice.join(file), source));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whether what a file says after a write is what was written, in the ways in which the kernel writes it back.
+fn took(file: &str, written: &str, found: &str) -> bool {
     const PAGE: u64 = 4096;
-    let found = found.strip_prefix("default ").unwrap_or(found);
     if written == found {
         return true;
     }
-    match (written.parse::<u64>(), found.parse::<u64>()) {
-        (Ok(written), Ok(found)) => found == written / PAGE * PAGE,
+    match file {
+        // One line for each device or resource, with every limit that it has.
+        "io.max" | "io.latency" | "rdma.max" | "misc.max" => line_took(written, found),
+        // Before the lines of single devices.
+        "io.weight" => found.lines().next() == Some(&format!("default {written}")),
+        // Bytes are rounded down to pages.
+        _ if file.starts_with("memory.") => match (written.parse::<u64>(), found.parse::<u64>()) {
+            (Ok(written), Ok(found)) => found == written / PAGE * PAGE,
+            _ => false,
+        },
         _ => false,
     }
+}
+
+/// `8:0 rbps=1048576` of `8:0 rbps=1048576 wbps=max riops=max wiops=max`. A device without any limit has no line.
+fn line_took(written: &str, found: &str) -> bool {
+    let Some((key, limits)) = written.split_once(' ') else { return false };
+    let line = found.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' '));
+    limits.split(' ').all(|limit| match line {
+        Some(line) => line.split_whitespace().any(|found| found == limit),
+        None => limit.ends_with("=max"),
+    })
 }
 
 /// Every `NAME.service` below a base, as paths relative to it: the ground truth of what runs.
@@ -360,19 +416,39 @@ mod tests {
 
     #[test]
     fn a_limit_took_if_it_reads_as_written_or_rounded_down_to_a_page() {
-        assert!(took("max", "max"));
-        assert!(took("64", "64"));
-        assert!(took("100", "default 100"));
-        assert!(took("536870912", "536870912"));
-        assert!(took("536870915", "536870912"));
-        assert!(took("150000 100000", "150000 100000"));
+        assert!(took("memory.max", "max", "max"));
+        assert!(took("pids.max", "64", "64"));
+        assert!(took("io.weight", "100", "default 100"));
+        assert!(took("io.weight", "100", "default 100\n8:0 200"));
+        assert!(took("memory.max", "536870912", "536870912"));
+        assert!(took("memory.high", "536870915", "536870912"));
+        assert!(took("cpu.max", "150000 100000", "150000 100000"));
+        assert!(took("cpuset.cpus", "0-3,8", "0-3,8"));
+        assert!(took(
+            "io.max",
+            "8:0 rbps=1048576",
+            "8:16 rbps=1 wbps=1 riops=1 wiops=1\n8:0 rbps=1048576 wbps=max riops=max wiops=max"
+        ));
+        assert!(took("io.max", "8:0 rbps=max wiops=max", ""));
+        assert!(took("io.latency", "8:0 target=10000", "8:0 target=10000"));
+        assert!(took("rdma.max", "mlx5_0 hca_object=7", "mlx5_0 hca_handle=max hca_object=7"));
+        assert!(took("misc.max", "sev 4", "sev 4\nsev_es max"));
     }
 
     #[test]
     fn a_limit_that_reads_otherwise_did_not_take() {
-        assert!(!took("64", "max"));
-        assert!(!took("536870912", "max"));
-        assert!(!took("8192", "4096"));
-        assert!(!took("max", "100"));
+        assert!(!took("pids.max", "64", "max"));
+        assert!(!took("pids.max", "64", "0"));
+        assert!(!took("memory.max", "536870912", "max"));
+        assert!(!took("memory.max", "8192", "4096"));
+        assert!(!took("memory.max", "max", "100"));
+        assert!(!took("hugetlb.2MB.max", "4194304", "2097152"));
+        assert!(!took("io.weight", "100", "default 200\n8:0 100"));
+        assert!(!took("io.max", "8:0 rbps=1048576", ""));
+        assert!(!took("io.max", "8:0 rbps=1048576", "8:01 rbps=1048576 wbps=max riops=max wiops=max"));
+        assert!(!took("io.max", "8:0 rbps=1 wiops=2", "8:0 rbps=1 wbps=max riops=max wiops=max"));
+        assert!(!took("io.latency", "8:0 target=10000", "8:0 target=5000"));
+        assert!(!took("misc.max", "sev 4", "sev max"));
+        assert!(!took("cpuset.cpus", "0-3", "0-1"));
     }
 }

@@ -23,9 +23,12 @@ pub(crate) fn kernel(abi: u32) -> Kernel {
         user_namespaces: true,
         cgroup_root: Some("/sys/fs/cgroup".into()),
         cgroup_base: Some("/sys/fs/cgroup".into()),
-        controllers: ["cpu", "io", "memory", "pids"].map(str::to_owned).into(),
+        controllers: ["cpu", "cpuset", "hugetlb", "io", "memory", "misc", "pids", "rdma"]
+            .map(str::to_owned)
+            .into(),
         processors: (0..4).collect(),
         memory_nodes: (0..2).collect(),
+        huge_pages: ["2MB", "1GB"].map(str::to_owned).into(),
         store_bypass: Mitigation::PerProcess,
         indirect_branch: Mitigation::NotAffected,
     }
@@ -69,6 +72,13 @@ impl Host for DescribedHost {
     }
     fn primary_group(&self, uid: u32) -> io::Result<Option<u32>> {
         Ok((uid == 33).then_some(33))
+    }
+    fn block_device(&self, path: &str) -> io::Result<Option<(u32, u32)>> {
+        match path {
+            "/dev/vda" => Ok(Some((254, 0))),
+            "/dev/null" => Ok(None),
+            _ => Err(io::ErrorKind::NotFound.into()),
+        }
     }
     fn group(&self, name: &str) -> io::Result<Option<u32>> {
         Ok((name == "www-data").then_some(33))
@@ -177,6 +187,20 @@ pub(crate) fn strict() -> Confinement {
             cpu_max: None,
             io_weight: None,
             oom_group: None,
+            memory_min: None,
+            memory_low: None,
+            swap_high: None,
+            memory_zswap_max: None,
+            memory_zswap_writeback: None,
+            cpu_idle: None,
+            cpu_burst: None,
+            cpuset_cpus: None,
+            cpuset_mems: None,
+            io_max: Vec::new(),
+            io_latency: Vec::new(),
+            hugetlb: Vec::new(),
+            rdma: Vec::new(),
+            misc: Vec::new(),
             optional: BTreeSet::new(),
         },
         rlimits: Vec::new(),

@@ -2,6 +2,7 @@
 
 use std::{
     fs, io,
+    os::unix::fs::{FileTypeExt, MetadataExt},
     path::{Path, PathBuf},
 };
 
@@ -31,6 +32,11 @@ pub trait Host {
     /// # Errors
     /// The file cannot be read.
     fn primary_group(&self, uid: u32) -> io::Result<Option<u32>>;
+    /// Major and minor number of a block device; `None` where something else is there.
+    ///
+    /// # Errors
+    /// What stat(2) says.
+    fn block_device(&self, path: &str) -> io::Result<Option<(u32, u32)>>;
     /// The gid of a group of group(5).
     ///
     /// # Errors
@@ -80,6 +86,14 @@ impl Host for RealHost {
     fn primary_group(&self, uid: u32) -> io::Result<Option<u32>> {
         let fields = self.line("etc/passwd", 2, &uid.to_string())?;
         Ok(fields.and_then(|fields| number(&fields, 3)))
+    }
+
+    fn block_device(&self, path: &str) -> io::Result<Option<(u32, u32)>> {
+        let status = fs::metadata(path)?;
+        let number = |part: u64| u32::try_from(part).ok();
+        let device = status.rdev();
+        let numbers = number(nix::sys::stat::major(device)).zip(number(nix::sys::stat::minor(device)));
+        Ok(numbers.filter(|_| status.file_type().is_block_device()))
     }
 
     fn group(&self, name: &str) -> io::Result<Option<u32>> {

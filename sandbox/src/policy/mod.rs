@@ -11,6 +11,7 @@ mod names;
 mod namespaces;
 mod raw;
 mod reader;
+mod resources;
 mod scheduling;
 mod store;
 mod validate;
@@ -20,6 +21,7 @@ use std::collections::BTreeSet;
 
 pub(crate) use filter::SOCKET_FLAGS;
 pub use filter::{Action, NamespaceKind, SocketRule};
+pub use resources::{Device, IoLatency, IoMax, NamedLimit, RdmaMax};
 pub(crate) use scheduling::{CPUS, NODES, show_duration};
 pub use scheduling::{
     DisabledSpeculation, IndexRange, IoClass, NumaPolicy, Scheduler, Securebit, Speculation,
@@ -482,7 +484,35 @@ pub struct CgroupLimits {
     pub io_weight: Option<Located<u32>>,
     /// `memory.oom.group`
     pub oom_group: Option<Located<bool>>,
-    /// Controllers that a host may lack: `cpu`, `memory`, `pids`, `io`.
+    /// `memory.min`, bytes.
+    pub memory_min: Option<Located<Limit>>,
+    /// `memory.low`, bytes.
+    pub memory_low: Option<Located<Limit>>,
+    /// `memory.swap.high`, bytes.
+    pub swap_high: Option<Located<Limit>>,
+    /// `memory.zswap.max`, bytes.
+    pub memory_zswap_max: Option<Located<Limit>>,
+    /// `memory.zswap.writeback`
+    pub memory_zswap_writeback: Option<Located<bool>>,
+    /// `cpu.idle`, which takes the place of `cpu_weight`.
+    pub cpu_idle: Option<Located<bool>>,
+    /// `cpu.max.burst`, nanoseconds; at most what `cpu_max` grants in a period.
+    pub cpu_burst: Option<Located<u64>>,
+    /// `cpuset.cpus`, at least one.
+    pub cpuset_cpus: Option<Vec<Located<IndexRange>>>,
+    /// `cpuset.mems`, at least one.
+    pub cpuset_mems: Option<Vec<Located<IndexRange>>>,
+    /// `io.max`
+    pub io_max: Vec<Located<IoMax>>,
+    /// `io.latency`
+    pub io_latency: Vec<Located<IoLatency>>,
+    /// `hugetlb.SIZE.max`
+    pub hugetlb: Vec<Located<NamedLimit>>,
+    /// `rdma.max`
+    pub rdma: Vec<Located<RdmaMax>>,
+    /// `misc.max`
+    pub misc: Vec<Located<NamedLimit>>,
+    /// Controllers that a host may lack.
     pub optional: BTreeSet<String>,
 }
 

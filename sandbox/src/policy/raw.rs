@@ -15,6 +15,7 @@ use super::{
     names::RESOURCES,
     namespaces,
     reader::{Item, Notes, Table, unknown},
+    resources::{self, IoLatency, IoMax, NamedLimit, RdmaMax},
     scheduling::{
         self, CPUS, DisabledSpeculation, IndexRange, IoClass, NODES, NumaPolicy, Scheduler, Securebit,
     },
@@ -119,7 +120,7 @@ section! {
         keyring: Located<Share> = share,
         scheduler: Located<Scheduler> = scheduling::scheduler,
         scheduler_priority: Located<u8> = |item: &Item<'_>, notes: &mut _| item.integer(0, 99, notes),
-        cpu_affinity: List<IndexRange> = processors,
+        cpu_affinity: List<IndexRange> = |item: &_, notes: &mut _| some_indices(item, CPUS, notes),
         numa_policy: Located<NumaPolicy> = scheduling::numa_policy,
         numa_nodes: List<IndexRange> = |item: &_, notes: &mut _| indices(item, NODES, notes),
         io_class: Located<IoClass> = scheduling::io_class,
@@ -168,7 +169,7 @@ section! {
         ioctl: List<Operation> = |item: &_, notes: &mut _| list(item, notes, filter::ioctl),
         prctl: List<Operation> = |item: &_, notes: &mut _| list(item, notes, filter::prctl),
         io_uring: Located<bool> = Item::boolean,
-        action: Named<RawAction> = actions,
+        action: Named<RawAction> = |item: &_, notes: &mut _| named(item, notes, filter::action),
     }
 }
 
@@ -183,6 +184,24 @@ section! {
         cpu_max: Located<Limit> = values::cpu_share,
         io_weight: Located<u32> = |item: &Item<'_>, notes: &mut _| item.integer(1, 10_000, notes),
         oom_group: Located<bool> = Item::boolean,
+        memory_min: Located<Limit> = values::limit,
+        memory_low: Located<Limit> = values::limit,
+        swap_high: Located<Limit> = values::limit,
+        memory_zswap_max: Located<Limit> = values::limit,
+        memory_zswap_writeback: Located<bool> = Item::boolean,
+        cpu_idle: Located<bool> = Item::boolean,
+        cpu_burst: Located<u64> = |item: &_, notes: &mut _| resources::microseconds(item, 1_000_000_000_000, notes),
+        cpuset_cpus: List<IndexRange> = |item: &_, notes: &mut _| some_indices(item, CPUS, notes),
+        cpuset_mems: List<IndexRange> = |item: &_, notes: &mut _| some_indices(item, NODES, notes),
+        io_max: List<IoMax> = |item: &_, notes: &mut _| list(item, notes, resources::io_max),
+        io_latency: List<IoLatency> = |item: &_, notes: &mut _| list(item, notes, resources::io_latency),
+        hugetlb: Named<NamedLimit> = |item: &_, notes: &mut _| named(item, notes, resources::huge_pages),
+        rdma: List<RdmaMax> = |item: &_, notes: &mut _| list(item, notes, resources::rdma),
+        misc: Named<NamedLimit> = |item: &_, notes: &mut _| named(item, notes, resources::misc),
+        pressure: Located<()> = |item: &_, notes: &mut _| refused(item, notes, "a trigger on pressure"),
+        ip_allow: Located<()> = |item: &_, notes: &mut _| refused(item, notes, "a list of addresses"),
+        ip_deny: Located<()> = |item: &_, notes: &mut _| refused(item, notes, "a list of addresses"),
+        socket_bind: Located<()> = |item: &_, notes: &mut _| refused(item, notes, "a list of ports to bind to"),
         optional: List<&'static str> = |item: &_, notes: &mut _| list(item, notes, controller),
         devices: List<NoDevice> = devices,
     }
@@ -299,6 +318,9 @@ pub(super) fn keys() -> Vec<(&'static str, &'static [&'static str])> {
         ("seccomp.rule", RULE_KEYS),
         ("seccomp.socket", filter::SOCKET_KEYS),
         ("cgroup", RawCgroup::KEYS),
+        ("cgroup.io_max", resources::IO_MAX_KEYS),
+        ("cgroup.io_latency", resources::IO_LATENCY_KEYS),
+        ("cgroup.rdma", resources::RDMA_KEYS),
     ]
 }
 
@@ -650,14 +672,19 @@ fn name_to_remove(item: &Item<'_>, notes: &mut Notes) -> Option<Located<String>>
     }
 }
 
-/// Processors, at least one.
-fn processors(item: &Item<'_>, notes: &mut Notes) -> Option<List<IndexRange>> {
+/// Processors or memory nodes, at least one.
+fn some_indices(item: &Item<'_>, end: u32, notes: &mut Notes) -> Option<List<IndexRange>> {
     if item.value().as_array().is_some_and(|array| array.is_empty()) {
-        let message = format!("`{}` leaves no processor to run on", item.key);
-        notes.push(Diagnostic::error("empty-set", item.at(), message).help("name at least one"));
+        notes.push(empty_set(item.at(), &item.key));
         return None;
     }
-    indices(item, CPUS, notes)
+    indices(item, end, notes)
+}
+
+pub(super) fn empty_set(at: Place, key: &str) -> Diagnostic {
+    let what = if key.ends_with("cpuset_mems") { "memory node" } else { "processor" };
+    let message = format!("`{key}` leaves no {what}");
+    Diagnostic::error("empty-set", at, message).help("name at least one")
 }
 
 /// Processors or memory nodes, numbered below `end`.
@@ -778,13 +805,24 @@ fn namespace_kinds(item: &Item<'_>, notes: &mut Notes) -> Option<AnyOr<Namespace
     }
 }
 
-fn actions(item: &Item<'_>, notes: &mut Notes) -> Option<Named<RawAction>> {
+/// A table of names of the author's choice; entries that could not be read are noted.
+fn named<T>(
+    item: &Item<'_>,
+    notes: &mut Notes,
+    read: impl Fn(Located<String>, &Item<'_>, &mut Notes) -> Option<Located<T>>,
+) -> Option<Named<T>> {
     let entries = item.open_table(notes)?.entries();
-    Some(Named(entries.into_iter().filter_map(|(name, item)| filter::action(name, &item, notes)).collect()))
+    Some(Named(entries.into_iter().filter_map(|(name, item)| read(name, &item, notes)).collect()))
+}
+
+/// Valid, whatever it says, and not enforced by this version.
+fn refused(item: &Item<'_>, notes: &mut Notes, what: &str) -> Option<Located<()>> {
+    notes.push(not_yet(item.at(), what, "leave the key out"));
+    None
 }
 
 fn controller(item: &Item<'_>, notes: &mut Notes) -> Option<Located<&'static str>> {
-    let words = [("cpu", "cpu"), ("memory", "memory"), ("pids", "pids"), ("io", "io")];
+    let words = ["cpu", "memory", "pids", "io", "cpuset", "hugetlb", "rdma", "misc"].map(|name| (name, name));
     values::word(item, "unknown-controller", &words, notes)
 }
 

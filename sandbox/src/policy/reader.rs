@@ -216,6 +216,11 @@ impl<'t> Table<'t> {
         item
     }
 
+    /// Whether it has a key that it cannot have, which was noted.
+    pub(super) fn has_unknown_key(&self) -> bool {
+        self.unknown
+    }
+
     /// Every key with its place and its value, in the order of the file.
     pub(super) fn entries(&self) -> Vec<(Located<String>, Item<'t>)> {
         let mut entries: Vec<_> = self

@@ -4,14 +4,15 @@ use std::collections::BTreeSet;
 
 use super::{
     Account, Action, ArgumentRule, Capabilities, CgroupLimits, Confinement, Denial, DevView, Filesystem,
-    Landlock, NamespaceKind, Namespaces, Net, NumaPolicy, Ports, ProcView, Process, Root, Rules, Scheduler,
-    Seccomp, Share, SocketRule, SysView, UserNamespace,
+    IndexRange, Landlock, Limit, NamespaceKind, Namespaces, Net, NumaPolicy, Ports, ProcView, Process,
+    Rlimit, Root, Rules, Scheduler, Seccomp, Share, SocketRule, SysView, UserNamespace,
     filter::RawAction,
     raw::{
         AnyOr, List, Named, RawCapabilities, RawCgroup, RawFilesystem, RawLandlock, RawNamespaces, RawPolicy,
-        RawProcess, RawSeccomp,
+        RawProcess, RawSeccomp, empty_set,
     },
     reader::Notes,
+    scheduling::show_duration,
 };
 use crate::{
     diagnostic::{Diagnostic, FileId, Located, Place},
@@ -42,6 +43,8 @@ pub(super) fn validate(raw: RawPolicy, file: FileId, notes: &mut Notes) -> Rules
     check_paths(&filesystem, notes);
     let process = process(raw.process, &at("process"), notes);
     check_privileges(&process, notes);
+    let rlimits = raw.rlimits.map(|limits| limits.0).unwrap_or_default();
+    check_core(&rlimits, process.core_dumps.value, notes);
     let capabilities = capabilities(raw.capabilities, &at("capabilities"));
     check_ambient(&capabilities, notes);
     let seccomp = seccomp(raw.seccomp, &at("seccomp"), notes);
@@ -52,8 +55,8 @@ pub(super) fn validate(raw: RawPolicy, file: FileId, notes: &mut Notes) -> Rules
         capabilities,
         landlock: landlock(raw.landlock, &at("landlock")),
         seccomp,
-        cgroup: cgroup(raw.cgroup, &at("cgroup")),
-        rlimits: raw.rlimits.map(|limits| limits.0).unwrap_or_default(),
+        cgroup: cgroup(raw.cgroup, &at("cgroup"), notes),
+        rlimits,
     }))
 }
 
@@ -229,8 +232,7 @@ fn process(raw: RawProcess, at: &Place, notes: &mut Notes) -> Process {
     let cpu_affinity = raw.cpu_affinity.map(|list| List::resolve(Some(list), "cpu_affinity", at));
     // Emptied by `remove`: an empty list was told by the reader, and one of which no element could be read is no set yet.
     if cpu_affinity.as_ref().is_some_and(Vec::is_empty) && notes.is_empty() {
-        let message = "`process.cpu_affinity` leaves no processor to run on";
-        notes.push(Diagnostic::error("empty-set", at.clone(), message).help("name at least one"));
+        notes.push(empty_set(at.clone(), "process.cpu_affinity"));
     }
     let numa_nodes = List::resolve(raw.numa_nodes, "numa_nodes", at);
     check_nodes(raw.numa_policy.as_ref(), &numa_nodes, notes);
@@ -350,6 +352,18 @@ fn io_priority(
             notes.push(Diagnostic::error("missing-key", level.at, message).help(help));
             None
         }
+    }
+}
+
+/// `core_dumps = false` sets the limit by itself, to what stops a dump in every case.
+fn check_core(limits: &[Located<Rlimit>], core_dumps: bool, notes: &mut Notes) {
+    let core = limits.iter().find(|limit| limit.value.resource == libc::RLIMIT_CORE);
+    if let Some(core) =
+        core.filter(|core| !core_dumps && (core.value.soft, core.value.hard) != (Some(0), Some(0)))
+    {
+        let message = "`rlimits.core` has no effect: `process.core_dumps` is false";
+        let help = "write core_dumps = true, or core = 0";
+        notes.push(Diagnostic::error("no-effect", core.at.clone(), message).help(help));
     }
 }
 
@@ -524,7 +538,17 @@ fn actions(raw: Option<Named<RawAction>>, notes: &mut Notes) -> Vec<Located<Acti
 /// What a denied call gets where no file says anything.
 const EPERM: u16 = 1;
 
-fn cgroup(raw: RawCgroup, at: &Place) -> CgroupLimits {
+fn cgroup(raw: RawCgroup, at: &Place, notes: &mut Notes) -> CgroupLimits {
+    let mut set = |list: Option<List<IndexRange>>, key: &'static str| {
+        let ranges = list.map(|list| List::resolve(Some(list), key, at))?;
+        if ranges.is_empty() && notes.is_empty() {
+            notes.push(empty_set(at.clone(), &format!("cgroup.{key}")));
+        }
+        Some(ranges)
+    };
+    let cpuset_cpus = set(raw.cpuset_cpus, "cpuset_cpus");
+    let cpuset_mems = set(raw.cpuset_mems, "cpuset_mems");
+    check_burst(raw.cpu_burst.as_ref(), raw.cpu_max.as_ref(), notes);
     CgroupLimits {
         memory_high: raw.memory_high,
         memory_max: raw.memory_max,
@@ -534,9 +558,38 @@ fn cgroup(raw: RawCgroup, at: &Place) -> CgroupLimits {
         cpu_max: raw.cpu_max,
         io_weight: raw.io_weight,
         oom_group: raw.oom_group,
+        memory_min: raw.memory_min,
+        memory_low: raw.memory_low,
+        swap_high: raw.swap_high,
+        memory_zswap_max: raw.memory_zswap_max,
+        memory_zswap_writeback: raw.memory_zswap_writeback,
+        cpu_idle: raw.cpu_idle,
+        cpu_burst: raw.cpu_burst,
+        cpuset_cpus,
+        cpuset_mems,
+        io_max: List::resolve(raw.io_max, "io_max", at),
+        io_latency: List::resolve(raw.io_latency, "io_latency", at),
+        hugetlb: raw.hugetlb.map(|limits| limits.0).unwrap_or_default(),
+        rdma: List::resolve(raw.rdma, "rdma", at),
+        misc: raw.misc.map(|limits| limits.0).unwrap_or_default(),
         optional: List::resolve(raw.optional, "optional", at)
             .into_iter()
             .map(|name| name.value.to_owned())
             .collect(),
+    }
+}
+
+/// What is saved up for a burst is saved from a quota, and cannot be more than it (cgroup-v2.rst, `cpu.max.burst`).
+fn check_burst(burst: Option<&Located<u64>>, quota: Option<&Located<Limit>>, notes: &mut Notes) {
+    let Some(burst) = burst else { return };
+    let Some(Limit::Value(microseconds)) = quota.map(|quota| quota.value) else {
+        let message = "`cgroup.cpu_burst` has no effect without a `cpu_max` that has an end";
+        notes.push(Diagnostic::error("no-effect", burst.at.clone(), message));
+        return;
+    };
+    if burst.value > microseconds.saturating_mul(1_000) {
+        let message = "`cgroup.cpu_burst` is above what `cpu_max` grants in a period of 100ms";
+        let label = format!("at most {}", show_duration(microseconds.saturating_mul(1_000)));
+        notes.push(Diagnostic::error("out-of-range", burst.at.clone(), message).label(label));
     }
 }
