@@ -107,10 +107,12 @@ fn scope(wanted: &policy::Landlock, number: u32, builder: &mut Builder<'_>) -> B
 
 /// One step a path, with the rights of every list that names it.
 fn path_rules(wanted: &policy::Landlock, abi: ABI, view: &View, builder: &mut Builder<'_>) {
-    let write = AccessFs::from_write(abi);
     let read = AccessFs::ReadFile | AccessFs::ReadDir;
-    let lists =
-        [(&wanted.read, read), (&wanted.execute, BitFlags::from(AccessFs::Execute)), (&wanted.write, write)];
+    // The kernel opens a program for reading too, and answers EACCES to execve without that right.
+    let execute = AccessFs::Execute | AccessFs::ReadFile;
+    // A cache that cannot be read back is of no use, and one's own temporary files are not either.
+    let write = AccessFs::from_write(abi) | read;
+    let lists = [(&wanted.read, read), (&wanted.execute, execute), (&wanted.write, write)];
     let mut rules: Vec<(&Located<OptionalPath>, BitFlags<AccessFs>)> = Vec::new();
     for (paths, access) in lists {
         for path in paths {

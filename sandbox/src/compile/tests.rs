@@ -295,6 +295,34 @@ fn run(rules: Confinement, argv: &[&str]) -> Result<(String, i32), crate::launch
     Ok((output, status))
 }
 
+#[test]
+fn the_right_to_execute_is_enough_to_execute() {
+    if !is_root() {
+        return;
+    }
+    let mut rules = strict();
+    rules.landlock.read = beneath(&["/etc"]);
+    assert_eq!(run(rules.clone(), &["/usr/bin/true"]).unwrap().1, 0);
+    // The control: without it, reading is not enough.
+    rules.landlock.read = beneath(&["/usr", "/lib", "/lib64", "/etc"]);
+    rules.landlock.execute = Vec::new();
+    assert_eq!(run(rules, &["/usr/bin/true"]).unwrap_err().errno(), Errno::EACCES);
+}
+
+#[test]
+fn what_a_service_wrote_it_can_read_back() {
+    if !is_root() {
+        return;
+    }
+    let write_and_read = ["/usr/bin/sh", "-c", "echo kept > /tmp/a && cat /tmp/a"];
+    assert_eq!(run(strict(), &write_and_read).unwrap(), ("kept\n".to_owned(), 0));
+    // The control: without the right to write there, neither works.
+    let mut rules = strict();
+    rules.landlock.write = beneath(&["/dev/null"]);
+    let (_, status) = run(rules, &write_and_read).unwrap();
+    assert_ne!(status, 0);
+}
+
 fn is_root() -> bool {
     let root = nix::unistd::geteuid().is_root();
     if !root {

@@ -397,9 +397,9 @@ pub enum Scope {
 pub struct Landlock {
     /// Read files and directories beneath.
     pub read: Vec<Located<OptionalPath>>,
-    /// Execute files beneath.
+    /// Execute files beneath, which includes reading them.
     pub execute: Vec<Located<OptionalPath>>,
-    /// Write, truncate, make, remove, rename and link beneath.
+    /// Write, truncate, make, remove, rename and link beneath, and read what was written.
     pub write: Vec<Located<OptionalPath>>,
     /// bind(2) on TCP.
     pub bind_tcp: Ports,
