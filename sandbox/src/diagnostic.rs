@@ -68,6 +68,11 @@ impl Sources {
         id
     }
 
+    /// Every file, in the order in which they were added.
+    pub fn files(&self) -> impl Iterator<Item = FileId> {
+        (0..u16::try_from(self.files.len()).unwrap_or(u16::MAX)).map(FileId)
+    }
+
     /// The path of a file.
     #[must_use]
     pub fn path(&self, file: FileId) -> &Path {

@@ -172,7 +172,7 @@ const SYSCTLS: [Sysctl; 13] = [
 
 /// Limits and figures, and the file that shows that a controller carries them.
 const CONTROLLERS: [(&str, &str); 4] = [
-    ("memory", "memory_high, memory_max, swap_max and oom_group, and the memory figures"),
+    ("memory", "memory_high, memory_max, swap_max, oom_group and the memory figures"),
     ("pids", "pids_max and the count of processes"),
     ("cpu", "cpu_weight and cpu_max"),
     ("io", "io_weight and the bytes read and written"),
@@ -308,7 +308,7 @@ fn cgroups(kernel: &Kernel, facts: &Facts) -> Vec<Finding> {
                 ..finding(
                     Grade::Lacking,
                     subject,
-                    format!("not in the cgroup2 tree at {}: no {carries}", base.display()),
+                    format!("not in the cgroup2 tree at {}; it carries {carries}", base.display()),
                 )
             }
         })

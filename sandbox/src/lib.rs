@@ -20,6 +20,9 @@ pub mod cgroup;
 pub mod compile;
 pub mod diagnostic;
 pub mod doctor;
+pub mod explain;
+#[cfg(test)]
+mod golden;
 pub mod kernel;
 pub mod launch;
 mod plan;

@@ -8,7 +8,7 @@ use std::{ffi::CString, fmt};
 use seccompiler::sock_filter;
 
 use crate::{
-    compile::{mounts::View, users::lines},
+    compile::users::lines,
     diagnostic::{Located, Place, Sources},
     policy::IdMap,
 };
@@ -282,8 +282,6 @@ pub struct Plan {
     pub(crate) id_maps: Vec<UserNamespacePlan>,
     pub(crate) steps: Vec<Step>,
     pub(crate) landlock: Option<LandlockPlan>,
-    /// The tree it will see, for questions.
-    pub(crate) view: View,
     /// The controllers to enable on the way down to the service's cgroup, whether or not a limit is set: they carry
     /// the figures of `status`.
     pub(crate) controllers: Vec<String>,

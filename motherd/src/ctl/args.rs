@@ -99,6 +99,9 @@ pub(crate) enum Command {
     /// Tools for policies
     #[command(subcommand)]
     Policy(PolicyCommand),
+    /// What this kernel and host offer to sandboxes and lack, and where they are lax; exit status 1 if anything is
+    /// lacking
+    Doctor,
     /// Stop everything and switch the machine off
     #[command(name = "poweroff")]
     PowerOff,
@@ -117,6 +120,45 @@ pub(crate) enum PolicyCommand {
         /// Also compile them for this machine: its paths, users and kernel
         #[arg(long)]
         host: bool,
+    },
+    /// May a service do this? Answered by what is compiled for this machine; exit status 0 for yes, 1 for no
+    Can {
+        /// A policy's name, or a file (with a / or ending in .toml)
+        #[arg(value_name = "NAME|FILE")]
+        policy: String,
+        /// read, write or exec a path; bind or connect a TCP port; call a system call; cap: use a capability
+        #[arg(value_name = "ACT", value_parser = sandbox::question::ACTS)]
+        act: String,
+        /// The path, the port, the call or the capability
+        #[arg(value_name = "OBJECT")]
+        object: String,
+    },
+    /// A policy as resolved, each value with where it came from; the output is a policy itself
+    Show {
+        /// A policy's name, or a file (with a / or ending in .toml)
+        #[arg(value_name = "NAME|FILE")]
+        policy: String,
+    },
+    /// What a policy allows and denies on this machine, in words
+    Explain {
+        /// A policy's name, or a file (with a / or ending in .toml)
+        #[arg(value_name = "NAME|FILE")]
+        policy: String,
+    },
+    /// What policy B allows more or less than A, by effect and by key; exit status 1 if they differ
+    Diff {
+        /// A policy's name, or a file (with a / or ending in .toml)
+        #[arg(value_name = "A")]
+        a: String,
+        /// Another
+        #[arg(value_name = "B")]
+        b: String,
+    },
+    /// The groups of system calls, or the calls of one
+    Groups {
+        /// `@file-system`
+        #[arg(value_name = "@NAME")]
+        group: Option<String>,
     },
 }
 

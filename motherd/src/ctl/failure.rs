@@ -38,6 +38,11 @@ impl Failure {
         Self { status, text: report.to_string().trim_end().to_owned() }
     }
 
+    /// The same, with another exit status.
+    pub(super) fn with_status(self, status: u8) -> Self {
+        Self { status, ..self }
+    }
+
     /// The same, with a line of advice under it.
     pub(super) fn advise(mut self, advice: &str) -> Self {
         self.text.push('\n');

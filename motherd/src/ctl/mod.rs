@@ -2,12 +2,14 @@
 //!
 //! ```text
 //! args.rs --Command--> remote.rs (asks motherd)            --reply--> render/ --text--> output.rs
-//!                      run.rs, policy.rs (work by themselves)
+//!                      run.rs, policy.rs, answers.rs, doctor.rs (work by themselves)
 //! ```
 //!
 //! Only here is an exit status made, and an error printed: once.
 
+mod answers;
 mod args;
+mod doctor;
 mod failure;
 mod output;
 mod policy;
@@ -68,5 +70,13 @@ fn execute(Args { global, command }: Args) -> Result<u8, Failure> {
         Command::Halt => ask(Request::Halt),
         Command::Run { policy, command } => run::run(&global, &policy, &command),
         Command::Policy(PolicyCommand::Check { files, host }) => policy::check(&global, &files, host),
+        Command::Policy(PolicyCommand::Can { policy, act, object }) => {
+            answers::can(&global, &policy, &act, &object)
+        }
+        Command::Policy(PolicyCommand::Show { policy }) => answers::show(&global, &policy),
+        Command::Policy(PolicyCommand::Explain { policy }) => answers::explain(&global, &policy),
+        Command::Policy(PolicyCommand::Diff { a, b }) => answers::diff(&global, &a, &b),
+        Command::Policy(PolicyCommand::Groups { group }) => answers::groups(&global, group.as_deref()),
+        Command::Doctor => doctor::doctor(&global),
     }
 }

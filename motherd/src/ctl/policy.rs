@@ -109,7 +109,7 @@ impl Checked {
 }
 
 /// Whom a file is compiled for: the service that its name would be for.
-fn subject(file: &Path) -> Subject {
+pub(super) fn subject(file: &Path) -> Subject {
     let name = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     Subject { name, root: PathBuf::from("/"), sockets: vec![] }
 }

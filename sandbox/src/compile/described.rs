@@ -99,6 +99,7 @@ pub(crate) fn policy(rules: Confinement) -> Policy {
         description: String::new(),
         sources,
         rules: Rules::Confined(Box::new(rules)),
+        written: Vec::new(),
     }
 }
 

@@ -22,6 +22,11 @@ pub trait Host {
     /// # Errors
     /// What stat(2) says; a path that is not there is `NotFound`.
     fn kind(&self, path: &str) -> io::Result<FileKind>;
+    /// Where a symbolic link leads; `None` for what is none or cannot be asked.
+    fn link(&self, path: &str) -> Option<String> {
+        let _: &str = path;
+        None
+    }
     /// The uid and primary gid of a user of passwd(5).
     ///
     /// # Errors
@@ -76,6 +81,10 @@ impl Host for RealHost {
     fn kind(&self, path: &str) -> io::Result<FileKind> {
         let status = fs::metadata(path)?;
         Ok(if status.is_dir() { FileKind::Directory } else { FileKind::Other })
+    }
+
+    fn link(&self, path: &str) -> Option<String> {
+        fs::read_link(path).map(|target| target.to_string_lossy().into_owned()).ok()
     }
 
     fn user(&self, name: &str) -> io::Result<Option<(u32, u32)>> {

@@ -78,7 +78,6 @@ pub fn compile_on(
 struct Outcome {
     namespaces: namespaces::Wanted,
     landlock: Option<crate::plan::LandlockPlan>,
-    view: mounts::View,
     cgroup: cgroup::Settings,
     environment: Vec<(String, String)>,
     identity: process::Identity,
@@ -99,7 +98,7 @@ fn confined(policy: &Policy, rules: &Confinement, builder: &mut Builder<'_>) -> 
     let cgroup = cgroup::compile(&rules.cgroup, builder);
     let environment = rules.process.environment.iter().map(|variable| variable.value.clone()).collect();
     tracing::debug!(policy = policy.name(), steps = builder.steps.len(), "compiled");
-    Outcome { namespaces, landlock, view, cgroup, environment, identity }
+    Outcome { namespaces, landlock, cgroup, environment, identity }
 }
 
 /// A cgroup of its own and nothing else; even so nothing of the launcher's session, signals, descriptors or environment
@@ -113,7 +112,6 @@ fn unconfined(policy: &Policy, mut builder: Builder<'_>) -> Plan {
     let outcome = Outcome {
         namespaces: namespaces::Wanted::default(),
         landlock: None,
-        view: mounts::View::host(),
         cgroup: cgroup::Settings::none(builder.kernel),
         environment: vec![("PATH".to_owned(), process::DEFAULT_PATH.to_owned())],
         identity: process::Identity { uid: 0, host_uid: 0, host_gid: 0 },
@@ -192,7 +190,6 @@ impl<'a> Builder<'a> {
             id_maps: self.id_maps,
             steps,
             landlock: outcome.landlock,
-            view: outcome.view,
             controllers: outcome.cgroup.controllers,
             cgroup: outcome.cgroup.files,
             environment: outcome.environment,

@@ -88,10 +88,6 @@ pub(crate) enum Seen {
 pub(crate) struct View {
     /// Before a path that no entry covers; `None` for an empty root.
     root: Option<String>,
-    /// Whether the root itself is read-only.
-    root_read_only: bool,
-    /// Where the policy says so.
-    root_at: Option<Place>,
     /// Sorted by path.
     mounts: Vec<Mounted>,
 }
@@ -102,50 +98,18 @@ struct Mounted {
     path: String,
     /// On the host; `None` for a fresh mount.
     source: Option<String>,
-    hidden: bool,
-    read_only: bool,
-    noexec: bool,
-    at: Place,
-}
-
-/// What a path's mount allows.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct MountRights {
-    pub(crate) hidden: bool,
-    pub(crate) read_only: bool,
-    pub(crate) noexec: bool,
-    /// The mount that decides.
-    pub(crate) mount: String,
-    pub(crate) at: Option<Place>,
 }
 
 impl From<&Entry> for Mounted {
     fn from(entry: &Entry) -> Self {
-        let read_only = match &entry.kind {
-            Kind::Tree { attributes, .. } => attributes & RDONLY != 0,
-            Kind::Hidden(_) | Kind::Dev | Kind::Sys => true,
-            Kind::Tmpfs(_) | Kind::Proc(_) => false,
-        };
-        let noexec = match &entry.kind {
-            Kind::Tree { attributes, .. } => attributes & NOEXEC != 0,
-            Kind::Tmpfs(tmpfs) => tmpfs.noexec.unwrap_or(false),
-            Kind::Hidden(_) | Kind::Dev | Kind::Sys | Kind::Proc(_) => true,
-        };
-        Self {
-            path: entry.path.clone(),
-            source: entry.kind.source(),
-            hidden: matches!(entry.kind, Kind::Hidden(_)),
-            read_only,
-            noexec,
-            at: entry.at.clone(),
-        }
+        Self { path: entry.path.clone(), source: entry.kind.source() }
     }
 }
 
 impl View {
     /// The host's tree as it is.
     pub(crate) fn host() -> Self {
-        Self { root: Some("/".to_owned()), root_read_only: false, root_at: None, mounts: Vec::new() }
+        Self { root: Some("/".to_owned()), mounts: Vec::new() }
     }
 
     /// What stands at `path`.
@@ -157,26 +121,6 @@ impl View {
             }
             (None, Some(root)) => Seen::Host(join(root, path)),
             (None, None) => Seen::Nothing,
-        }
-    }
-
-    /// The mount that decides over `path`: the most specific one.
-    pub(crate) fn rights(&self, path: &str) -> MountRights {
-        match self.covering(path) {
-            Some(mounted) => MountRights {
-                hidden: mounted.hidden,
-                read_only: mounted.read_only,
-                noexec: mounted.noexec,
-                mount: mounted.path.clone(),
-                at: Some(mounted.at.clone()),
-            },
-            None => MountRights {
-                hidden: false,
-                read_only: self.root_read_only,
-                noexec: false,
-                mount: "/".to_owned(),
-                at: self.root_at.clone(),
-            },
         }
     }
 
@@ -214,13 +158,7 @@ pub(crate) fn compile(rules: &Confinement, ids: (u32, u32), builder: &mut Builde
     let mut entries = entries(rules, root.as_deref(), builder);
     entries.sort_by(|a, b| a.path.split('/').cmp(b.path.split('/')));
     refuse_conflicts(&entries, builder);
-    let sealed = filesystem.read_only.iter().find(|path| path.value == "/");
-    let view = View {
-        root,
-        root_read_only: sealed.is_some(),
-        root_at: Some(sealed.map_or(&filesystem.root.at, |path| &path.at).clone()),
-        mounts: entries.iter().map(Mounted::from).collect(),
-    };
+    let view = View { root, mounts: entries.iter().map(Mounted::from).collect() };
     new_root(rules, &view, builder);
     for (index, entry) in entries.iter().enumerate() {
         mount_point(entry, &entries[..index], &view, builder);

@@ -479,6 +479,11 @@ pub(crate) fn verdict(program: &[sock_filter], number: u32) -> Option<u32> {
     interpret(program, X86_64, number, None)
 }
 
+/// The same for these arguments.
+pub(crate) fn verdict_with(program: &[sock_filter], number: u32, arguments: [u64; 6]) -> Option<u32> {
+    interpret(program, X86_64, number, Some(arguments))
+}
+
 /// What a program answers: seccomp's subset of classic BPF, as far as this module and seccompiler emit it; anything else kills,
 /// as it would be refused by the kernel (Documentation/userspace-api/seccomp_filter.rst).
 fn interpret(

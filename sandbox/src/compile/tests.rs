@@ -12,10 +12,7 @@ use crate::{
     diagnostic::Report,
     launch::{Fault, Launch, LaunchFailure, Parent, launch, launch_with},
     plan::{Op, Plan},
-    policy::{
-        Account, Bind, Confinement, IdMap, IdRange, LandlockFeature, Limit, Net, Ports, Share, UserNamespace,
-    },
-    question::Question,
+    policy::{Account, Bind, Confinement, IdMap, IdRange, LandlockFeature, Limit, Net, Share, UserNamespace},
 };
 
 fn compiled(rules: Confinement, abi: u32, host: &DescribedHost) -> Result<Plan, Report> {
@@ -466,47 +463,4 @@ fn fail_every_step(rules: Confinement) {
 fn this_machine() -> crate::kernel::Kernel {
     let probed = crate::kernel::Kernel::probe(None).unwrap();
     crate::kernel::Kernel { controllers: kernel(0).controllers, ..probed }
-}
-
-fn ask(plan: &Plan, question: Question) -> String {
-    plan.can(&question).to_string()
-}
-
-#[test]
-fn a_question_is_answered_with_the_rule_that_decides() {
-    let mut rules = strict();
-    rules.landlock.bind_tcp = Ports::Only(vec![here(80)]);
-    let plan = compiled(rules, 7, &DescribedHost::debian()).unwrap();
-    let call = |name| Question::Call(crate::syscalls::number(name).unwrap());
-    assert_eq!(
-        ask(&plan, Question::Read("/etc/hosts".into())),
-        "yes\n  strict.toml:1:1: / is visible\n  strict.toml:1:1: landlock: read beneath /etc\n  \
-         strict.toml:1:1: seccomp: openat is allowed, depending on its arguments"
-    );
-    assert_eq!(
-        ask(&plan, Question::Read("/home/a".into())).lines().nth(1).unwrap(),
-        "  strict.toml:1:1: /home is hidden"
-    );
-    assert!(
-        ask(&plan, Question::Write("/etc/hosts".into())).starts_with("no\n  strict.toml:1:1: / is read-only")
-    );
-    assert!(ask(&plan, Question::Write("/tmp/a".into())).starts_with("yes\n"));
-    assert!(ask(&plan, Question::Write("/dev/null".into())).starts_with("yes\n"));
-    assert_eq!(
-        ask(&plan, Question::Execute("/tmp/a".into())),
-        "no\n  strict.toml:1:1: /tmp is mounted noexec\n  landlock: no execute rule covers /tmp/a"
-    );
-    assert!(ask(&plan, Question::Bind(80)).starts_with("yes\n  landlock: bind_tcp names 80"));
-    assert_eq!(ask(&plan, Question::Connect(80)), "no\n  landlock: connect_tcp does not name 80");
-    assert_eq!(ask(&plan, call("mount")), "no\n  strict.toml:1:1: seccomp: mount is denied: errno:EPERM");
-    assert_eq!(
-        ask(&plan, call("io_uring_setup")),
-        "no\n  strict.toml:1:1: seccomp: io_uring_setup is denied: errno:ENOSYS"
-    );
-    assert_eq!(
-        ask(&plan, call("mmap")),
-        "yes\n  strict.toml:1:1: seccomp: mmap is allowed, depending on its arguments"
-    );
-    let capability = Question::Capability(caps::Capability::CAP_NET_RAW);
-    assert_eq!(ask(&plan, capability), "no\n  capabilities.keep does not name CAP_NET_RAW");
 }

@@ -7,6 +7,7 @@ use super::{
     raw::{Keyed, Listed},
     reader::{Item, Notes, did_you_mean},
     values,
+    written::quoted,
 };
 use crate::diagnostic::{Diagnostic, Located};
 
@@ -216,6 +217,13 @@ impl Keyed for RawAction {
 
     fn removes(&self) -> bool {
         matches!(self, Self::Remove(_))
+    }
+
+    fn entry(&self) -> (String, String) {
+        match self {
+            Self::Set(Action { name, denial, .. }) => (name.clone(), quoted(&values::denial_word(*denial))),
+            Self::Remove(name) => (name.clone(), "false".to_owned()),
+        }
     }
 }
 

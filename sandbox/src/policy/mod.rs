@@ -16,6 +16,7 @@ mod scheduling;
 mod store;
 mod validate;
 mod values;
+mod written;
 
 use std::collections::BTreeSet;
 
@@ -27,6 +28,7 @@ pub use scheduling::{
     DisabledSpeculation, IndexRange, IoClass, NumaPolicy, Scheduler, Securebit, Speculation,
 };
 pub use store::{Store, load_file, load_text, read_file};
+pub use written::{Element, Shown, Value, quoted, text as show};
 
 use crate::diagnostic::{Located, Place, Sources};
 
@@ -41,6 +43,8 @@ pub struct Policy {
     pub(crate) sources: Sources,
     /// The rules, or the loudly named absence of any.
     pub(crate) rules: Rules,
+    /// Where each key is written.
+    pub(crate) written: Vec<written::WrittenTable>,
 }
 
 /// Confined, or not.
@@ -532,6 +536,12 @@ pub struct Rlimit {
 #[must_use]
 pub fn keys() -> Vec<(&'static str, &'static [&'static str])> {
     raw::keys()
+}
+
+/// The name of a resource limit in `[rlimits]`.
+pub(crate) fn rlimit_name(resource: u32) -> String {
+    let known = names::RESOURCES.iter().find(|known| known.number == resource);
+    known.map_or_else(|| resource.to_string(), |known| known.name.to_owned())
 }
 
 impl Policy {

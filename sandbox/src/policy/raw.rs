@@ -6,6 +6,8 @@
 //! The keys of a section are written once, in [`section!`], from which the fields, the reading, the merging and the
 //! list of known keys are made. So a key cannot be read and not merged, or be known and not read.
 
+use std::collections::BTreeMap;
+
 use super::{
     Account, ArgumentRule, Bind, Denial, DevView, LandlockFeature, Limit, Net, OptionalPath, ProcView,
     Rlimit, Root, Scope, Share, SysView, Tmpfs, UserNamespace, WritablePath,
@@ -20,6 +22,7 @@ use super::{
         self, CPUS, DisabledSpeculation, IndexRange, IoClass, NODES, NumaPolicy, Scheduler, Securebit,
     },
     values,
+    written::{self, Written, WrittenKey, WrittenTable},
 };
 use crate::{
     diagnostic::{Diagnostic, FileId, Located, Place, nearest},
@@ -30,12 +33,19 @@ use crate::{
 trait Merge: Sized {
     /// `below` is `None` where nothing was inherited. `key` is the last part of the key, for defaults and messages.
     fn over(self, below: Option<Self>, key: &'static str, notes: &mut Notes) -> Self;
+
+    /// Where it is written, for `policy show`.
+    fn written(&self) -> Written;
 }
 
 /// A single value: the later one wins.
 impl<T> Merge for Located<T> {
     fn over(self, _below: Option<Self>, _key: &'static str, _notes: &mut Notes) -> Self {
         self
+    }
+
+    fn written(&self) -> Written {
+        Written::One(self.at.clone())
     }
 }
 
@@ -46,6 +56,8 @@ macro_rules! section {
         #[derive(Debug, Default)]
         pub(super) struct $name {
             $(pub(super) $key: Option<$type>,)*
+            /// Where each key's value begins that is written: an empty list has no other place.
+            pub(super) places: BTreeMap<&'static str, Place>,
         }
 
         impl $name {
@@ -54,7 +66,11 @@ macro_rules! section {
 
             fn read(item: &Item<'_>, notes: &mut Notes) -> Self {
                 let Some(table) = item.table(Self::KEYS, notes) else { return Self::default() };
-                Self { $($key: table.get(stringify!($key)).and_then(|item| $read(&item, notes)),)* }
+                let at = |key| table.get(key).map(|item| (key, item.at()));
+                Self {
+                    $($key: table.get(stringify!($key)).and_then(|item| $read(&item, notes)),)*
+                    places: [$(at(stringify!($key))),*].into_iter().flatten().collect(),
+                }
             }
 
             fn over(self, below: Self, notes: &mut Notes) -> Self {
@@ -63,7 +79,13 @@ macro_rules! section {
                         Some(value) => Some(Merge::over(value, below.$key, stringify!($key), notes)),
                         None => below.$key,
                     },)*
+                    places: below.places.into_iter().chain(self.places).collect(),
                 }
+            }
+
+            fn written(&self) -> Vec<WrittenKey> {
+                let key = |key, value| WrittenKey { key, at: self.places.get(key).cloned(), value };
+                vec![$(key(stringify!($key), self.$key.as_ref().map(Merge::written))),*]
             }
         }
     };
@@ -297,6 +319,26 @@ impl RawPolicy {
             sections: self.sections.into_iter().chain(below.sections).collect(),
         }
     }
+
+    /// Where every key is written; the file's own first, under no name.
+    pub(super) fn written(&self) -> Vec<WrittenTable> {
+        let key = |key, value| WrittenKey { key, at: None, value };
+        let own = vec![
+            key("description", self.description.as_ref().map(Merge::written)),
+            key("unconfined", self.unconfined.as_ref().map(Merge::written)),
+        ];
+        vec![
+            ("", own),
+            ("namespaces", self.namespaces.written()),
+            ("filesystem", self.filesystem.written()),
+            ("process", self.process.written()),
+            ("capabilities", self.capabilities.written()),
+            ("landlock", self.landlock.written()),
+            ("seccomp", self.seccomp.written()),
+            ("cgroup", self.cgroup.written()),
+            ("rlimits", vec![key("rlimits", self.rlimits.as_ref().map(Merge::written))]),
+        ]
+    }
 }
 
 /// Every table that a policy may have, by its path, and the keys it may have.
@@ -406,6 +448,11 @@ impl<T: Listed> Merge for List<T> {
                 Self::change(Self::resolve(below, key, &at), add, &remove, notes)
             }
         }
+    }
+
+    fn written(&self) -> Written {
+        let (Self::Replace(values) | Self::Change { add: values, .. }) = self;
+        Written::List(values.iter().map(|value| (value.value.id(), value.at.clone())).collect())
     }
 }
 
@@ -571,6 +618,13 @@ impl<T: Listed> Merge for AnyOr<T> {
             (any @ Self::Any(_), _) => any,
         }
     }
+
+    fn written(&self) -> Written {
+        match self {
+            Self::Any(at) => Written::One(at.clone()),
+            Self::List(list) => list.written(),
+        }
+    }
 }
 
 /// A table of names of the author's own choice, in the order of the file; merged name by name.
@@ -586,6 +640,9 @@ pub(super) trait Keyed {
     fn removes(&self) -> bool {
         false
     }
+
+    /// The name as it is written, and the value as it would be.
+    fn entry(&self) -> (String, String);
 }
 
 /// A variable of the environment; without a value it takes the inherited one away.
@@ -599,11 +656,22 @@ impl Keyed for Variable {
     fn removes(&self) -> bool {
         self.1.is_none()
     }
+
+    fn entry(&self) -> (String, String) {
+        (self.0.clone(), self.1.as_deref().map_or_else(|| "false".to_owned(), written::quoted))
+    }
 }
 
 impl Keyed for Rlimit {
     fn key(&self) -> String {
         self.resource.to_string()
+    }
+
+    fn entry(&self) -> (String, String) {
+        let known = RESOURCES.iter().find(|resource| resource.number == self.resource);
+        let name = known.map_or_else(|| self.resource.to_string(), |resource| resource.name.to_owned());
+        let limit = |limit: Option<u64>| limit.map_or_else(|| "max".to_owned(), |limit| limit.to_string());
+        (name, written::quoted(&format!("{}:{}", limit(self.soft), limit(self.hard))))
     }
 }
 
@@ -623,6 +691,14 @@ impl<T: Keyed> Merge for Named<T> {
             }
         }
         Self(merged)
+    }
+
+    fn written(&self) -> Written {
+        let entry = |entry: &Located<T>| {
+            let (name, text) = entry.value.entry();
+            (name, text, entry.at.clone())
+        };
+        Written::Named(self.0.iter().map(entry).collect())
     }
 }
 

@@ -79,6 +79,14 @@ impl Keyed for NamedLimit {
     fn key(&self) -> String {
         self.name.clone()
     }
+
+    fn entry(&self) -> (String, String) {
+        let limit = match self.limit {
+            Limit::Max => "\"max\"".to_owned(),
+            Limit::Value(value) => value.to_string(),
+        };
+        (self.name.clone(), limit)
+    }
 }
 
 /// The keys of an entry of `io_max`.

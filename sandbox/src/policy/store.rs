@@ -166,9 +166,10 @@ impl<'s> Loader<'s> {
                 .into_iter()
                 .fold(RawPolicy::default(), |below, raw| raw.over(below, &mut self.notes));
             let description = merged.description.as_ref().map(|text| text.value.clone()).unwrap_or_default();
+            let written = merged.written();
             let rules = validate(merged, file, &mut self.notes);
             if self.notes.is_empty() {
-                return Ok(Policy { name, description, sources: self.sources, rules });
+                return Ok(Policy { name, description, sources: self.sources, rules, written });
             }
         }
         Err(Report { sources: self.sources, diagnostics: self.notes.into_sorted() })

@@ -99,6 +99,7 @@ fn namespaces(raw: RawNamespaces, at: &Place) -> Namespaces {
         domainname,
         time_offset_monotonic,
         time_offset_boottime,
+        places: _,
     } = raw;
     Namespaces {
         mount: or(mount, Share::Private, at),
@@ -135,7 +136,7 @@ fn check_names_and_offsets(namespaces: &Namespaces, notes: &mut Notes) {
 }
 
 fn filesystem(raw: RawFilesystem, at: &Place) -> Filesystem {
-    let RawFilesystem { root, read_only, hidden, tmpfs, proc, dev, sys, read_write, bind } = raw;
+    let RawFilesystem { root, read_only, hidden, tmpfs, proc, dev, sys, read_write, bind, places: _ } = raw;
     Filesystem {
         root: or(root, Root::Host, at),
         read_only: List::resolve(read_only, "read_only", at),
@@ -151,7 +152,7 @@ fn filesystem(raw: RawFilesystem, at: &Place) -> Filesystem {
 
 /// `mount = "host"`: what nobody wrote is the host's tree as it is.
 fn host_filesystem(raw: RawFilesystem, at: &Place) -> Filesystem {
-    let RawFilesystem { root, read_only, hidden, tmpfs, proc, dev, sys, read_write, bind } = raw;
+    let RawFilesystem { root, read_only, hidden, tmpfs, proc, dev, sys, read_write, bind, places: _ } = raw;
     Filesystem {
         root: or(root, Root::Host, at),
         read_only: read_only.map(|list| List::resolve(Some(list), "read_only", at)).unwrap_or_default(),

@@ -309,6 +309,19 @@ pub(super) fn denial(item: &Item<'_>, notes: &mut Notes) -> Option<Located<Denia
     Some(Located::new(Denial::Errno(number?), text.at))
 }
 
+/// What a denied call gets, as it is written.
+pub(super) fn denial_word(denial: Denial) -> String {
+    match denial {
+        Denial::KillProcess => "kill-process".to_owned(),
+        Denial::Log => "log".to_owned(),
+        Denial::Trap => "trap".to_owned(),
+        Denial::Errno(number) => {
+            let known = ERRNOS.iter().find(|(_, value)| *value == u32::from(number));
+            known.map_or_else(String::new, |(name, _)| format!("errno:{name}"))
+        }
+    }
+}
+
 /// A call, or a group of calls: the text as it is written, and what it stands for.
 pub(super) fn calls(item: &Item<'_>, notes: &mut Notes) -> Option<Located<(String, Vec<u32>)>> {
     named_calls(item.text(notes)?, notes)

@@ -5,6 +5,8 @@ use std::{
     io::{IsTerminal, stdout},
 };
 
+use sandbox::doctor::Grade;
+
 use crate::{control::protocol::State, ctl::args::ColorWhen};
 
 /// Whether to colour, and how. Nothing is told by colour alone.
@@ -35,6 +37,15 @@ impl Style {
 
     pub(crate) fn warning(self, text: &str) -> String {
         self.paint("33", text)
+    }
+
+    pub(crate) fn grade(self, grade: Grade, text: &str) -> String {
+        match grade {
+            Grade::Good => self.paint("32", text),
+            Grade::Less => self.dim(text),
+            Grade::Lax => self.paint("33", text),
+            Grade::Lacking => self.paint("31", text),
+        }
     }
 
     pub(crate) fn state(self, state: State, text: &str) -> String {
