@@ -129,6 +129,9 @@ impl Machine {
             .envs(qemu.environment)
             .args(["-machine", "q35", "-accel", "tcg", "-cpu", "max,-cx16", "-smp", "2", "-m", "512"])
             .args(["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"])
+            // A disk that reads as nothing, for limits on devices: cloud kernels have the driver of no other built in.
+            .args(["-blockdev", "driver=null-co,read-zeroes=on,node-name=disk,size=67108864"])
+            .args(["-device", "nvme,serial=e2e,drive=disk"])
             .args(["-chardev", "socket,id=console,fd=0", "-serial", "chardev:console"])
             .args(["-chardev", "socket,id=shell,fd=1", "-serial", "chardev:shell"])
             .args(["-append", "console=ttyS0 panic=-1 oops=panic loglevel=6 tsc=reliable"])

@@ -11,14 +11,68 @@ use e2e::system::{
 };
 use e2e::{on_both_kernels, say};
 
-static IMAGE: SharedImage = SharedImage::new("system", Image::system);
+/// The system, and a service that has every limit which these kernels know.
+static IMAGE: SharedImage = SharedImage::new("system", || {
+    let mut image = Image::system()?;
+    image.file("/usr/lib/motherd/policies/limited.toml", 0o644, LIMITED_POLICY)?;
+    image.file("/usr/lib/motherd/services/limited.toml", 0o644, LIMITED_SERVICE)?;
+    Ok(image)
+});
+
+const LIMITED_SERVICE: &str = r#"
+description = "reads a disk once and waits"
+exec   = ["/bin/sh", "-c", "time dd if=/dev/nvme0n1 of=/dev/null bs=1M count=4; exec sleep 600"]
+policy = "limited"
+slice  = "limits"
+"#;
+
+const LIMITED_POLICY: &str = r#"
+description = "every limit of a cgroup that both kernels know"
+extends = ["base/default"]
+
+[process]
+user = "root"
+
+[filesystem]
+dev = "host"
+
+[cgroup]
+memory_min  = "1M"
+memory_low  = "2M"
+swap_high   = "64M"
+cpu_max     = "50%"
+cpu_burst   = "20ms"
+cpu_idle    = true
+cpuset_cpus = [1]
+cpuset_mems = [0]
+io_max      = [{ device = "/dev/nvme0n1", rbps = "1M", wiops = 50 }]
+hugetlb     = { 2MB = "4M" }
+optional    = []
+"#;
+
+/// What is in the files of the service's cgroup, and of the slice that has to hand protection down.
+const LIMITS: [(&str, &str); 13] = [
+    ("limited.service/memory.min", "1048576"),
+    ("memory.min", "1048576"),
+    ("limited.service/memory.low", "2097152"),
+    ("memory.low", "2097152"),
+    ("limited.service/memory.swap.high", "67108864"),
+    ("limited.service/cpu.max", "50000 100000"),
+    ("limited.service/cpu.max.burst", "20000"),
+    ("limited.service/cpu.idle", "1"),
+    ("limited.service/cpuset.cpus", "1"),
+    ("limited.service/cpuset.mems", "0"),
+    ("limited.service/hugetlb.2MB.max", "4194304"),
+    ("limited.service/memory.max", "536870912"),
+    ("limited.service/pids.max", "64"),
+];
 
 on_both_kernels! {
     IMAGE:
     nginx_and_redis_answer_from_sandboxes_that_the_kernel_attests
     a_killed_nginx_comes_back_with_a_new_pid
     services_outlive_a_killed_motherd_and_obey_the_next
-    a_stopped_service_leaves_no_cgroup
+    cgroups_hold_their_limits_and_go_with_their_services
     bad_files_are_diagnosed_and_nothing_of_them_starts
 }
 
@@ -110,8 +164,9 @@ fn services_outlive_a_killed_motherd_and_obey_the_next(machine: &mut Machine) ->
     nginx_serves(machine)
 }
 
-fn a_stopped_service_leaves_no_cgroup(machine: &mut Machine) -> Result<()> {
-    both_serve(machine)?;
+fn cgroups_hold_their_limits_and_go_with_their_services(machine: &mut Machine) -> Result<()> {
+    let [nginx, _] = both_serve(machine)?;
+    limits_are_in_the_kernel_and_felt(machine, nginx)?;
     let cgroup = "/sys/fs/cgroup/web.slice/nginx.service";
     ensure!(machine.ok(&format!("wc -l <{cgroup}/cgroup.procs"))?.trim() != "0");
     machine.ok("motherctl stop nginx")?;
@@ -123,6 +178,59 @@ fn a_stopped_service_leaves_no_cgroup(machine: &mut Machine) -> Result<()> {
     machine.ok("motherctl start nginx")?;
     running(machine, "nginx")?;
     nginx_serves(machine)
+}
+
+/// A service with every limit; nginx, which has few, is the control.
+fn limits_are_in_the_kernel_and_felt(machine: &mut Machine, nginx: u64) -> Result<()> {
+    machine.ok("motherctl start limited")?;
+    let limited = running(machine, "limited")?;
+    let slice = "/sys/fs/cgroup/limits.slice";
+    for (file, expected) in LIMITS {
+        let found = machine.ok(&format!("cat {slice}/{file}"))?;
+        ensure!(found.trim() == expected, "{file}: {found}");
+    }
+    let disk = machine.ok("cat /sys/class/block/nvme0n1/dev")?;
+    let io = machine.ok(&format!("cat {slice}/limited.service/io.max"))?;
+    let line = format!("{} rbps=1048576 wbps=max riops=max wiops=50", disk.trim());
+    ensure!(io.lines().any(|found| found == line), "io.max: {io}");
+    let processors = |machine: &mut Machine, pid| {
+        machine.ok(&format!("sed -n 's/^Cpus_allowed_list:[[:space:]]*//p' /proc/{pid}/status"))
+    };
+    ensure!(processors(machine, limited)?.trim() == "1", "the cpuset is felt");
+    ensure!(processors(machine, nginx)?.trim() == "0-1", "control");
+    // Controllers that carry no figures are enabled where a limit needs them and nowhere else.
+    let enabled = machine.ok("cat /sys/fs/cgroup/web.slice/cgroup.controllers")?;
+    let has = |name: &str| enabled.split_whitespace().any(|enabled| enabled == name);
+    ensure!(has("memory") && has("cpu"), "{enabled}");
+    let of_web = machine.ok("cat /sys/fs/cgroup/web.slice/cgroup.subtree_control")?;
+    let has = |name: &str| of_web.split_whitespace().any(|enabled| enabled == name);
+    ensure!(!has("cpuset") && !has("hugetlb") && !has("rdma") && !has("misc"), "{of_web}");
+    // 4 MiB at 1 MiB in a second; without the limit another part of the disk is read in no time.
+    let mut last = String::new();
+    let log = machine.eventually("the limited read has ended", Duration::from_secs(60), |machine| {
+        last = machine.run("cat /var/log/motherd/limited/current")?.output;
+        Ok(last.contains("real").then(|| last.clone()))
+    });
+    let log = log.with_context(|| format!("it said {last:?}"))?;
+    let free = machine.ok("time dd if=/dev/nvme0n1 of=/dev/null bs=1M count=4 skip=32 2>&1")?;
+    let (limited, free) = (seconds(&log)?, seconds(&free)?);
+    ensure!(limited > 2.5 && free < limited / 2.0, "{limited} s with the limit, {free} s without");
+    say(&format!(
+        "Linux {}: 4 MiB read in {limited:.2} s at rbps=1M, in {free:.2} s without",
+        machine.kernel().version()
+    ));
+    machine.ok("motherctl stop limited")?;
+    Ok(())
+}
+
+/// What time(1) of busybox says: `real    0m 4.01s`.
+fn seconds(text: &str) -> Result<f64> {
+    let after = text.split("real").nth(1).unwrap_or_default();
+    let mut words = after.split_whitespace();
+    let minutes = words.next().and_then(|word| word.strip_suffix('m')?.parse::<f64>().ok());
+    let seconds = words.next().and_then(|word| word.strip_suffix('s')?.parse::<f64>().ok());
+    let both = minutes.zip(seconds).map(|(minutes, seconds)| minutes * 60.0 + seconds);
+    both.with_context(|| format!("no time in {text:?}"))
 }
 
 fn bad_files_are_diagnosed_and_nothing_of_them_starts(machine: &mut Machine) -> Result<()> {
