@@ -12,6 +12,7 @@ use std::{
 use nix::errno::Errno;
 
 use crate::{
+    credentials::Secret,
     plan::{Joined, Op, SLOTS, Slot, Step},
     sys::raw::{self, Answer, PointerArray},
     userns::UserNamespace,
@@ -58,6 +59,7 @@ pub(crate) struct Context<'a> {
     /// What becomes 0, 1 and 2; each is 3 or more.
     pub(crate) stdio: [RawFd; 3],
     pub(crate) ruleset: Option<RawFd>,
+    pub(crate) credentials: &'a [Option<Secret>],
     pub(crate) namespaces: Option<&'a UserNamespace>,
     pub(crate) id_maps: &'a [UserNamespace],
     pub(crate) argv: &'a PointerArray,
@@ -157,6 +159,13 @@ fn apply(op: &Op, context: &Context<'_>, slots: &mut Slots) -> Answer<()> {
             raw::mkdir(slots.get(*at)?, name, *mode)?;
             raw::chmod(slots.get(*at)?, name, *mode)
         }
+        Op::Chown { at, name, uid, gid } => raw::chown(slots.get(*at)?, name, *uid, *gid),
+        Op::WriteCredential { at, index, name, uid, gid } => {
+            match context.credentials.get(*index).ok_or(Errno::EBADF)? {
+                Some(secret) => write_credential(slots.get(*at)?, name, secret.bytes(), (*uid, *gid)),
+                None => Ok(()),
+            }
+        }
         Op::Mknod { at, name, mode, device } => {
             raw::mknod(slots.get(*at)?, name, *mode, *device)?;
             raw::chmod(slots.get(*at)?, name, *mode & 0o7777)
@@ -173,6 +182,21 @@ fn apply(op: &Op, context: &Context<'_>, slots: &mut Slots) -> Answer<()> {
             let target = raw::open_target(target)?;
             raw::move_mount(slots.get(*from)?, target)?;
             raw::close(target)
+        }
+        Op::Stage(slot) => {
+            let root = raw::open(libc::AT_FDCWD, c"/", libc::O_PATH | libc::O_DIRECTORY, 0)?;
+            raw::move_mount(slots.get(*slot)?, root)?;
+            raw::close(root)?;
+            raw::fchdir(slots.get(*slot)?)
+        }
+        Op::AttachStaged { from, name } => {
+            let folder = raw::open(libc::AT_FDCWD, name, libc::O_PATH | libc::O_DIRECTORY, 0)?;
+            raw::move_mount(slots.get(*from)?, folder)?;
+            raw::close(folder)
+        }
+        Op::Unstage => {
+            raw::detach_here()?;
+            raw::chdir(c"/")
         }
         Op::Detach(path) => match raw::detach(path) {
             // Nothing is mounted there, or nothing is there at all: attaching says so if it matters.
@@ -233,6 +257,14 @@ fn write_file(path: &std::ffi::CStr, text: &[u8]) -> Answer<()> {
     let file = raw::open(libc::AT_FDCWD, path, libc::O_WRONLY, 0)?;
     raw::write_all(file, text)?;
     raw::close(file)
+}
+
+fn write_credential(folder: RawFd, name: &std::ffi::CStr, bytes: &[u8], ids: (u32, u32)) -> Answer<()> {
+    let file = raw::open(folder, name, libc::O_CREAT | libc::O_EXCL | libc::O_WRONLY, 0o400)?;
+    raw::chmod(folder, name, 0o400)?;
+    raw::write_all(file, bytes)?;
+    raw::close(file)?;
+    raw::chown(folder, name, ids.0, ids.1)
 }
 
 /// The tree goes on top of `/` and becomes the working directory; pivot_root(".", ".") makes it the root and leaves

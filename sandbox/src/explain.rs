@@ -191,6 +191,10 @@ fn seen(mount: &Mount<'_>, tree: &Tree<'_>) -> String {
                 .collect();
             return format!("{}; its own pts and shm", devices.join(" "));
         }
+        Source::Fresh { kind: "ramfs", .. } => "its credentials".to_owned(),
+        Source::Fresh { kind: "overlay", .. } => {
+            "folders of the host; what is changed in them ends with the service".to_owned()
+        }
         Source::Fresh { kind, .. } => {
             format!("its own{}, empty at the start", if *kind == "tmpfs" { "" } else { " file system" })
         }

@@ -17,7 +17,8 @@ use crate::{
     apply::{self, Context, Outcome},
     cgroup::Cgroup,
     compile::landlock::ruleset,
-    plan::{Plan, UserNamespacePlan},
+    credentials::Secret,
+    plan::{CredentialPlan, Plan, UserNamespacePlan},
     sys::{clone, raw::PointerArray},
     userns::UserNamespace,
 };
@@ -142,6 +143,8 @@ pub(crate) fn launch_with(request: &Launch<'_>, fault: Fault) -> Result<Launched
     let namespaces = plan.user_namespace.as_ref().map(|wanted| user_namespace(plan, wanted)).transpose()?;
     let id_maps: Result<Vec<_>, _> = plan.id_maps.iter().map(|wanted| user_namespace(plan, wanted)).collect();
     let id_maps = id_maps?;
+    let credentials: Result<Vec<_>, _> = plan.credentials.iter().map(|wanted| secret(plan, wanted)).collect();
+    let credentials = credentials?;
     let outcome = Outcome::new();
     let own_cell = AtomicU32::new(0);
     let pid_cell = request.pid_cell.unwrap_or(&own_cell);
@@ -149,6 +152,7 @@ pub(crate) fn launch_with(request: &Launch<'_>, fault: Fault) -> Result<Launched
         steps: &plan.steps,
         stdio: [stdio[0].as_raw_fd(), stdio[1].as_raw_fd(), stdio[2].as_raw_fd()],
         ruleset: ruleset.as_ref().map(AsRawFd::as_raw_fd),
+        credentials: &credentials,
         namespaces: namespaces.as_ref(),
         id_maps: &id_maps,
         argv: &argv,
@@ -177,6 +181,14 @@ pub(crate) fn launch_with(request: &Launch<'_>, fault: Fault) -> Result<Launched
             Err(explain(plan, request.argv, step, errno, pid))
         }
     }
+}
+
+/// Reads a credential; where that fails the error names the place in the policy.
+fn secret(plan: &Plan, wanted: &CredentialPlan) -> Result<Option<Secret>, LaunchError> {
+    Secret::read(wanted).map_err(|errno| {
+        let place = plan.sources.locate(&wanted.at);
+        LaunchError::parent_side(&format!("{place}: credential {}: {}", wanted.name, wanted.file), errno)
+    })
 }
 
 /// Makes a user namespace; where that fails the error names the place in the policy.

@@ -18,6 +18,7 @@ mod apply;
 pub mod attest;
 pub mod cgroup;
 pub mod compile;
+mod credentials;
 pub mod diagnostic;
 pub mod doctor;
 pub mod explain;

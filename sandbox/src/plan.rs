@@ -27,6 +27,9 @@ pub(crate) enum Phase {
     Network,
     /// Private propagation first, then copies of what the host's tree shows, while it is still there to be copied.
     Collect,
+    /// Overlays, whose layers have to be in this mount namespace (clone_private_mount of the kernel); after every copy, so
+    /// that no copy has their layers in it.
+    Overlay,
     /// The new root attached and entered, the old one detached.
     Root,
     /// Mounts inside the new root, parents before children.
@@ -166,6 +169,10 @@ pub(crate) enum Op {
     NewFilesystem { kind: CString, options: Vec<(CString, CString)>, attributes: u64, into: Slot },
     /// A directory in a detached or attached mount, by its slot.
     Mkdir { at: Slot, name: CString, mode: u32 },
+    /// fchownat(2), not following links.
+    Chown { at: Slot, name: CString, uid: u32, gid: u32 },
+    /// A credential, by its index: a new file with what the parent has read; nothing for an optional one that is missing.
+    WriteCredential { at: Slot, index: usize, name: CString, uid: u32, gid: u32 },
     /// A device node.
     Mknod { at: Slot, name: CString, mode: u32, device: u64 },
     /// A symbolic link.
@@ -176,6 +183,12 @@ pub(crate) enum Op {
     IdMap { of: Slot, map: usize },
     /// Attaches a detached mount.
     Attach { from: Slot, target: CString },
+    /// Attaches a detached mount on top of `/`, where only its descriptor reaches it, and makes it the working directory.
+    Stage(Slot),
+    /// Attaches a detached mount on a folder of the stage.
+    AttachStaged { from: Slot, name: CString },
+    /// Detaches the stage: what overlays need of it they hold.
+    Unstage,
     /// Takes away what the host's tree has mounted at a path that is about to be covered: a covered mount would still
     /// be listed in mountinfo, and a service with CAP_SYS_ADMIN could uncover it.
     Detach(CString),
@@ -269,6 +282,15 @@ pub(crate) struct LandlockPlan {
     pub(crate) scope: landlock::BitFlags<landlock::Scope>,
 }
 
+/// A file that the parent reads before each launch.
+#[derive(Debug, Clone)]
+pub(crate) struct CredentialPlan {
+    pub(crate) name: String,
+    pub(crate) file: String,
+    pub(crate) optional: bool,
+    pub(crate) at: Place,
+}
+
 /// A policy compiled for one kernel and one service.
 #[derive(Debug, Clone)]
 pub struct Plan {
@@ -281,6 +303,7 @@ pub struct Plan {
     /// For idmapped binds, likewise.
     pub(crate) id_maps: Vec<UserNamespacePlan>,
     pub(crate) steps: Vec<Step>,
+    pub(crate) credentials: Vec<CredentialPlan>,
     pub(crate) landlock: Option<LandlockPlan>,
     /// The controllers to enable on the way down to the service's cgroup, whether or not a limit is set: they carry
     /// the figures of `status`.
@@ -400,11 +423,15 @@ impl Op {
             Self::CloneTree { .. } => "open_tree",
             Self::NewFilesystem { .. } => "mount new",
             Self::Mkdir { .. } => "mkdir",
+            Self::Chown { .. } => "chown",
+            Self::WriteCredential { .. } => "credential",
             Self::Mknod { .. } => "mknod",
             Self::Symlink { .. } => "symlink",
             Self::SetAttributes { .. } => "mount_setattr",
             Self::IdMap { .. } => "mount_setattr idmap",
-            Self::Attach { .. } => "mount",
+            Self::Attach { .. } | Self::AttachStaged { .. } => "mount",
+            Self::Stage(_) => "mount layers",
+            Self::Unstage => "umount layers",
             Self::Detach(_) => "umount",
             Self::MakeDirectory(_) => "make mount point",
             Self::MakeFile(_) => "make mount point",

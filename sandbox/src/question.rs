@@ -377,7 +377,8 @@ impl Asked<'_> {
     }
 
     fn own_network(&self) -> bool {
-        self.plan.namespaces & u64::from(libc::CLONE_NEWNET.cast_unsigned()) != 0
+        let owned = self.plan.user_namespace.as_ref().map_or(0, |user| user.owned);
+        (self.plan.namespaces | owned) & u64::from(libc::CLONE_NEWNET.cast_unsigned()) != 0
     }
 
     fn reach(&self, what: &str) -> Option<String> {
@@ -595,6 +596,7 @@ pub(crate) enum Source<'a> {
 pub(crate) enum Made<'a> {
     Device,
     Directory,
+    File,
     Link(&'a str),
 }
 
@@ -659,7 +661,7 @@ impl<'a> Tree<'a> {
     pub(crate) fn resolve(&self, path: &str) -> String {
         let link = |path: &str| match self.made(path) {
             Some(Made::Link(target)) => Some((*target).to_owned()),
-            Some(Made::Device | Made::Directory) => None,
+            Some(Made::Device | Made::Directory | Made::File) => None,
             None => self.on_host(path).and_then(|on_host| self.host.link(&on_host)),
         };
         follow(path, link)
@@ -671,6 +673,7 @@ impl<'a> Tree<'a> {
         }
         match self.made(path) {
             Some(Made::Directory) => return Node::Directory,
+            Some(Made::File) => return Node::File,
             Some(Made::Device | Made::Link(_)) => return Node::Device,
             None => {}
         }
@@ -688,7 +691,7 @@ impl<'a> Tree<'a> {
         }
         match self.covering(path) {
             Some(mount) if mount.target == path => Node::Directory,
-            Some(Mount { source: Source::Fresh { kind: "tmpfs", .. }, .. }) => {
+            Some(Mount { source: Source::Fresh { kind: "tmpfs" | "ramfs", .. }, .. }) => {
                 Node::Missing { parent: parent() }
             }
             _ => Node::Unknown,
@@ -729,6 +732,7 @@ fn of_slot(plan: &Plan, slot: Slot) -> (Source<'_>, u64) {
             let made = match &step.op {
                 Op::Mknod { at, name, .. } if *at == slot => (name, Made::Device),
                 Op::Mkdir { at, name, .. } if *at == slot => (name, Made::Directory),
+                Op::WriteCredential { at, name, .. } if *at == slot => (name, Made::File),
                 Op::Symlink { at, name, target } if *at == slot => {
                     (name, Made::Link(target.to_str().unwrap_or_default()))
                 }

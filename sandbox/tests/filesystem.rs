@@ -164,3 +164,77 @@ fn an_idmapped_bind_shows_owners_as_others_and_stores_them_as_they_were() {
     let new = fs::metadata(folder.join("new")).expect("it was made");
     assert_eq!((new.uid(), new.gid()), (33, 33), "on the disk");
 }
+
+#[test]
+fn an_overlay_shows_its_folders_and_takes_what_is_written() {
+    if !is_root() {
+        return;
+    }
+    let (top, below) = (scratch("overlay-top"), scratch("overlay-below"));
+    for (folder, name, text) in
+        [(&top, "both", "top\n"), (&below, "both", "below\n"), (&below, "one", "one\n")]
+    {
+        fs::write(folder.join(name), text).expect("it is ours");
+        fs::set_permissions(folder.join(name), fs::Permissions::from_mode(0o666)).expect("it is ours");
+    }
+    fs::write(below.join("program"), "#!/bin/sh\necho ran\n").expect("it is ours");
+    fs::set_permissions(below.join("program"), fs::Permissions::from_mode(0o755)).expect("it is ours");
+    let lines = |options: &str| {
+        format!(
+            "[filesystem]\noverlay = [{{ lower = [\"{}\", \"{}\"], path = \"/run/data\", size = \"1M\" {options} }}]\n{}",
+            top.display(),
+            below.display(),
+            OPEN.replace("/data", "/run/data")
+        )
+    };
+    let script = "cd /run/data && cat both one && echo changed > both && echo new > new && rm one && cat both new && \
+                  ls && ./program; stat -c %a:%u . && id -u";
+    let ran = run(&lines(""), script);
+    let (before, after) = ran.output.rsplit_once("755:").unwrap_or_else(|| panic!("{ran:?}"));
+    assert_eq!(before, "top\none\nchanged\nnew\nboth\nnew\nprogram\nran\n");
+    let ids: Vec<&str> = after.split_whitespace().collect();
+    assert!(ids[0] == ids[1] && ids[0] != "0", "the folder is the service's: {ran:?}");
+    // The host's are as they were.
+    assert_eq!(fs::read_to_string(top.join("both")).expect("it is there"), "top\n");
+    assert_eq!(fs::read_to_string(below.join("one")).expect("it is there"), "one\n");
+    assert!(!top.join("new").exists() && !below.join("new").exists());
+    // Its bounds and options, each with its control.
+    let fill = "head -c 3000000 /dev/zero > /run/data/big; stat -c %s /run/data/big";
+    let ran = run(&lines(""), fill);
+    assert!(ran.output.contains("No space left on device"), "{ran:?}");
+    assert_eq!(run(&lines("").replace("1M", "8M"), fill).output, "3000000\n");
+    let ran = run(&lines(", noexec = true"), "/run/data/program");
+    assert!(ran.status == 126, "{ran:?}");
+    assert!(run(&lines(", mode = \"0700\""), "stat -c %a /run/data").output == "700\n");
+    // mountinfo tells nothing of where the layers are.
+    let ran = run(&lines(""), "grep overlay /proc/self/mountinfo");
+    assert!(ran.output.contains("lowerdir=l0:l1,upperdir=upper,workdir=work"), "{ran:?}");
+    // Two of them, in a user namespace, beside another mount in one.
+    let two = format!(
+        "[namespaces]\nuser = \"auto\"\n[filesystem]\noverlay = [{{ lower = [\"{0}\"], path = \"/run/a\", size = \"1M\" }}, \
+         {{ lower = [\"{1}\"], path = \"/run/b\", size = \"1M\" }}]\ntmpfs = {{ add = [{{ path = \"/run/a/t\", size = \"1M\" }}] }}\n\
+         [landlock]\nread = {{ add = [\"/run\"] }}\n",
+        top.display(),
+        below.display()
+    );
+    let ran = run(
+        &two,
+        "cat /run/a/both /run/b/both; echo x > /run/b/x && rm /run/b/one && mkdir /run/b/one && ls /run/a /run/b",
+    );
+    assert_eq!(ran.output, "top\nbelow\n/run/a:\nboth\nt\n\n/run/b:\nboth\none\nprogram\nx\n");
+}
+
+#[test]
+fn a_path_beneath_a_bind_is_hidden_as_well() {
+    if !is_root() {
+        return;
+    }
+    let folder = folder("hidden-in-a-bind");
+    let lines = bound(&folder, "");
+    assert_eq!(run(&lines, "cat /data/text").output, "words\n");
+    let ran = run(&lines.replace("hidden = []", "hidden = [\"/data/text\"]"), "cat /data/text");
+    assert!(ran.output.contains("Permission denied"), "{ran:?}");
+    let ran = run(&lines.replace("hidden = []", "hidden = [\"/usr/share\"]"), "ls /usr/share | wc -l");
+    assert!(ran.output.contains("Permission denied"), "{ran:?}");
+    assert_ne!(run(&lines, "ls /usr/share | wc -l").output, "0\n");
+}

@@ -131,6 +131,7 @@ pub(crate) fn strict() -> Confinement {
             sys: here(SysView::ReadOnly),
             read_write: Vec::new(),
             bind: Vec::new(),
+            overlay: Vec::new(),
         },
         process: Process {
             user: here(Account::Auto),
@@ -204,6 +205,7 @@ pub(crate) fn strict() -> Confinement {
             misc: Vec::new(),
             optional: BTreeSet::new(),
         },
+        credentials: Vec::new(),
         rlimits: Vec::new(),
     }
 }

@@ -27,8 +27,11 @@ pub use process::auto_id;
 use crate::{
     diagnostic::{Diagnostic, Located, Place, Report},
     kernel::Kernel,
-    plan::{LeftOut, Op, Phase, Plan, SLOTS, Slot, Step, UserNamespacePlan},
-    policy::{Confinement, IdMap, Policy, Rules},
+    plan::{CredentialPlan, LeftOut, Op, Phase, Plan, SLOTS, Slot, Step, UserNamespacePlan},
+    policy::{
+        CREDENTIALS_DIRECTORY, CREDENTIALS_VARIABLE, Confinement, Credential, IdMap, Landlock, OptionalPath,
+        Policy, Rules,
+    },
 };
 
 /// Whom a policy is compiled for.
@@ -80,6 +83,7 @@ struct Outcome {
     landlock: Option<crate::plan::LandlockPlan>,
     cgroup: cgroup::Settings,
     environment: Vec<(String, String)>,
+    credentials: Vec<CredentialPlan>,
     identity: process::Identity,
 }
 
@@ -93,12 +97,46 @@ fn confined(policy: &Policy, rules: &Confinement, builder: &mut Builder<'_>) -> 
     let namespaces = namespaces::compile(rules, &ids, builder);
     let view = mounts::compile(rules, (identity.host_uid, identity.host_gid), builder);
     capabilities::compile(rules, identity.uid, builder);
-    let landlock = landlock::compile(&rules.landlock, &view, builder);
+    let landlock = landlock::compile(&with_credentials(rules), &view, builder);
     seccomp::compile(rules, builder);
     let cgroup = cgroup::compile(&rules.cgroup, builder);
-    let environment = rules.process.environment.iter().map(|variable| variable.value.clone()).collect();
+    let mut environment: Vec<_> =
+        rules.process.environment.iter().map(|variable| variable.value.clone()).collect();
+    if !rules.credentials.is_empty() {
+        environment.push((CREDENTIALS_VARIABLE.to_owned(), CREDENTIALS_DIRECTORY.to_owned()));
+    }
+    let credentials =
+        rules.credentials.iter().map(|credential| credential_plan(credential, builder)).collect();
     tracing::debug!(policy = policy.name(), steps = builder.steps.len(), "compiled");
-    Outcome { namespaces, landlock, cgroup, environment, identity }
+    Outcome { namespaces, landlock, cgroup, environment, credentials, identity }
+}
+
+/// A service may read its credentials, or they would be for nothing.
+fn with_credentials(rules: &Confinement) -> Landlock {
+    let mut landlock = rules.landlock.clone();
+    if let Some(first) = rules.credentials.first() {
+        let path = OptionalPath { path: CREDENTIALS_DIRECTORY.to_owned(), optional: false };
+        landlock.read.push(Located::new(path, first.at.clone()));
+    }
+    landlock
+}
+
+fn credential_plan(wanted: &Located<Credential>, builder: &mut Builder<'_>) -> CredentialPlan {
+    let Credential { name, file, optional } = &wanted.value;
+    match builder.host.kind(&file.value) {
+        Ok(FileKind::Directory) => {
+            let message = format!("{} is a folder", file.value);
+            builder.error(
+                Diagnostic::error("missing-path", file.at.clone(), message).help("a credential is one file"),
+            );
+        }
+        Err(error) if !(*optional && error.kind() == std::io::ErrorKind::NotFound) => {
+            let path = file.clone().map(|path| OptionalPath { path, optional: *optional });
+            builder.error(landlock::missing_path(&path, &error));
+        }
+        Ok(FileKind::Other) | Err(_) => {}
+    }
+    CredentialPlan { name: name.clone(), file: file.value.clone(), optional: *optional, at: file.at.clone() }
 }
 
 /// A cgroup of its own and nothing else; even so nothing of the launcher's session, signals, descriptors or environment
@@ -114,6 +152,7 @@ fn unconfined(policy: &Policy, mut builder: Builder<'_>) -> Plan {
         landlock: None,
         cgroup: cgroup::Settings::none(builder.kernel),
         environment: vec![("PATH".to_owned(), process::DEFAULT_PATH.to_owned())],
+        credentials: Vec::new(),
         identity: process::Identity { uid: 0, host_uid: 0, host_gid: 0 },
     };
     builder.finish(policy, outcome)
@@ -189,6 +228,7 @@ impl<'a> Builder<'a> {
             user_namespace: outcome.namespaces.owner,
             id_maps: self.id_maps,
             steps,
+            credentials: outcome.credentials,
             landlock: outcome.landlock,
             controllers: outcome.cgroup.controllers,
             cgroup: outcome.cgroup.files,

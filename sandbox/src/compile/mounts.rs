@@ -12,8 +12,8 @@ use crate::{
     diagnostic::{Diagnostic, Located, Place},
     plan::{Op, Phase, Slot},
     policy::{
-        Bind, Confinement, DevView, Filesystem, IdMap, OptionalPath, ProcView, Root, Share, SysView, Tmpfs,
-        WritablePath,
+        Bind, CREDENTIALS_DIRECTORY, Confinement, DevView, Filesystem, IdMap, OptionalPath, Overlay,
+        ProcView, Root, Share, SysView, Tmpfs, WritablePath,
     },
 };
 
@@ -61,6 +61,10 @@ enum Kind {
     Sys,
     /// An empty, unreadable node in place of this.
     Hidden(FileKind),
+    /// The service's credentials.
+    Credentials(Vec<String>),
+    /// Folders of the host's under a tmpfs.
+    Overlay(Overlay),
     /// A tree of the host's.
     Tree { from: String, kind: FileKind, attributes: u64, idmap: Option<Located<IdMap>> },
 }
@@ -171,7 +175,13 @@ impl Kind {
     fn source(&self) -> Option<String> {
         match self {
             Self::Tree { from, .. } => Some(from.clone()),
-            Self::Tmpfs(_) | Self::Proc(_) | Self::Dev | Self::Sys | Self::Hidden(_) => None,
+            Self::Tmpfs(_)
+            | Self::Proc(_)
+            | Self::Dev
+            | Self::Sys
+            | Self::Hidden(_)
+            | Self::Credentials(_)
+            | Self::Overlay(_) => None,
         }
     }
 }
@@ -179,7 +189,7 @@ impl Kind {
 /// Without a mount namespace nothing of the section can be done, so nothing of it may be asked.
 fn without_namespace(rules: &Confinement, builder: &mut Builder<'_>) {
     let filesystem = &rules.filesystem;
-    let Filesystem { root, read_only, hidden, tmpfs, proc, dev, sys, read_write, bind } = filesystem;
+    let Filesystem { root, read_only, hidden, tmpfs, proc, dev, sys, read_write, bind, overlay } = filesystem;
     let asked = [
         (root.value != Root::Host, &root.at, "root"),
         (proc.value != ProcView::Full, &proc.at, "proc"),
@@ -193,6 +203,7 @@ fn without_namespace(rules: &Confinement, builder: &mut Builder<'_>) {
     places.extend(tmpfs.iter().map(|path| (&path.at, "tmpfs")));
     places.extend(read_write.iter().map(|path| (&path.at, "read_write")));
     places.extend(bind.iter().map(|path| (&path.at, "bind")));
+    places.extend(overlay.iter().map(|path| (&path.at, "overlay")));
     for (at, key) in places {
         builder.error(
             Diagnostic::error(
@@ -246,16 +257,64 @@ fn entries(rules: &Confinement, root: Option<&str>, builder: &mut Builder<'_>) -
         let kind = Kind::Tmpfs(Tmpfs { noexec: Some(noexec), ..tmpfs.value.clone() });
         push(&tmpfs.value.path, kind, &tmpfs.at);
     }
-    let Some(root) = root else {
-        trees_into_empty_root(filesystem, &mut entries, builder);
-        return entries;
-    };
+    for overlay in &filesystem.overlay {
+        for layer in &overlay.value.lower {
+            refuse_unless_folder(layer, builder);
+        }
+        push(&overlay.value.path, Kind::Overlay(overlay.value.clone()), &overlay.at);
+    }
+    if let Some(first) = rules.credentials.first() {
+        let names = rules.credentials.iter().map(|credential| credential.value.name.clone()).collect();
+        push(CREDENTIALS_DIRECTORY, Kind::Credentials(names), &first.at);
+    }
+    match root {
+        Some(root) => trees(filesystem, root, &mut entries, builder),
+        None => trees_into_empty_root(filesystem, &mut entries, builder),
+    }
+    hide(filesystem, root, &mut entries, builder);
+    entries
+}
+
+/// Hides what would be seen: of the host's tree, of another tree that is bound there, or of an overlay. A path that
+/// leads to nothing is hidden already.
+fn hide(filesystem: &Filesystem, root: Option<&str>, entries: &mut Vec<Entry>, builder: &mut Builder<'_>) {
+    let mut hidden = Vec::new();
     for path in &filesystem.hidden {
-        // A path that is not there is hidden already.
-        if let Ok(kind) = builder.host.kind(&join(root, &path.value)) {
-            entries.push(Entry { path: path.value.clone(), kind: Kind::Hidden(kind), at: path.at.clone() });
+        let above =
+            entries.iter().filter(|entry| entry.path != path.value && is_beneath(&path.value, &entry.path));
+        let covering = above.max_by_key(|entry| entry.path.len());
+        let beneath = |from: &str, at: &str| join(from, path.value.strip_prefix(at).unwrap_or(""));
+        let on_host: Vec<String> = match covering {
+            Some(Entry { kind: Kind::Tree { from, .. }, path: at, .. }) => vec![beneath(from, at)],
+            Some(Entry { kind: Kind::Overlay(overlay), path: at, .. }) => {
+                overlay.lower.iter().map(|layer| beneath(&layer.value, at)).collect()
+            }
+            // A file of proc, dev or sysfs: refused below, since nothing can be mounted there.
+            Some(_) => vec![path.value.clone()],
+            None => root.map(|root| join(root, &path.value)).into_iter().collect(),
+        };
+        if let Some(kind) = on_host.iter().find_map(|path| builder.host.kind(path).ok()) {
+            hidden.push(Entry { path: path.value.clone(), kind: Kind::Hidden(kind), at: path.at.clone() });
         }
     }
+    entries.extend(hidden);
+}
+
+fn refuse_unless_folder(path: &Located<String>, builder: &mut Builder<'_>) {
+    match builder.host.kind(&path.value) {
+        Ok(FileKind::Directory) => {}
+        Ok(FileKind::Other) => {
+            let message = format!("{} is no folder", path.value);
+            builder.error(Diagnostic::error("missing-path", path.at.clone(), message));
+        }
+        Err(error) => {
+            let message = format!("{}: {error}", path.value);
+            builder.error(Diagnostic::error("missing-path", path.at.clone(), message));
+        }
+    }
+}
+
+fn trees(filesystem: &Filesystem, root: &str, entries: &mut Vec<Entry>, builder: &mut Builder<'_>) {
     for path in filesystem.read_only.iter().filter(|path| path.value != "/") {
         let wanted = path.clone().map(|path| OptionalPath { path, optional: false });
         let from = join(root, &path.value);
@@ -265,8 +324,7 @@ fn entries(rules: &Confinement, root: Option<&str>, builder: &mut Builder<'_>) -
         let from = join(root, &path.value.path);
         entries.extend(writable_tree(path, from, builder));
     }
-    binds(filesystem, &mut entries, builder);
-    entries
+    binds(filesystem, entries, builder);
 }
 
 fn binds(filesystem: &Filesystem, entries: &mut Vec<Entry>, builder: &mut Builder<'_>) {
@@ -407,7 +465,7 @@ fn new_root(rules: &Confinement, view: &View, builder: &mut Builder<'_>) {
 fn mount_point(entry: &Entry, before: &[Entry], view: &View, builder: &mut Builder<'_>) {
     let parent = before.iter().rev().find(|other| is_beneath(&entry.path, &other.path));
     let floor = match (parent, &view.root) {
-        (Some(Entry { path, kind: Kind::Tmpfs(_), .. }), _) => path.as_str(),
+        (Some(Entry { path, kind: Kind::Tmpfs(_) | Kind::Overlay(_), .. }), _) => path.as_str(),
         (None, None) => "",
         (Some(Entry { kind: Kind::Tree { from, .. }, path, .. }), _) => {
             let inside = join(from, entry.path.strip_prefix(path.as_str()).unwrap_or(""));
@@ -427,7 +485,9 @@ fn mount_point(entry: &Entry, before: &[Entry], view: &View, builder: &mut Build
     };
     let is_directory = match &entry.kind {
         Kind::Tree { kind, .. } | Kind::Hidden(kind) => *kind == FileKind::Directory,
-        Kind::Tmpfs(_) | Kind::Proc(_) | Kind::Dev | Kind::Sys => true,
+        Kind::Tmpfs(_) | Kind::Proc(_) | Kind::Dev | Kind::Sys | Kind::Credentials(_) | Kind::Overlay(_) => {
+            true
+        }
     };
     let rest = entry.path.strip_prefix(floor).unwrap_or("");
     let mut path = floor.to_owned();
@@ -489,6 +549,8 @@ fn entry_steps(entry: &Entry, ids: (u32, u32), cgroup: Share, builder: &mut Buil
         Kind::Proc(view) => proc(entry, *view, builder),
         Kind::Dev => dev(entry, ids, builder),
         Kind::Sys => sys(entry, cgroup, builder),
+        Kind::Credentials(names) => credentials(entry, names, ids, builder),
+        Kind::Overlay(wanted) => overlay(entry, wanted, ids, builder),
         Kind::Hidden(FileKind::Directory) => {
             let options = tmpfs_options(4096, 2, 0, (0, 0));
             new_mount(entry, &entry.path, c"tmpfs", options, RDONLY | NOSUID | NODEV | NOEXEC, builder);
@@ -508,6 +570,65 @@ fn entry_steps(entry: &Entry, ids: (u32, u32), cgroup: Share, builder: &mut Buil
             attach(entry, &entry.path, slot, builder);
         }
     }
+}
+
+/// A ramfs, whose pages are never swapped out (tmpfs has `noswap` from Linux 6.4 on alone). What bounds it is what the
+/// parent reads.
+fn credentials(entry: &Entry, names: &[String], (uid, gid): (u32, u32), builder: &mut Builder<'_>) {
+    let slot = builder.slot(Some(&entry.at));
+    let at = || Some(entry.at.clone());
+    let attributes = NOSUID | NODEV | NOEXEC | NOSYMFOLLOW;
+    let op = filesystem_op(c"ramfs", vec![option("mode", "0500")], attributes, slot);
+    builder.step(Phase::Mount, op, CREDENTIALS_DIRECTORY, at());
+    for (index, name) in names.iter().enumerate() {
+        let op = Op::WriteCredential { at: slot, index, name: c_string(name), uid, gid };
+        builder.step(Phase::Mount, op, name, at());
+    }
+    let op = Op::Chown { at: slot, name: c_string("."), uid, gid };
+    builder.step(Phase::Mount, op, CREDENTIALS_DIRECTORY, at());
+    let op = Op::SetAttributes { of: slot, set: RDONLY, recursive: false };
+    builder.step(Phase::Mount, op, CREDENTIALS_DIRECTORY, at());
+    attach(entry, CREDENTIALS_DIRECTORY, slot, builder);
+}
+
+/// The layers go into folders of a tmpfs that is the working directory meanwhile, so that their names are short (an
+/// option has 256 bytes before Linux 6.5), need no escaping, and tell nothing of the host in mountinfo. The same tmpfs
+/// takes what is written.
+fn overlay(entry: &Entry, wanted: &Overlay, (uid, gid): (u32, u32), builder: &mut Builder<'_>) {
+    let at = || Some(entry.at.clone());
+    let stage = builder.slot(Some(&entry.at));
+    // Three more than the policy asks for: the root, the upper and the work folder; and one for each layer.
+    let inodes = wanted.inodes + 3 + u64::try_from(wanted.lower.len()).unwrap_or(0);
+    let options = tmpfs_options(wanted.size_bytes, inodes, 0o755, (0, 0));
+    let op = filesystem_op(c"tmpfs", options, NOSUID | NODEV, stage);
+    builder.step(Phase::Overlay, op, &entry.path, at());
+    let mut folder = |name: &str, mode: u32| {
+        let op = Op::Mkdir { at: stage, name: c_string(name), mode };
+        builder.step(Phase::Overlay, op, &entry.path, at());
+    };
+    folder("upper", wanted.mode);
+    folder("work", 0o700);
+    let names: Vec<String> = (0..wanted.lower.len()).map(|number| format!("l{number}")).collect();
+    for name in &names {
+        folder(name, 0o700);
+    }
+    let op = Op::Chown { at: stage, name: c_string("upper"), uid, gid };
+    builder.step(Phase::Overlay, op, &entry.path, at());
+    builder.step(Phase::Overlay, Op::Stage(stage), &entry.path, at());
+    for (layer, name) in wanted.lower.iter().zip(&names) {
+        let slot = builder.slot(Some(&layer.at));
+        let op = Op::CloneTree { path: c_string(&layer.value), into: slot };
+        builder.step(Phase::Collect, op, &layer.value, Some(layer.at.clone()));
+        let op = Op::AttachStaged { from: slot, name: c_string(name) };
+        builder.step(Phase::Overlay, op, &layer.value, Some(layer.at.clone()));
+    }
+    let options =
+        vec![option("lowerdir", &names.join(":")), option("upperdir", "upper"), option("workdir", "work")];
+    let slot = builder.slot(Some(&entry.at));
+    let attributes = NOSUID | NODEV | if wanted.noexec { NOEXEC } else { 0 };
+    builder.step(Phase::Overlay, filesystem_op(c"overlay", options, attributes, slot), &entry.path, at());
+    builder.step(Phase::Overlay, Op::Unstage, &entry.path, at());
+    attach(entry, &entry.path, slot, builder);
 }
 
 fn attach(entry: &Entry, path: &str, slot: Slot, builder: &mut Builder<'_>) {

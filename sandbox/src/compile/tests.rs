@@ -6,13 +6,16 @@ use nix::errno::Errno;
 
 use super::{
     compile_on,
-    described::{DescribedHost, beneath, here, kernel, policy, strict, subject},
+    described::{DescribedHost, beneath, here, kernel, paths, policy, strict, subject},
 };
 use crate::{
     diagnostic::Report,
     launch::{Fault, Launch, LaunchFailure, Parent, launch, launch_with},
     plan::{Op, Plan},
-    policy::{Account, Bind, Confinement, IdMap, IdRange, LandlockFeature, Limit, Net, Share, UserNamespace},
+    policy::{
+        Account, Bind, Confinement, Credential, IdMap, IdRange, LandlockFeature, Limit, Net, Overlay, Share,
+        UserNamespace,
+    },
 };
 
 fn compiled(rules: Confinement, abi: u32, host: &DescribedHost) -> Result<Plan, Report> {
@@ -404,6 +407,16 @@ fn a_step_that_fails_in_any_way_is_told_and_leaves_nothing_behind() {
     let mut rules = strict();
     rules.namespaces.user = here(UserNamespace::Auto);
     rules.filesystem.bind = vec![here(idmapped("/usr/share", "/tmp/share"))];
+    rules.filesystem.overlay = vec![here(Overlay {
+        path: "/tmp/overlay".to_owned(),
+        lower: paths(&["/usr/share", "/etc"]),
+        size_bytes: 1 << 20,
+        inodes: 100,
+        mode: 0o755,
+        noexec: true,
+    })];
+    let (name, file) = ("users".to_owned(), here("/etc/passwd".to_owned()));
+    rules.credentials = vec![here(Credential { name, file, optional: false })];
     fail_every_step(rules);
 }
 

@@ -15,6 +15,7 @@ pub const CODES: &[(&str, &str)] = &[
     ("extends-too-deep", "a chain of `extends` is longer than 16"),
     ("file-too-large", "a policy file has more than 1 MiB"),
     ("invalid-account", "a text cannot be the name or the number of a user or a group"),
+    ("invalid-credential", "a text cannot be the name of a credential"),
     ("invalid-device", "a text cannot be a device, or the name of one"),
     ("invalid-environment", "a text cannot be the name of a variable"),
     ("invalid-host-name", "a text cannot be a host or domain name"),

@@ -1,7 +1,7 @@
 //! Reads the elements of `[filesystem]`: what is mounted, and how.
 
 use super::{
-    Bind, Tmpfs, WritablePath, namespaces,
+    Bind, Credential, Overlay, Tmpfs, WritablePath, namespaces,
     reader::{Item, Notes},
     values::{OPTIONAL_PATH_KEYS, flag, mode, path, size},
 };
@@ -84,6 +84,73 @@ pub(super) fn bind(item: &Item<'_>, notes: &mut Notes) -> Option<Located<Bind>> 
 /// The keys of a bind.
 pub(super) const BIND_KEYS: &[&str] =
     &["from", "to", "read_only", "optional", "nosuid", "nodev", "noexec", "nosymfollow", "idmap"];
+
+/// `{ lower = ["/srv/base"], path = "/app", size = "64M" }`.
+pub(super) fn overlay(item: &Item<'_>, notes: &mut Notes) -> Option<Located<Overlay>> {
+    let table = item.table(OVERLAY_KEYS, notes)?;
+    let to = table.require("path", notes).and_then(|item| path(&item, notes));
+    let lower = table.require("lower", notes).and_then(|item| layers(&item, notes));
+    let size = table.require("size", notes).and_then(|item| size(&item, notes));
+    let mode = folder_mode(table.get("mode"), notes);
+    let inodes = inodes(table.get("inodes"), notes);
+    let noexec = flag(table.get("noexec"), false, notes);
+    let (to, size_bytes, inodes) = (to?, size?.value, inodes?);
+    if to.value == "/" {
+        let message = "an overlay on `/` would hide everything else";
+        notes.push(Diagnostic::error("conflicting-paths", to.at, message));
+        return None;
+    }
+    let inodes = inodes.unwrap_or_else(|| (size_bytes / 4096).max(1));
+    let (path, mode, noexec) = (to.value, mode?, noexec?);
+    Some(Located::new(Overlay { path, lower: lower?, size_bytes, inodes, mode, noexec }, item.at()))
+}
+
+/// The keys of an overlay.
+pub(super) const OVERLAY_KEYS: &[&str] = &["path", "lower", "size", "mode", "inodes", "noexec"];
+
+/// As many as fit into one option of fsconfig(2), which has 256 bytes on a kernel before 6.5.
+const MOST_LAYERS: usize = 32;
+
+fn layers(item: &Item<'_>, notes: &mut Notes) -> Option<Vec<Located<String>>> {
+    let elements = item.elements(notes)?;
+    if elements.is_empty() || elements.len() > MOST_LAYERS {
+        let message = format!("`{}` has from 1 to {MOST_LAYERS} folders", item.key);
+        notes.push(Diagnostic::error("out-of-range", item.at(), message));
+        return None;
+    }
+    let layers: Vec<_> = elements.iter().filter_map(|element| path(element, notes)).collect();
+    (layers.len() == elements.len()).then_some(layers)
+}
+
+/// `[credentials]`: names of the author's choice, and where their files are.
+pub(super) fn credentials(item: &Item<'_>, notes: &mut Notes) -> Option<Vec<Located<Credential>>> {
+    let mut credentials = Vec::new();
+    for (name, item) in item.open_table(notes)?.entries() {
+        let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+        let text = name.value.as_str();
+        if text.is_empty() || text.len() > 255 || text.starts_with('.') || !text.bytes().all(fits) {
+            let message = format!("{text:?} cannot be the name of a credential");
+            let label = "letters, digits, . _ and -, not beginning with a dot";
+            notes.push(Diagnostic::error("invalid-credential", name.at, message).label(label));
+            continue;
+        }
+        if !item.value().is_table() {
+            // Not even a text: whoever may read policies could read it.
+            item.wrong_type::<()>("{ file = \"/path\" }: what stands in a policy is no secret", notes);
+            continue;
+        }
+        let Some(table) = item.table(CREDENTIAL_KEYS, notes) else { continue };
+        let file = table.require("file", notes).and_then(|item| path(&item, notes));
+        let optional = flag(table.get("optional"), false, notes);
+        if let (Some(file), Some(optional)) = (file, optional) {
+            credentials.push(Located::new(Credential { name: name.value, file, optional }, name.at));
+        }
+    }
+    Some(credentials)
+}
+
+/// The keys of a credential.
+pub(super) const CREDENTIAL_KEYS: &[&str] = &["file", "optional"];
 
 /// `"/path"` or `{ path = "/path", optional = true, noexec = true }`.
 pub(super) fn writable_path(item: &Item<'_>, notes: &mut Notes) -> Option<Located<WritablePath>> {

@@ -74,6 +74,8 @@ pub struct Confinement {
     pub seccomp: Seccomp,
     /// `[cgroup]`
     pub cgroup: CgroupLimits,
+    /// `[credentials]`, in file order.
+    pub credentials: Vec<Located<Credential>>,
     /// `[rlimits]`, in file order.
     pub rlimits: Vec<Located<Rlimit>>,
 }
@@ -224,6 +226,40 @@ pub struct Tmpfs {
     pub noexec: Option<bool>,
 }
 
+/// One overlay (Documentation/filesystems/overlayfs.rst): folders of the host, and above them a tmpfs that takes what is
+/// written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Overlay {
+    /// In the sandbox.
+    pub path: String,
+    /// On the host, the topmost first; at least one.
+    pub lower: Vec<Located<String>>,
+    /// `size=` of the tmpfs, bytes.
+    pub size_bytes: u64,
+    /// `nr_inodes=` of the tmpfs; the default is one inode per 4 KiB of `size`.
+    pub inodes: u64,
+    /// The permission bits of the folder itself, which belongs to the service.
+    pub mode: u32,
+    /// Nothing in it can be executed (the default is false).
+    pub noexec: bool,
+}
+
+/// Where a service finds its credentials: the variable, and what it holds.
+pub(crate) const CREDENTIALS_VARIABLE: &str = "CREDENTIALS_DIRECTORY";
+/// A folder of /run, as other service managers have it.
+pub(crate) const CREDENTIALS_DIRECTORY: &str = "/run/credentials";
+
+/// A file that the service alone can read, in `$CREDENTIALS_DIRECTORY`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Credential {
+    /// Its name there.
+    pub name: String,
+    /// On the host; read at each launch.
+    pub file: Located<String>,
+    /// A missing file is no error.
+    pub optional: bool,
+}
+
 /// One bind mount.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bind {
@@ -269,6 +305,8 @@ pub struct Filesystem {
     pub read_write: Vec<Located<WritablePath>>,
     /// Binds.
     pub bind: Vec<Located<Bind>>,
+    /// Overlays.
+    pub overlay: Vec<Located<Overlay>>,
 }
 
 /// A path, and whether its absence is an error.
@@ -532,7 +570,7 @@ pub struct Rlimit {
 }
 
 /// Every table that a policy file may have, by its path (`filesystem.tmpfs`; the file itself has none), and the keys
-/// that it may have. `[rlimits]` and `process.environment` are missing: their keys are names of another kind.
+/// that it may have. `[rlimits]`, `[credentials]` and `process.environment` are missing: their keys are names of another kind.
 #[must_use]
 pub fn keys() -> Vec<(&'static str, &'static [&'static str])> {
     raw::keys()

@@ -9,8 +9,8 @@
 use std::collections::BTreeMap;
 
 use super::{
-    Account, ArgumentRule, Bind, Denial, DevView, LandlockFeature, Limit, Net, OptionalPath, ProcView,
-    Rlimit, Root, Scope, Share, SysView, Tmpfs, UserNamespace, WritablePath,
+    Account, ArgumentRule, Bind, Credential, Denial, DevView, LandlockFeature, Limit, Net, OptionalPath,
+    Overlay, ProcView, Rlimit, Root, Scope, Share, SysView, Tmpfs, UserNamespace, WritablePath,
     arguments::{self, Kind},
     filesystem,
     filter::{self, NamespaceKind, Operation, RawAction, SocketRule},
@@ -121,6 +121,7 @@ section! {
         sys: Located<SysView> = sys_view,
         read_write: List<WritablePath> = |item: &_, notes: &mut _| list(item, notes, filesystem::writable_path),
         bind: List<Bind> = |item: &_, notes: &mut _| list(item, notes, filesystem::bind),
+        overlay: List<Overlay> = |item: &_, notes: &mut _| list(item, notes, filesystem::overlay),
     }
 }
 
@@ -242,6 +243,7 @@ pub(super) struct RawPolicy {
     pub(super) landlock: RawLandlock,
     pub(super) seccomp: RawSeccomp,
     pub(super) cgroup: RawCgroup,
+    pub(super) credentials: Option<Named<Credential>>,
     pub(super) rlimits: Option<Named<Rlimit>>,
     /// The sections that are written, by name, the nearest file's places first.
     pub(super) sections: Vec<Located<&'static str>>,
@@ -260,6 +262,7 @@ impl RawPolicy {
         "landlock",
         "seccomp",
         "cgroup",
+        "credentials",
         "rlimits",
     ];
 
@@ -287,6 +290,7 @@ impl RawPolicy {
         let landlock = section("landlock");
         let seccomp = section("seccomp");
         let cgroup = section("cgroup");
+        let credentials = section("credentials");
         let rlimits = section("rlimits");
         raw.namespaces = namespaces.map(|item| RawNamespaces::read(&item, notes)).unwrap_or_default();
         raw.filesystem = filesystem.map(|item| RawFilesystem::read(&item, notes)).unwrap_or_default();
@@ -295,6 +299,7 @@ impl RawPolicy {
         raw.landlock = landlock.map(|item| RawLandlock::read(&item, notes)).unwrap_or_default();
         raw.seccomp = seccomp.map(|item| RawSeccomp::read(&item, notes)).unwrap_or_default();
         raw.cgroup = cgroup.map(|item| RawCgroup::read(&item, notes)).unwrap_or_default();
+        raw.credentials = credentials.and_then(|item| filesystem::credentials(&item, notes)).map(Named);
         raw.rlimits = rlimits.and_then(|item| read_rlimits(&item, notes));
         raw
     }
@@ -312,6 +317,10 @@ impl RawPolicy {
             landlock: self.landlock.over(below.landlock, notes),
             seccomp: self.seccomp.over(below.seccomp, notes),
             cgroup: self.cgroup.over(below.cgroup, notes),
+            credentials: match self.credentials {
+                Some(credentials) => Some(credentials.over(below.credentials, "credentials", notes)),
+                None => below.credentials,
+            },
             rlimits: match self.rlimits {
                 Some(limits) => Some(limits.over(below.rlimits, "rlimits", notes)),
                 None => below.rlimits,
@@ -336,6 +345,7 @@ impl RawPolicy {
             ("landlock", self.landlock.written()),
             ("seccomp", self.seccomp.written()),
             ("cgroup", self.cgroup.written()),
+            ("credentials", vec![key("credentials", self.credentials.as_ref().map(Merge::written))]),
             ("rlimits", vec![key("rlimits", self.rlimits.as_ref().map(Merge::written))]),
         ]
     }
@@ -350,6 +360,8 @@ pub(super) fn keys() -> Vec<(&'static str, &'static [&'static str])> {
         ("filesystem", RawFilesystem::KEYS),
         ("filesystem.tmpfs", filesystem::TMPFS_KEYS),
         ("filesystem.bind", filesystem::BIND_KEYS),
+        ("filesystem.overlay", filesystem::OVERLAY_KEYS),
+        ("credentials.NAME", filesystem::CREDENTIAL_KEYS),
         ("filesystem.read_write", filesystem::WRITABLE_PATH_KEYS),
         ("process", RawProcess::KEYS),
         ("process.disable_speculation", scheduling::SPECULATION_KEYS),
@@ -484,6 +496,12 @@ impl Listed for WritablePath {
 }
 
 impl Listed for Tmpfs {
+    fn id(&self) -> String {
+        self.path.clone()
+    }
+}
+
+impl Listed for Overlay {
     fn id(&self) -> String {
         self.path.clone()
     }
@@ -659,6 +677,17 @@ impl Keyed for Variable {
 
     fn entry(&self) -> (String, String) {
         (self.0.clone(), self.1.as_deref().map_or_else(|| "false".to_owned(), written::quoted))
+    }
+}
+
+impl Keyed for Credential {
+    fn key(&self) -> String {
+        self.name.clone()
+    }
+
+    fn entry(&self) -> (String, String) {
+        let optional = if self.optional { ", optional = true" } else { "" };
+        (self.name.clone(), format!("{{ file = {}{optional} }}", written::quoted(&self.file.value)))
     }
 }
 

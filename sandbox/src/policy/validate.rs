@@ -3,9 +3,10 @@
 use std::collections::BTreeSet;
 
 use super::{
-    Account, Action, ArgumentRule, Capabilities, CgroupLimits, Confinement, Denial, DevView, Filesystem,
-    IndexRange, Landlock, Limit, NamespaceKind, Namespaces, Net, NumaPolicy, Ports, ProcView, Process,
-    Rlimit, Root, Rules, Scheduler, Seccomp, Share, SocketRule, SysView, UserNamespace,
+    Account, Action, ArgumentRule, CREDENTIALS_VARIABLE, Capabilities, CgroupLimits, Confinement, Credential,
+    Denial, DevView, Filesystem, IndexRange, Landlock, Limit, NamespaceKind, Namespaces, Net, NumaPolicy,
+    Ports, ProcView, Process, Rlimit, Root, Rules, Scheduler, Seccomp, Share, SocketRule, SysView,
+    UserNamespace,
     filter::RawAction,
     raw::{
         AnyOr, List, Named, RawCapabilities, RawCgroup, RawFilesystem, RawLandlock, RawNamespaces, RawPolicy,
@@ -45,6 +46,8 @@ pub(super) fn validate(raw: RawPolicy, file: FileId, notes: &mut Notes) -> Rules
     check_privileges(&process, notes);
     let rlimits = raw.rlimits.map(|limits| limits.0).unwrap_or_default();
     check_core(&rlimits, process.core_dumps.value, notes);
+    let credentials = raw.credentials.map(|credentials| credentials.0).unwrap_or_default();
+    check_credentials(&credentials, &process, &namespaces, notes);
     let capabilities = capabilities(raw.capabilities, &at("capabilities"));
     check_ambient(&capabilities, notes);
     let seccomp = seccomp(raw.seccomp, &at("seccomp"), notes);
@@ -56,6 +59,7 @@ pub(super) fn validate(raw: RawPolicy, file: FileId, notes: &mut Notes) -> Rules
         landlock: landlock(raw.landlock, &at("landlock")),
         seccomp,
         cgroup: cgroup(raw.cgroup, &at("cgroup"), notes),
+        credentials,
         rlimits,
     }))
 }
@@ -136,7 +140,19 @@ fn check_names_and_offsets(namespaces: &Namespaces, notes: &mut Notes) {
 }
 
 fn filesystem(raw: RawFilesystem, at: &Place) -> Filesystem {
-    let RawFilesystem { root, read_only, hidden, tmpfs, proc, dev, sys, read_write, bind, places: _ } = raw;
+    let RawFilesystem {
+        root,
+        read_only,
+        hidden,
+        tmpfs,
+        proc,
+        dev,
+        sys,
+        read_write,
+        bind,
+        overlay,
+        places: _,
+    } = raw;
     Filesystem {
         root: or(root, Root::Host, at),
         read_only: List::resolve(read_only, "read_only", at),
@@ -147,12 +163,25 @@ fn filesystem(raw: RawFilesystem, at: &Place) -> Filesystem {
         sys: or(sys, SysView::ReadOnly, at),
         read_write: List::resolve(read_write, "read_write", at),
         bind: List::resolve(bind, "bind", at),
+        overlay: List::resolve(overlay, "overlay", at),
     }
 }
 
 /// `mount = "host"`: what nobody wrote is the host's tree as it is.
 fn host_filesystem(raw: RawFilesystem, at: &Place) -> Filesystem {
-    let RawFilesystem { root, read_only, hidden, tmpfs, proc, dev, sys, read_write, bind, places: _ } = raw;
+    let RawFilesystem {
+        root,
+        read_only,
+        hidden,
+        tmpfs,
+        proc,
+        dev,
+        sys,
+        read_write,
+        bind,
+        overlay,
+        places: _,
+    } = raw;
     Filesystem {
         root: or(root, Root::Host, at),
         read_only: read_only.map(|list| List::resolve(Some(list), "read_only", at)).unwrap_or_default(),
@@ -163,12 +192,13 @@ fn host_filesystem(raw: RawFilesystem, at: &Place) -> Filesystem {
         sys: or(sys, SysView::Host, at),
         read_write: List::resolve(read_write, "read_write", at),
         bind: List::resolve(bind, "bind", at),
+        overlay: List::resolve(overlay, "overlay", at),
     }
 }
 
 /// Told once, at `mount`, which somebody wrote: what it contradicts is mostly inherited.
 fn refuse_without_namespace(filesystem: &Filesystem, mount: &Located<Share>, notes: &mut Notes) {
-    let Filesystem { root, read_only, hidden, tmpfs, proc, dev, sys, read_write, bind } = filesystem;
+    let Filesystem { root, read_only, hidden, tmpfs, proc, dev, sys, read_write, bind, overlay } = filesystem;
     let asked: Vec<&str> = [
         ("root", root.value != Root::Host),
         ("read_only", !read_only.is_empty()),
@@ -179,6 +209,7 @@ fn refuse_without_namespace(filesystem: &Filesystem, mount: &Located<Share>, not
         ("sys", sys.value != SysView::Host),
         ("read_write", !read_write.is_empty()),
         ("bind", !bind.is_empty()),
+        ("overlay", !overlay.is_empty()),
     ]
     .into_iter()
     .filter_map(|(key, asked)| asked.then_some(key))
@@ -205,6 +236,9 @@ fn check_paths(filesystem: &Filesystem, notes: &mut Notes) {
     roles.extend(filesystem.read_write.iter().map(|path| ("read_write", path.value.path.as_str(), &path.at)));
     roles
         .extend(filesystem.bind.iter().map(|bind| ("bind", bind.value.to.value.as_str(), &bind.value.to.at)));
+    roles.extend(
+        filesystem.overlay.iter().map(|overlay| ("overlay", overlay.value.path.as_str(), &overlay.at)),
+    );
     for (index, (role, path, at)) in roles.iter().enumerate() {
         let Some((other, ..)) = roles[..index].iter().find(|(_, earlier, _)| earlier == path) else {
             continue;
@@ -365,6 +399,29 @@ fn check_core(limits: &[Located<Rlimit>], core_dumps: bool, notes: &mut Notes) {
         let message = "`rlimits.core` has no effect: `process.core_dumps` is false";
         let help = "write core_dumps = true, or core = 0";
         notes.push(Diagnostic::error("no-effect", core.at.clone(), message).help(help));
+    }
+}
+
+/// The folder of the credentials is a mount, and its path is in the environment.
+fn check_credentials(
+    credentials: &[Located<Credential>],
+    process: &Process,
+    namespaces: &Namespaces,
+    notes: &mut Notes,
+) {
+    let Some(first) = credentials.first() else { return };
+    if namespaces.mount.value == Share::Host {
+        let message = "credentials need a mount namespace of the service's own";
+        let help = "write mount = \"private\": in the host's tree others would see them";
+        notes.push(Diagnostic::error("needs-mount-namespace", first.at.clone(), message).help(help));
+    }
+    if let Some(variable) =
+        process.environment.iter().find(|variable| variable.value.0 == CREDENTIALS_VARIABLE)
+    {
+        let message = format!("`{CREDENTIALS_VARIABLE}` is set by [credentials]");
+        notes.push(
+            Diagnostic::error("invalid-environment", variable.at.clone(), message).label("leave it out"),
+        );
     }
 }
 

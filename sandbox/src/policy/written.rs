@@ -40,7 +40,7 @@ pub(crate) type WrittenTable = (&'static str, Vec<WrittenKey>);
 pub struct Shown {
     /// `filesystem`; empty for the keys of the file itself.
     pub table: &'static str,
-    /// `tmpfs`; in `[rlimits]` the name of a limit.
+    /// `tmpfs`; in `[rlimits]` and `[credentials]` the name of one.
     pub key: String,
     /// What it holds.
     pub value: Value,
@@ -81,7 +81,7 @@ const DEFAULTS: &[(&str, &str, &str)] = &[
     ("filesystem", "hidden", "[\"/root\", \"/home\", \"/boot\"]"), ("filesystem", "tmpfs", "[]"),
     ("filesystem", "proc", "\"self\""), ("filesystem", "dev", "\"minimal\""),
     ("filesystem", "sys", "\"read-only\""), ("filesystem", "read_write", "[]"),
-    ("filesystem", "bind", "[]"),
+    ("filesystem", "bind", "[]"), ("filesystem", "overlay", "[]"),
     ("process", "user", "\"auto\""), ("process", "group", "\"auto\""),
     ("process", "supplementary_groups", "[]"), ("process", "no_new_privs", "true"),
     ("process", "umask", "\"0077\""), ("process", "working_directory", "\"/\""),
@@ -126,7 +126,7 @@ impl Policy {
         let mut shown = Vec::new();
         for (table, keys) in tables {
             for WrittenKey { key, at, value: written } in keys {
-                if *table == "rlimits" {
+                if matches!(*table, "rlimits" | "credentials") {
                     let Some(Written::Named(limits)) = written else { continue };
                     shown.extend(limits.iter().map(|(name, toml, at)| Shown {
                         table,
@@ -479,7 +479,11 @@ mod tests {
             let sections: Vec<&str> = super::super::keys().into_iter().map(|(table, _)| table).collect();
             missing.extend(
                 keys.iter()
-                    .filter(|key| !none.contains(key) && !sections.contains(key) && **key != "rlimits")
+                    .filter(|key| {
+                        !none.contains(key)
+                            && !sections.contains(key)
+                            && !["rlimits", "credentials"].contains(key)
+                    })
                     .filter(|key| !DEFAULTS.iter().any(|(t, k, _)| *t == table && k == *key))
                     .map(|key| format!("{table}.{key}")),
             );

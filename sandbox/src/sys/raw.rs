@@ -348,6 +348,12 @@ pub(crate) fn chmod(directory: RawFd, path: &CStr, mode: u32) -> Answer<()> {
     strings(libc::SYS_fchmodat, [int(directory), text(path), mode as usize, 0, 0, 0]).map(drop)
 }
 
+/// fchownat(2), of the file itself and not of what a link leads to.
+pub(crate) fn chown(directory: RawFd, path: &CStr, uid: u32, gid: u32) -> Answer<()> {
+    let flags = int(libc::AT_SYMLINK_NOFOLLOW);
+    strings(libc::SYS_fchownat, [int(directory), text(path), uid as usize, gid as usize, flags, 0]).map(drop)
+}
+
 /// symlinkat(2)
 pub(crate) fn symlink(target: &CStr, directory: RawFd, path: &CStr) -> Answer<()> {
     strings(libc::SYS_symlinkat, [text(target), int(directory), text(path), 0, 0, 0]).map(drop)
