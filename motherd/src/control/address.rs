@@ -6,6 +6,7 @@ use std::{
     io,
     os::{
         fd::{AsRawFd, OwnedFd},
+        unix::fs::chown,
         unix::{ffi::OsStrExt, fs::OpenOptionsExt, fs::PermissionsExt, net::UnixStream},
     },
     path::{Path, PathBuf},
@@ -21,11 +22,12 @@ const PATH_MAX_BYTES: usize = 107;
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 32;
 
-/// Makes a listening stream socket at `path`, with exactly these permission bits, in the place of what was there.
+/// Makes a listening stream socket at `path`, with exactly these permission bits and, if one is given, this group, in the
+/// place of what was there.
 ///
 /// # Errors
-/// socket(2), bind(2), chmod(2), listen(2), rename(2)
-pub fn listen(path: &Path, mode: u32) -> io::Result<OwnedFd> {
+/// socket(2), bind(2), chown(2), chmod(2), listen(2), rename(2)
+pub fn listen(path: &Path, mode: u32, group: Option<u32>) -> io::Result<OwnedFd> {
     let mut temporary = path.to_owned().into_os_string();
     temporary.push(".new");
     let temporary = PathBuf::from(temporary);
@@ -36,6 +38,9 @@ pub fn listen(path: &Path, mode: u32) -> io::Result<OwnedFd> {
     let fd = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
     let short = Short::of(&temporary)?;
     bind(fd.as_raw_fd(), &UnixAddr::new(&short.path)?)?;
+    if group.is_some() {
+        chown(&temporary, None, group)?;
+    }
     fs::set_permissions(&temporary, Permissions::from_mode(mode))?;
     listen_on(&fd, Backlog::new(BACKLOG)?)?;
     fs::rename(&temporary, path)?;
@@ -73,7 +78,10 @@ impl Short {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::{io::Write, os::unix::net::UnixListener};
+    use std::{
+        io::Write,
+        os::unix::{fs::MetadataExt, net::UnixListener},
+    };
 
     /// A folder that ends with the test.
     struct Scratch(PathBuf);
@@ -93,7 +101,7 @@ mod tests {
     }
 
     fn reachable(path: &Path) {
-        let listener = UnixListener::from(listen(path, 0o600).unwrap());
+        let listener = UnixListener::from(listen(path, 0o600, None).unwrap());
         connect(path).unwrap().write_all(b"x").unwrap();
         listener.accept().unwrap();
     }
@@ -102,9 +110,13 @@ mod tests {
     fn a_socket_takes_the_place_of_a_stale_one_and_has_its_mode() {
         let scratch = Scratch::new("stale");
         let path = scratch.0.join("motherd.sock");
-        drop(listen(&path, 0o666).unwrap());
+        drop(listen(&path, 0o666, None).unwrap());
         reachable(&path);
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o600);
+        let own_group = nix::unistd::getegid().as_raw();
+        drop(listen(&path, 0o660, Some(own_group)).unwrap());
+        let status = fs::metadata(&path).unwrap();
+        assert_eq!((status.permissions().mode() & 0o7777, status.gid()), (0o660, own_group));
         assert_eq!(fs::read_dir(&scratch.0).unwrap().count(), 1, "the temporary name is gone");
     }
 

@@ -42,7 +42,13 @@ use nix::{
     },
     time::{ClockId as Clock, clock_gettime},
 };
-use sandbox::{Plan, cgroup::Cgroup, kernel::Kernel, policy::Store};
+use sandbox::{
+    Plan,
+    cgroup::Cgroup,
+    compile::{Host, RealHost},
+    kernel::Kernel,
+    policy::Store,
+};
 
 use self::{events::Watching, link::Link, log::Log, readiness::Readiness};
 use crate::{
@@ -425,15 +431,19 @@ fn build(mut catalog: Catalog) -> (Graph, Catalog) {
 
 /// The control socket: the one that initldr kept, as long as its path is there, so that nobody is ever refused.
 fn control_server(paths: &Paths, kept: Option<OwnedFd>) -> Result<Server, Fatal> {
-    /// Whoever connects is told by the server what they may do.
-    const MODE: u32 = 0o666;
+    /// Its members may read what root may do: `status` shows what services log.
+    const READERS: &str = "motherd";
     fs::create_dir_all(&paths.run).map_err(Fatal::system(format!("make {}", paths.run.display())))?;
     let path = paths.run.join("motherd.sock");
+    let group = RealHost::new(&paths.root).group(READERS).unwrap_or_else(|error| {
+        tracing::debug!("{error}: the control socket is root's alone");
+        None
+    });
+    let mode = if group.is_some() { 0o660 } else { 0o600 };
     let listener = match kept {
         Some(kept) if path.exists() => kept,
-        Some(_) | None => {
-            address::listen(&path, MODE).map_err(Fatal::system(format!("listen on {}", path.display())))?
-        }
+        Some(_) | None => address::listen(&path, mode, group)
+            .map_err(Fatal::system(format!("listen on {}", path.display())))?,
     };
     Server::new(listener).map_err(Fatal::system("control socket"))
 }

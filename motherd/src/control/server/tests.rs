@@ -417,7 +417,7 @@ fn connections_come_in_over_a_real_listener() {
     let folder = std::env::temp_dir().join(format!("motherd-server-{}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();
     let path = folder.join("motherd.sock");
-    let mut server = Server::new(crate::control::address::listen(&path, 0o600).unwrap()).unwrap();
+    let mut server = Server::new(crate::control::address::listen(&path, 0o600, None).unwrap()).unwrap();
     let asker = std::thread::spawn(move || {
         let mut client = crate::control::client::Client::connect(&path).unwrap();
         (client.call(&Request::List).unwrap(), client.call(&Request::PowerOff).unwrap_err().exit_status())
