@@ -10,6 +10,8 @@ use std::{
     fmt::Write as _,
 };
 
+use landlock::{AccessFs, BitFlags};
+
 use crate::{
     compile::{Host, mounts::is_beneath, seccomp},
     plan::{CgroupSetting, Op, Plan},
@@ -213,24 +215,18 @@ fn files(rules: &Confinement, policy: &Policy, plan: &Plan, host: &dyn Host) -> 
                 .to_owned(),
         ];
     }
-    let lists = [
-        ("read", "reads beneath", &rules.landlock.read),
-        ("write", "writes beneath", &rules.landlock.write),
-        ("execute", "executes beneath", &rules.landlock.execute),
+    let nothing = [
+        "reads nothing: no file can be opened for reading",
+        "writes nothing: no file can be changed, made or removed",
+        "executes nothing: not even the service itself can start",
     ];
     let mut lines = Vec::new();
-    for (key, verb, paths) in lists {
-        if paths.is_empty() {
-            let nothing = match key {
-                "read" => "reads nothing: no file can be opened for reading",
-                "write" => "writes nothing: no file can be changed, made or removed",
-                _ => "executes nothing: not even the service itself can start",
-            };
-            lines.push(nothing.to_owned());
-            continue;
-        }
-        let names: Vec<&str> = paths.iter().map(|path| path.value.path.as_str()).collect();
-        lines.push(format!("{verb} {}", names.join(" ")));
+    for ((verb, right), nothing) in RIGHTS.into_iter().zip(nothing) {
+        let paths = beneath(plan, right);
+        lines.push(match paths.as_slice() {
+            [] => nothing.to_owned(),
+            paths => format!("{verb}s beneath {}", paths.join(" ")),
+        });
     }
     // A path to write that stays read-only is a mistake that nothing else shows.
     for path in &rules.landlock.write {
@@ -245,6 +241,20 @@ fn files(rules: &Confinement, policy: &Policy, plan: &Plan, host: &dyn Host) -> 
         }
     }
     lines
+}
+
+/// What a rule of Landlock can give, and in which words.
+const RIGHTS: [(&str, AccessFs); 3] =
+    [("read", AccessFs::ReadFile), ("write", AccessFs::WriteFile), ("execute", AccessFs::Execute)];
+
+/// The paths whose rules give a right: to write, or to execute, includes to read.
+fn beneath(plan: &Plan, right: AccessFs) -> Vec<&str> {
+    let wanted = BitFlags::from(right).bits();
+    let paths = plan.steps.iter().filter_map(|step| match &step.op {
+        Op::LandlockPath { file, .. } if file & wanted != 0 => Some(step.object.as_str()),
+        _ => None,
+    });
+    paths.collect()
 }
 
 fn network(rules: &Confinement, plan: &Plan) -> Vec<String> {
@@ -663,15 +673,8 @@ fn grants((policy, plan): Side<'_>, host: &dyn Host) -> BTreeSet<String> {
         }
     }
     if let Rules::Confined(rules) = policy.rules() {
-        if plan.landlock.is_some() {
-            let lists = [
-                ("read beneath", &rules.landlock.read),
-                ("write beneath", &rules.landlock.write),
-                ("execute beneath", &rules.landlock.execute),
-            ];
-            for (effect, paths) in lists {
-                paths.iter().for_each(|path| grant(effect, &path.value.path));
-            }
+        for (verb, right) in RIGHTS {
+            beneath(plan, right).into_iter().for_each(|path| grant(&format!("{verb} beneath"), path));
         }
         let shared = &rules.namespaces;
         let kinds = [

@@ -308,11 +308,16 @@ impl Asked<'_> {
                 });
                 match rule {
                     Some((step, _)) => {
-                        // A path that several lists name is one rule, with the place of the first.
-                        let elements = self.policy.elements("landlock", word);
-                        let at = elements.iter().find(|(id, _)| *id == step.object).map(|(_, at)| at);
-                        let why = format!("landlock.{word} has {}", step.object);
-                        Opinion::new(true, why, at.or(step.at.as_ref()))
+                        // A path that several lists name is one rule, with the place of the first; and the right
+                        // to read is part of the rights to write and to execute.
+                        let lists = [*word, "write", "execute"];
+                        let named = lists.into_iter().find_map(|list| {
+                            let elements = self.policy.elements("landlock", list);
+                            elements.iter().find(|(id, _)| *id == step.object).map(|(_, at)| (list, at))
+                        });
+                        let (list, at) =
+                            named.map_or((*word, step.at.as_ref()), |(list, at)| (list, Some(at)));
+                        Opinion::new(true, format!("landlock.{list} has {}", step.object), at)
                     }
                     None => self.no_landlock_rule(path, word, need),
                 }

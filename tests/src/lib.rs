@@ -5,6 +5,7 @@
 //! very host, in a root directory and a cgroup of their own. The tests themselves stand in `tests/tests`.
 
 pub mod cpio;
+pub mod differential;
 pub mod fetch;
 pub mod initramfs;
 pub mod machine;

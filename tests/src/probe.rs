@@ -7,7 +7,7 @@
 use std::fmt;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
@@ -67,9 +67,15 @@ pub fn attempt(words: &[&str]) -> Result<Outcome> {
         ["list", path] => fs::read_dir(path).and_then(|mut entries| entries.next().transpose()).map(drop),
         ["write", path] => OpenOptions::new().write(true).open(path).map(drop),
         ["create", path] => create(path),
+        ["write-or-create", path] => match OpenOptions::new().write(true).open(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => create(path),
+            answer => answer.map(drop),
+        },
         ["execute", path] => {
             std::process::Command::new(path).stdout(std::process::Stdio::null()).status().map(drop)
         }
+        // The same without opening anything else.
+        ["run", path] => std::process::Command::new(path).status().map(drop),
         ["chown", path] => of(chown(path, Some(Uid::from_raw(0)), Some(Gid::from_raw(0)))),
         ["setuid", number] => of(setuid(Uid::from_raw(number.parse()?))),
         ["chroot", path] => of(chroot(path)),
@@ -80,12 +86,22 @@ pub fn attempt(words: &[&str]) -> Result<Outcome> {
         ["unshare", "net"] => of(unshare(CloneFlags::CLONE_NEWNET)),
         ["sethostname"] => gethostname().and_then(sethostname).map_err(io::Error::from),
         ["socket", family] => sys::socket(number_of(&FAMILIES, family)?),
+        ["cap", number] => return holds(number.parse()?),
+        ["bind-any", port] => either(ANY, port.parse()?, |address| TcpListener::bind(address).map(drop)),
+        ["connect-any", port] => {
+            either(LOOPBACK, port.parse()?, |address| match TcpStream::connect(address) {
+                // Somebody said no: it was reached.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(()),
+                answer => answer.map(drop),
+            })
+        }
         ["bind", port] => TcpListener::bind((Ipv4Addr::LOCALHOST, port.parse()?)).map(drop),
         ["connect", port] => TcpStream::connect((Ipv4Addr::LOCALHOST, port.parse()?)).map(drop),
         ["signal", pid] => of(nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid.parse()?), None)),
         ["map", "write-execute"] => sys::map_writable_and_executable(),
         ["map", "execute-later"] => sys::make_executable_later(),
         ["call", name] => return Ok(reached(sys::bare_call(number_of(&CALLS, name)?))),
+        ["call-errno", name] => sys::bare_call(number_of(&CALLS, name)?),
         ["call-x32", name] => return Ok(reached(sys::bare_call(number_of(&CALLS, name)? | X32))),
         ["call-i386", "getpid"] => sys::getpid_of_i386(),
         _ => bail!("no such act: {}", words.join(" ")),
@@ -112,9 +128,19 @@ const FAMILIES: [(&str, i32); 5] = [
 ];
 
 /// Calls that fail for want of arguments, in a way that tells them from calls that were not let through.
-const CALLS: [(&str, i64); 17] = [
+const CALLS: [(&str, i64); 27] = [
     ("add_key", libc::SYS_add_key),
     ("bpf", libc::SYS_bpf),
+    ("capget", libc::SYS_capget),
+    ("eventfd2", libc::SYS_eventfd2),
+    ("flock", libc::SYS_flock),
+    ("getcwd", libc::SYS_getcwd),
+    ("getuid", libc::SYS_getuid),
+    ("inotify_init1", libc::SYS_inotify_init1),
+    ("mount", libc::SYS_mount),
+    ("sched_yield", libc::SYS_sched_yield),
+    ("sysinfo", libc::SYS_sysinfo),
+    ("times", libc::SYS_times),
     ("clock_settime", libc::SYS_clock_settime),
     ("delete_module", libc::SYS_delete_module),
     ("fsopen", libc::SYS_fsopen),
@@ -131,6 +157,22 @@ const CALLS: [(&str, i64); 17] = [
     ("swapon", libc::SYS_swapon),
     ("userfaultfd", libc::SYS_userfaultfd),
 ];
+
+/// Whether this process has a capability, by its number, in effect.
+fn holds(number: u32) -> Result<Outcome> {
+    let status = sys::effective_capabilities()?;
+    Ok(if status & (1 << number) != 0 { Outcome::Allowed } else { Outcome::Denied(Errno::EPERM) })
+}
+
+/// Addresses of IPv4 and IPv6.
+type Both = [IpAddr; 2];
+const ANY: Both = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
+const LOOPBACK: Both = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
+
+/// An act on a port of IPv4, and of IPv6 if that fails.
+fn either([old, new]: Both, port: u16, act: impl Fn(SocketAddr) -> io::Result<()>) -> io::Result<()> {
+    act(SocketAddr::new(old, port)).or_else(|error| act(SocketAddr::new(new, port)).map_err(|_| error))
+}
 
 fn number_of<N: Copy>(table: &[(&str, N)], name: &str) -> Result<N> {
     let row = table.iter().find(|row| row.0 == name);

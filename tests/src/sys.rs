@@ -21,6 +21,24 @@ pub(crate) fn bare_call(number: i64) -> io::Result<()> {
     outcome(unsafe { libc::syscall(number, 0, 0, 0, 0, 0, 0) })
 }
 
+/// The effective capabilities of this process (capget(2)).
+pub(crate) fn effective_capabilities() -> io::Result<u64> {
+    /// `struct __user_cap_header_struct` and two of `struct __user_cap_data_struct` (linux/capability.h).
+    #[repr(C)]
+    struct Header {
+        version: u32,
+        pid: i32,
+    }
+    const VERSION_3: u32 = 0x2008_0522; // _LINUX_CAPABILITY_VERSION_3
+    let mut header = Header { version: VERSION_3, pid: 0 };
+    // Effective, permitted and inheritable, of the low and then of the high 32 bits.
+    let mut data = [[0_u32; 3]; 2];
+    // SAFETY: version 3 of the call writes the header and two data structs of three words each, which is what the
+    // two locals are; both live across the call.
+    outcome(unsafe { libc::syscall(libc::SYS_capget, &raw mut header, data.as_mut_ptr()) })?;
+    Ok(u64::from(data[0][0]) | u64::from(data[1][0]) << 32)
+}
+
 /// getpid(2) by its i386 number through the i386 gate, which a filter for x86_64 alone does not see.
 pub(crate) fn getpid_of_i386() -> io::Result<()> {
     const GETPID: i32 = 20;

@@ -1,4 +1,5 @@
-//! `probe ACT [ARGUMENT]...` attempts one act and says what came of it: see [`e2e::probe`].
+//! `probe ACT [ARGUMENT]...` attempts one act and says what came of it: see [`e2e::probe`]. `probe each ACT...` attempts
+//! several, each in one word, and says a line of each.
 
 use std::process::ExitCode;
 
@@ -7,6 +8,15 @@ use e2e::probe::{Outcome, attempt};
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    if let ["each", acts @ ..] = words.as_slice() {
+        for act in acts {
+            match attempt(&act.split(' ').collect::<Vec<_>>()) {
+                Ok(outcome) => println!("{outcome}"),
+                Err(error) => println!("error {error:#}"),
+            }
+        }
+        return ExitCode::SUCCESS;
+    }
     match attempt(&words) {
         Ok(outcome) => {
             println!("{outcome}");
