@@ -306,14 +306,22 @@ const FAMILIES: [(&str, i32); 9] = [
 ];
 
 fn socket_of(plan: &Plan, family: i32) -> bool {
-    let kinds = [libc::SOCK_STREAM, libc::SOCK_DGRAM, libc::SOCK_RAW];
-    kinds.into_iter().any(|kind| {
-        let arguments = [family, kind, 0, 0, 0, 0].map(|argument: i32| u64::from(argument.cast_unsigned()));
-        let socket = u32::try_from(libc::SYS_socket).unwrap_or(u32::MAX);
-        program(plan).is_none_or(|program| {
-            matches!(seccomp::verdict_with(program, socket, arguments), Some(seccomp::ALLOW | seccomp::LOG))
-        })
-    })
+    let kinds = [libc::SOCK_STREAM, libc::SOCK_DGRAM, libc::SOCK_RAW, libc::SOCK_SEQPACKET];
+    // A policy may name kinds and protocols; IPPROTO_MPTCP is the highest of them.
+    let protocols = 0..=libc::IPPROTO_MPTCP;
+    kinds.into_iter().flat_map(|kind| protocols.clone().map(move |protocol| (kind, protocol))).any(
+        |(kind, protocol)| {
+            let arguments =
+                [family, kind, protocol, 0, 0, 0].map(|argument: i32| u64::from(argument.cast_unsigned()));
+            let socket = u32::try_from(libc::SYS_socket).unwrap_or(u32::MAX);
+            program(plan).is_none_or(|program| {
+                matches!(
+                    seccomp::verdict_with(program, socket, arguments),
+                    Some(seccomp::ALLOW | seccomp::LOG)
+                )
+            })
+        },
+    )
 }
 
 fn program(plan: &Plan) -> Option<&[seccompiler::sock_filter]> {

@@ -13,8 +13,8 @@ use crate::{
     launch::{Fault, Launch, LaunchFailure, Parent, launch, launch_with},
     plan::{Op, Plan},
     policy::{
-        Account, Bind, Confinement, Credential, IdMap, IdRange, LandlockFeature, Limit, Net, Overlay, Share,
-        UserNamespace,
+        Account, Bind, Confinement, Credential, IdMap, IdRange, IndexRange, IoClass, LandlockFeature, Limit,
+        Net, NumaPolicy, Overlay, Share, UserNamespace,
     },
 };
 
@@ -405,6 +405,13 @@ fn a_step_that_fails_in_any_way_is_told_and_leaves_nothing_behind() {
     }
     fail_every_step(strict());
     let mut rules = strict();
+    rules.process.cpu_affinity = Some(vec![here(range(0, 0))]);
+    rules.process.numa_policy = Some(here(NumaPolicy::Bind));
+    rules.process.numa_nodes = vec![here(range(0, 0))];
+    rules.process.io_priority = Some(here((IoClass::Idle, 0)));
+    rules.process.timer_slack = Some(here(1_000_000));
+    fail_every_step(rules);
+    let mut rules = strict();
     rules.namespaces.user = here(UserNamespace::Auto);
     rules.filesystem.bind = vec![here(idmapped("/usr/share", "/tmp/share"))];
     rules.filesystem.overlay = vec![here(Overlay {
@@ -418,6 +425,70 @@ fn a_step_that_fails_in_any_way_is_told_and_leaves_nothing_behind() {
     let (name, file) = ("users".to_owned(), here("/etc/passwd".to_owned()));
     rules.credentials = vec![here(Credential { name, file, optional: false })];
     fail_every_step(rules);
+}
+
+fn range(first: u32, last: u32) -> IndexRange {
+    IndexRange { first, last }
+}
+
+/// What is described has more than this host: the kernel takes the part that it has and says nothing, and the child does.
+#[test]
+fn a_processor_that_the_kernel_drops_without_a_word_is_an_error() {
+    if !is_root() {
+        return;
+    }
+    let launched = |processors: [IndexRange; 2]| {
+        let mut kernel = crate::kernel::Kernel::probe(None).unwrap();
+        kernel.controllers = super::described::kernel(0).controllers;
+        kernel.processors = (0..2000).collect();
+        let mut rules = strict();
+        rules.process.cpu_affinity = Some(processors.map(here).to_vec());
+        let plan = super::compile(&policy(rules), &subject(), &kernel).unwrap();
+        launch_true(&plan)
+    };
+    let error = launched([range(0, 0), range(1999, 1999)]).unwrap_err();
+    assert_eq!(error.to_string(), "strict.toml:1:1: cpu affinity: 0,1999: ENXIO");
+    assert!(launched([range(0, 0), range(0, 0)]).is_ok(), "control");
+}
+
+#[test]
+fn a_memory_node_that_the_kernel_drops_without_a_word_is_an_error() {
+    if !is_root() {
+        return;
+    }
+    let launched = |nodes: [IndexRange; 2]| {
+        let mut kernel = crate::kernel::Kernel::probe(None).unwrap();
+        kernel.controllers = super::described::kernel(0).controllers;
+        kernel.memory_nodes = (0..1000).collect();
+        let mut rules = strict();
+        rules.process.numa_policy = Some(here(NumaPolicy::Bind));
+        rules.process.numa_nodes = nodes.map(here).to_vec();
+        let plan = super::compile(&policy(rules), &subject(), &kernel).unwrap();
+        launch_true(&plan)
+    };
+    // A node that the kernel cannot have is EINVAL, one that it could have is dropped.
+    let error = launched([range(0, 0), range(1, 1)]).unwrap_err();
+    assert_eq!(error.to_string(), "strict.toml:1:1: numa policy: bind 0-1: ENXIO");
+    assert!(launched([range(0, 0), range(0, 0)]).is_ok(), "control");
+}
+
+fn launch_true(plan: &Plan) -> Result<(), crate::launch::LaunchError> {
+    let null = File::options().read(true).write(true).open("/dev/null").unwrap();
+    let launched = launch(&Launch {
+        plan,
+        argv: &["/usr/bin/true".to_owned()],
+        environment: &[],
+        stdio: [null.as_fd(), null.as_fd(), null.as_fd()],
+        cgroup: None,
+        parent: Parent::Caller,
+        pid_cell: None,
+    })?;
+    nix::sys::wait::waitid(
+        nix::sys::wait::Id::PIDFd(launched.pidfd.as_fd()),
+        nix::sys::wait::WaitPidFlag::WEXITED,
+    )
+    .unwrap();
+    Ok(())
 }
 
 fn idmapped(from: &str, to: &str) -> Bind {

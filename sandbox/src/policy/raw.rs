@@ -148,7 +148,7 @@ section! {
         numa_nodes: List<IndexRange> = |item: &_, notes: &mut _| indices(item, NODES, notes),
         io_class: Located<IoClass> = scheduling::io_class,
         io_priority: Located<u8> = |item: &Item<'_>, notes: &mut _| item.integer(0, 7, notes),
-        timer_slack: Located<u64> = |item: &_, notes: &mut _| scheduling::duration(item, 1_000_000_000, notes),
+        timer_slack: Located<u64> = |item: &_, notes: &mut _| scheduling::duration(item, 1, 1_000_000_000, notes),
         disable_speculation: List<DisabledSpeculation> =
             |item: &_, notes: &mut _| list(item, notes, scheduling::disabled_speculation),
         securebits: List<Securebit> = |item: &_, notes: &mut _| list(item, notes, scheduling::securebit),
@@ -213,7 +213,7 @@ section! {
         memory_zswap_max: Located<Limit> = values::limit,
         memory_zswap_writeback: Located<bool> = Item::boolean,
         cpu_idle: Located<bool> = Item::boolean,
-        cpu_burst: Located<u64> = |item: &_, notes: &mut _| resources::microseconds(item, 1_000_000_000_000, notes),
+        cpu_burst: Located<u64> = |item: &_, notes: &mut _| resources::microseconds(item, 0, 1_000_000_000_000, notes),
         cpuset_cpus: List<IndexRange> = |item: &_, notes: &mut _| some_indices(item, CPUS, notes),
         cpuset_mems: List<IndexRange> = |item: &_, notes: &mut _| some_indices(item, NODES, notes),
         io_max: List<IoMax> = |item: &_, notes: &mut _| list(item, notes, resources::io_max),

@@ -116,7 +116,7 @@ pub(super) fn io_latency(item: &Item<'_>, notes: &mut Notes) -> Option<Located<I
     const HIGHEST: u64 = 60 * 1_000_000_000;
     let table = item.table(IO_LATENCY_KEYS, notes)?;
     let device = table.require("device", notes).and_then(|item| device(&item, notes));
-    let target = table.require("target", notes).and_then(|item| microseconds(&item, HIGHEST, notes));
+    let target = table.require("target", notes).and_then(|item| microseconds(&item, 1_000, HIGHEST, notes));
     let ((name, device), target) = (device?, target?.value);
     Some(Located::new(IoLatency { name, device, target }, item.at()))
 }
@@ -173,8 +173,13 @@ fn in_range(
 }
 
 /// A time in whole microseconds, in nanoseconds.
-pub(super) fn microseconds(item: &Item<'_>, highest: u64, notes: &mut Notes) -> Option<Located<u64>> {
-    let time = scheduling::duration(item, highest, notes)?;
+pub(super) fn microseconds(
+    item: &Item<'_>,
+    lowest: u64,
+    highest: u64,
+    notes: &mut Notes,
+) -> Option<Located<u64>> {
+    let time = scheduling::duration(item, lowest, highest, notes)?;
     if !time.value.is_multiple_of(1_000) {
         let message = format!("`{}` is no whole number of microseconds", item.key);
         notes.push(Diagnostic::error("invalid-limit", time.at, message));

@@ -221,8 +221,13 @@ pub(super) fn index_range(item: &Item<'_>, end: u32, notes: &mut Notes) -> Optio
     None
 }
 
-/// A span of time with its unit, in nanoseconds, from 1 to `highest`.
-pub(super) fn duration(item: &Item<'_>, highest: u64, notes: &mut Notes) -> Option<Located<u64>> {
+/// A span of time with its unit, in nanoseconds, from `lowest` to `highest`.
+pub(super) fn duration(
+    item: &Item<'_>,
+    lowest: u64,
+    highest: u64,
+    notes: &mut Notes,
+) -> Option<Located<u64>> {
     let text = if item.value().is_str() {
         item.text(notes)?
     } else {
@@ -233,9 +238,9 @@ pub(super) fn duration(item: &Item<'_>, highest: u64, notes: &mut Notes) -> Opti
         notes.push(unknown("invalid-limit", text.at, message, &text.value, UNITS_SHOWN));
         return None;
     };
-    if !(1..=highest).contains(&nanoseconds) {
+    if !(lowest..=highest).contains(&nanoseconds) {
         let message = format!("`{}` is out of range", item.key);
-        let label = format!("more than nothing and at most {}", show_duration(highest));
+        let label = format!("from {} to {}", show_duration(lowest), show_duration(highest));
         notes.push(Diagnostic::error("out-of-range", text.at, message).label(label));
         return None;
     }
@@ -261,8 +266,11 @@ pub(super) fn parse_duration(text: &str) -> Option<u64> {
 
 /// In the largest unit that it is whole in.
 pub(crate) fn show_duration(nanoseconds: u64) -> String {
-    let (unit, factor) =
-        UNITS.into_iter().rev().find(|(_, factor)| nanoseconds.is_multiple_of(*factor)).unwrap_or(UNITS[0]);
+    let (unit, factor) = UNITS
+        .into_iter()
+        .rev()
+        .find(|(_, factor)| nanoseconds > 0 && nanoseconds.is_multiple_of(*factor))
+        .unwrap_or(UNITS[0]);
     format!("{}{unit}", nanoseconds / factor)
 }
 
@@ -290,5 +298,6 @@ mod tests {
         }
         assert_eq!(show_duration(90 * 1_000_000_000), "90s");
         assert_eq!(show_duration(50_000), "50us");
+        assert_eq!(show_duration(0), "0ns");
     }
 }

@@ -639,7 +639,8 @@ fn cgroup(raw: RawCgroup, at: &Place, notes: &mut Notes) -> CgroupLimits {
 
 /// What is saved up for a burst is saved from a quota, and cannot be more than it (cgroup-v2.rst, `cpu.max.burst`).
 fn check_burst(burst: Option<&Located<u64>>, quota: Option<&Located<Limit>>, notes: &mut Notes) {
-    let Some(burst) = burst else { return };
+    // None at all goes with every quota, and takes an inherited one away.
+    let Some(burst) = burst.filter(|burst| burst.value > 0) else { return };
     let Some(Limit::Value(microseconds)) = quota.map(|quota| quota.value) else {
         let message = "`cgroup.cpu_burst` has no effect without a `cpu_max` that has an end";
         notes.push(Diagnostic::error("no-effect", burst.at.clone(), message));
