@@ -10,7 +10,7 @@ use seccompiler::sock_filter;
 use crate::{
     compile::users::lines,
     diagnostic::{Located, Place, Sources},
-    policy::IdMap,
+    policy::{IdMap, IdRange},
 };
 
 /// When a step runs. Within one phase steps run in the order in which they were made.
@@ -108,6 +108,8 @@ pub(crate) struct UserNamespacePlan {
     pub(crate) gid_map: String,
     /// CLONE_NEW* besides CLONE_NEWUSER.
     pub(crate) owned: u64,
+    /// The range that follows from the service's name alone.
+    pub(crate) automatic: Option<IdRange>,
     /// Where the policy asks for it.
     pub(crate) at: Place,
 }
@@ -115,7 +117,7 @@ pub(crate) struct UserNamespacePlan {
 impl UserNamespacePlan {
     pub(crate) fn new(map: &Located<IdMap>, owned: u64) -> Self {
         let (uid_map, gid_map) = (lines(&map.value.uid), lines(&map.value.gid));
-        Self { uid_map, gid_map, owned, at: map.at.clone() }
+        Self { uid_map, gid_map, owned, automatic: None, at: map.at.clone() }
     }
 }
 
@@ -346,6 +348,14 @@ impl Plan {
     #[must_use]
     pub fn environment(&self) -> &[(String, String)] {
         &self.environment
+    }
+
+    /// The ids of the host that `namespaces.user = "auto"` gave it, where the policy asks for that. Two services whose names
+    /// meet have the same.
+    #[must_use]
+    pub fn automatic_ids(&self) -> Option<std::ops::RangeInclusive<u32>> {
+        let IdRange { inside: _, outside, count } = self.user_namespace.as_ref()?.automatic?;
+        Some(outside..=outside + (count - 1))
     }
 
     /// How many rules on paths its Landlock ruleset has; `None` without a ruleset.

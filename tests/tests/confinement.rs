@@ -120,6 +120,7 @@ on_both_kernels! {
     the_network_and_other_processes_are_out_of_reach
     everyday_acts_work
     nothing_of_the_caller_leaks_in
+    own_ids_names_and_credentials_hold
 }
 
 fn files_outside_of_the_policy_are_out_of_reach(machine: &mut Machine) -> Result<()> {
@@ -200,5 +201,70 @@ fn nothing_of_the_caller_leaks_in(machine: &mut Machine) -> Result<()> {
     ensure!(field("NoNewPrivs:") == Some("1") && field("Seccomp:") == Some("2"), "{own}");
     ensure!(field("Groups:") == Some("") && field("Umask:") == Some("0077"), "{own}");
     ensure!(field("Uid:").is_some_and(|uids| !uids.split_whitespace().any(|uid| uid == "0")), "{own}");
+    Ok(())
+}
+
+/// Runs a shell under `base/default` and these lines.
+fn under(machine: &mut Machine, lines: &[&str], script: &str) -> Result<e2e::machine::Answer> {
+    let lines: String = lines.iter().map(|line| format!(" '{line}'")).collect();
+    machine.ok(&format!("printf '%s\\n' 'extends = [\"base/default\"]'{lines} >/root/own.toml"))?;
+    machine.run(&format!("motherctl run --policy /root/own.toml -- /bin/sh -c '{script}' 2>&1"))
+}
+
+/// What the command itself said, after what was left out on this machine.
+fn last(output: &str) -> &str {
+    output.trim().lines().last().unwrap_or_default()
+}
+
+fn own_ids_names_and_credentials_hold(machine: &mut Machine) -> Result<()> {
+    let script = "id -u; uname -n; cat /run/credentials/key; stat -c %u /etc/passwd; cat /proc/self/uid_map";
+    let own = [
+        "[namespaces]",
+        "user = \"auto\"",
+        "hostname = \"inside\"",
+        "[credentials]",
+        "key = { file = \"/root/secret\" }",
+    ];
+    let output = under(machine, &own, script)?.ok()?;
+    // What was left out is told first.
+    let words: Vec<&str> = output.split_whitespace().skip_while(|word| *word != "1000").collect();
+    ensure!(words.starts_with(&["1000", "inside", "secret", "65534", "0"]), "{output}");
+    ensure!(words.len() == 7 && words[6] == "65536", "{output}");
+    let plain = under(machine, &[], script)?.output;
+    ensure!(!plain.contains("inside") && !plain.contains("secret\n"), "control: {plain}");
+
+    // These kernels have overlayfs as a module, which the image does not carry: then nothing runs.
+    let overlay = "overlay = [{ lower = [\"/etc\"], path = \"/run/etc\", size = \"1M\" }]";
+    let refused = under(machine, &["[filesystem]", overlay], "echo ran")?;
+    let told = refused.output.contains("own.toml:3:12: mount new: /run/etc: ENODEV");
+    ensure!(refused.status == 125 && told, "{}", refused.output);
+
+    // What the older kernel cannot do is refused there, at its place.
+    machine.ok("mkdir -p /mnt && mount -t tmpfs idmap /mnt && echo words >/mnt/a && chown 33:33 /mnt/a")?;
+    let bind = "bind = [{ from = \"/mnt\", to = \"/tmp/mnt\", \
+                idmap = { uid_map = [\"33 77 1\"], gid_map = [\"33 78 1\"] } }]";
+    let mapped = under(machine, &["[filesystem]", bind], "stat -c %u:%g /tmp/mnt/a")?;
+    let plain = under(
+        machine,
+        &["[filesystem]", "bind = [{ from = \"/mnt\", to = \"/tmp/mnt\" }]"],
+        "stat -c %u:%g /tmp/mnt/a",
+    )?;
+    machine.ok("umount /mnt")?;
+    ensure!(last(&plain.output) == "33:33", "control: {}", plain.output);
+    let offset = ["[namespaces]", "time = \"private\"", "time_offset_boottime = \"2h\""];
+    let offset = under(machine, &offset, "cat /proc/self/timens_offsets")?;
+    match machine.kernel() {
+        Kernel::V6_1 => {
+            let idmap = &mapped.output;
+            ensure!(mapped.status == 125 && idmap.contains("mount_setattr idmap: /mnt: EINVAL"), "{idmap}");
+            let time = &offset.output;
+            ensure!(offset.status == 125 && time.contains("time offsets need Linux 6.2"), "{time}");
+        }
+        Kernel::V6_12 => {
+            ensure!(last(&mapped.output) == "77:78", "{}", mapped.output);
+            let words: Vec<&str> = offset.output.split_whitespace().collect();
+            ensure!(words == ["monotonic", "0", "0", "boottime", "7200", "0"], "{}", offset.output);
+        }
+    }
     Ok(())
 }

@@ -137,9 +137,26 @@ impl Daemon {
         let sockets = if program.start == Start::Notify { vec![socket] } else { vec![] };
         let subject = Subject { name: name.to_owned(), root: self.paths.root.clone(), sockets };
         let plan = compile(&policy, &subject, &self.kernel).map_err(|report| PlanError(at(&report)))?;
+        self.refuse_shared_ids(id, name, &plan)?;
         let plan = Rc::new(plan);
         self.runtime.entry(id).or_default().plan = Some(plan.clone());
         Ok(plan)
+    }
+
+    /// Two services with one range of ids in their user namespaces would own each other's files.
+    fn refuse_shared_ids(&self, id: Id, name: &str, plan: &Plan) -> Result<(), PlanError> {
+        let Some(ids) = plan.automatic_ids() else { return Ok(()) };
+        let known = self.runtime.iter().filter(|(other, _)| **other != id);
+        let mut plans = known.filter_map(|(other, runtime)| Some((*other, runtime.plan.as_ref()?)));
+        match plans.find(|(_, plan)| plan.automatic_ids().as_ref() == Some(&ids)) {
+            None => Ok(()),
+            Some((other, _)) => Err(PlanError(format!(
+                "`{name}` and `{}` have the same automatic ids, {} to {}: give one of them a map, or rename it",
+                self.manager.graph().service(other).name(),
+                ids.start(),
+                ids.end()
+            ))),
+        }
     }
 
     /// Where a service says that it is ready.

@@ -5,7 +5,7 @@ use crate::{
     diagnostic::Diagnostic,
     kernel::Version,
     plan::{Joined, Op, Phase, UserNamespacePlan},
-    policy::{Confinement, Namespaces, Net, Share},
+    policy::{Confinement, Namespaces, Net, Share, UserNamespace},
 };
 
 /// The first kernel in which execve enters the time namespace of a process that shared its parent's memory (commit
@@ -58,7 +58,9 @@ pub(crate) fn compile(rules: &Confinement, ids: &Ids, builder: &mut Builder<'_>)
         };
         builder.step(phase, Op::Join(joined), joined.name(), Some(map.at.clone()));
     }
-    Wanted { new: hosts, owner: Some(UserNamespacePlan::new(map, own)) }
+    let automatic =
+        (wanted.user.value == UserNamespace::Auto).then(|| map.value.uid.first().copied()).flatten();
+    Wanted { new: hosts, owner: Some(UserNamespacePlan { automatic, ..UserNamespacePlan::new(map, own) }) }
 }
 
 fn names(wanted: &Namespaces, builder: &mut Builder<'_>) {

@@ -271,6 +271,24 @@ fn a_limit_on_huge_pages_is_in_the_kernel_before_the_service_is() {
     std::fs::remove_dir(&base).unwrap();
 }
 
+#[test]
+fn automatic_ids_are_told_to_whoever_compares_services() {
+    let ids = |user: UserNamespace| {
+        let mut rules = strict();
+        rules.namespaces.user = here(user);
+        compiled(rules, 7, &DescribedHost::debian()).unwrap().automatic_ids()
+    };
+    let range = vec![IdRange { inside: 0, outside: 100_000, count: 65_536 }];
+    assert_eq!(ids(UserNamespace::Host), None);
+    assert_eq!(
+        ids(UserNamespace::Mapped(IdMap { uid: range.clone(), gid: range })),
+        None,
+        "the author's choice"
+    );
+    let automatic = ids(UserNamespace::Auto).unwrap();
+    assert_eq!(automatic.end() - automatic.start(), 65_535);
+}
+
 /// Runs a command confined by `rules` on the real host and answers its output and wait status; only root can.
 fn run(rules: Confinement, argv: &[&str]) -> Result<(String, i32), crate::launch::LaunchError> {
     let plan = super::compile(&policy(rules), &subject(), &this_machine()).unwrap();
