@@ -265,6 +265,10 @@ impl Asked<'_> {
                 let why = format!("{path} cannot be made: the folder that it would be in is missing");
                 return Opinion::new(false, why, None);
             }
+            (Node::Missing { .. }, Need::Write) if self.plan.uid != 0 && self.is_way(parent_of(path)) => {
+                let way = parent_of(path);
+                return no(format!("{way} is made as the way to a mount, and only root can write in it"));
+            }
             (Node::Directory, Need::Write) => return no(format!("{path} is a folder")),
             (Node::Directory, Need::Execute) => return no(format!("{path} is a folder")),
             _ => {}
@@ -287,6 +291,14 @@ impl Asked<'_> {
             Need::Execute => format!("{name} is visible, and not mounted noexec"),
         };
         Opinion::new(true, what, mount.at)
+    }
+
+    /// Whether a folder is one that a step makes in a file system of the launch's own, so that something can be mounted
+    /// beneath: it is root's, with mode 0755.
+    fn is_way(&self, path: &str) -> bool {
+        let made = |op: &Op| matches!(op, Op::MakeDirectory(made) if made.to_str() == Ok(path));
+        let own = self.tree.covering(path).is_some_and(|mount| mount.target != path && mount.is_fresh());
+        own && self.plan.steps.iter().any(|step| made(&step.op))
     }
 
     /// Each right must be given by some rule on the way to the root; rules belong to inodes, so that the same folder
@@ -610,6 +622,10 @@ impl Mount<'_> {
         self.attributes & attribute != 0
     }
 
+    fn is_fresh(&self) -> bool {
+        matches!(self.source, Source::Fresh { .. })
+    }
+
     /// An empty folder that nobody may enter, or a device that cannot be opened in place of a file.
     pub(crate) fn is_hidden(&self) -> bool {
         match &self.source {
@@ -780,6 +796,11 @@ fn follow(path: &str, link: impl Fn(&str) -> Option<String>) -> String {
 
 fn components(path: &str) -> impl Iterator<Item = String> + '_ {
     path.split('/').filter(|part| !part.is_empty() && *part != ".").map(str::to_owned)
+}
+
+/// The folder that a path is in.
+fn parent_of(path: &str) -> &str {
+    path.rsplit_once('/').map_or("/", |(above, _)| if above.is_empty() { "/" } else { above })
 }
 
 /// The path, its folder, and so on to the root.
