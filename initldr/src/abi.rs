@@ -52,9 +52,8 @@ system_calls! {
 }
 
 constants! { error_numbers: i32 {
-    EPERM = 1, ENOENT = 2, EINTR = 4, EIO = 5, E2BIG = 7, ENOEXEC = 8, EBADF = 9, ECHILD = 10,
-    EAGAIN = 11, ENOMEM = 12, EACCES = 13, EBUSY = 16, ENODEV = 19, ENOTDIR = 20, EISDIR = 21,
-    EINVAL = 22, EMFILE = 24, ENOSPC = 28, EROFS = 30, EPIPE = 32, ECONNRESET = 104,
+    EPERM = 1, ENOENT = 2, EINTR = 4, ENOEXEC = 8, EBADF = 9, EAGAIN = 11, ENOMEM = 12, EACCES = 13,
+    EBUSY = 16, ENODEV = 19, EINVAL = 22, ENOSPC = 28, EPIPE = 32, ECONNRESET = 104,
 } }
 constants! { signals: u32 {
     SIGHUP = 1, SIGINT = 2, SIGABRT = 6, SIGKILL = 9, SIGUSR1 = 10, SIGUSR2 = 12, SIGTERM = 15,
@@ -63,10 +62,10 @@ constants! { signals: u32 {
 constants! { flags: usize {
     SIG_SETMASK = 2, SFD_CLOEXEC = 0o2_000_000, SFD_NONBLOCK = 0o4_000, P_ALL = 0, WNOHANG = 1,
     WEXITED = 4, O_RDONLY = 0, O_WRONLY = 1, O_RDWR = 2, O_NOCTTY = 0o400, O_CLOEXEC = 0o2_000_000,
-    F_DUPFD_CLOEXEC = 1030, F_GETFD = 1, F_SETFD = 2, F_ADD_SEALS = 1033, F_SEAL_SEAL = 1,
+    F_DUPFD_CLOEXEC = 1030, F_GETFD = 1, F_ADD_SEALS = 1033, F_SEAL_SEAL = 1,
     F_SEAL_SHRINK = 2, F_SEAL_GROW = 4, MFD_CLOEXEC = 1, MFD_ALLOW_SEALING = 2, MFD_NOEXEC_SEAL = 8,
     TIOCSCTTY = 0x540e, AF_UNIX = 1, SOCK_SEQPACKET = 5, SOCK_CLOEXEC = 0o2_000_000,
-    SOCK_NONBLOCK = 0o4_000, MSG_DONTWAIT = 0x40, MSG_NOSIGNAL = 0x4000, MSG_CMSG_CLOEXEC = 0x4000_0000,
+    MSG_DONTWAIT = 0x40, MSG_NOSIGNAL = 0x4000, MSG_CMSG_CLOEXEC = 0x4000_0000,
     CLOCK_MONOTONIC = 1, CLOCK_BOOTTIME = 7, PR_SET_CHILD_SUBREAPER = 36, RLIMIT_NOFILE = 7,
     MS_RDONLY = 1, MS_NOSUID = 2, MS_NODEV = 4, MS_NOEXEC = 8, MS_REMOUNT = 32, MS_BIND = 4096,
     MS_MOVE = 8192, MS_REC = 16384, MS_PRIVATE = 1 << 18,
@@ -78,9 +77,8 @@ constants! { reboot_commands: usize {
     LINUX_REBOOT_CMD_CAD_ON = 0x89ab_cdef, LINUX_REBOOT_CMD_CAD_OFF = 0,
 } }
 constants! { signed: i32 {
-    CLD_EXITED = 1, AT_FDCWD = -100, SOL_SOCKET = 1, SCM_RIGHTS = 1,
+    CLD_EXITED = 1, AT_FDCWD = -100, SOL_SOCKET = 1, SCM_RIGHTS = 1, POLLIN = 1, POLLOUT = 4,
 } }
-constants! { poll_events: i16 { POLLIN = 1, POLLOUT = 4, POLLERR = 8, POLLHUP = 16, } }
 constants! { file_systems: u64 { TMPFS_MAGIC = 0x0102_1994, STATX_ATTR_MOUNT_ROOT = 0x2000, } }
 
 /// include/uapi/linux/magic.h; libc does not have it.
@@ -92,7 +90,7 @@ pub const SIGRTMIN: u32 = 34;
 pub const SIGRTMAX: u32 = 64;
 
 /// `struct timespec`: seconds, nanoseconds.
-pub(crate) type Timespec = [i64; 2];
+pub(crate) type Timespec = [u64; 2];
 /// `siginfo_t` as waitid(2) fills it: `si_code` is word 2, `si_pid` 4, `si_status` 6.
 pub(crate) type ChildInfo = [i32; 32];
 /// `struct rusage`: `ru_utime` is words 0 and 1, seconds and microseconds, `ru_stime` 2 and 3, `ru_maxrss` 4.
@@ -106,45 +104,16 @@ pub(crate) type Statx = [u64; 32];
 /// `struct rlimit`: the soft limit, the hard one.
 pub type Limit = [u64; 2];
 
-/// `struct pollfd`.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Poll {
-    /// -1 is passed over.
-    pub fd: i32,
-    /// What to wait for.
-    pub events: i16,
-    /// What there is.
-    pub revents: i16,
-}
+/// `struct msghdr`: `msg_iov` is word 2, `msg_iovlen` 3, `msg_control` 4, `msg_controllen` 5. A `struct iovec` is the
+/// address and the length.
+pub(crate) type Msghdr = [usize; 7];
+/// `struct cmsghdr` and one descriptor: `cmsg_len` is words 0 and 1, `cmsg_level` 2, `cmsg_type` 3, the descriptor 4.
+/// Its size is `CMSG_LEN(sizeof(int))`. As `msg_controllen` that leaves room for one descriptor and no second one, where
+/// `CMSG_SPACE` would leave room for two.
+pub(crate) type OneFd = [i32; 5];
 
-/// `struct msghdr`: the message is `iovec_length` areas, which are pairs of address and length.
-#[repr(C)]
-#[derive(Debug)]
-pub(crate) struct Msghdr {
-    pub(crate) name: [usize; 2],
-    pub(crate) iovec: *const [usize; 2],
-    pub(crate) iovec_length: usize,
-    pub(crate) control: *mut OneFd,
-    pub(crate) control_length: usize,
-    pub(crate) flags: usize,
-}
-
-/// `struct cmsghdr` with room for one descriptor.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct OneFd {
-    pub(crate) length: usize,
-    pub(crate) level: i32,
-    pub(crate) kind: i32,
-    pub(crate) fd: i32,
-}
-
-impl OneFd {
-    /// `CMSG_LEN(sizeof(int))`. As `msg_controllen` it leaves room for one descriptor and no second one, where
-    /// `CMSG_SPACE` would leave room for two.
-    pub(crate) const LENGTH: usize = size_of::<usize>() + 3 * size_of::<i32>();
-}
+/// `struct pollfd`: `fd` is word 0, `events` the lower half of word 1 and `revents` its upper half.
+pub type Poll = [i32; 2];
 
 #[cfg(test)]
 mod tests {
@@ -161,7 +130,7 @@ mod tests {
     #[test]
     fn the_layouts_are_those_of_libc() {
         assert_eq!(size_of::<Timespec>(), size_of::<libc::timespec>());
-        assert_eq!(word!(timespec, tv_nsec, i64), 1.0);
+        assert_eq!(word!(timespec, tv_nsec, u64), 1.0);
         assert_eq!(size_of::<ChildInfo>(), size_of::<libc::siginfo_t>());
         assert_eq!(word!(siginfo_t, si_code, i32), 2.0); // the rest of it is proved by the exits that tests see
         assert_eq!(size_of::<Usage>(), size_of::<libc::rusage>());
@@ -172,17 +141,16 @@ mod tests {
         assert_eq!((size_of::<Statfs>(), word!(statfs, f_type, u64)), (size_of::<libc::statfs>(), 0.0));
         assert_eq!((size_of::<Statx>(), word!(statx, stx_attributes, u64)), (size_of::<libc::statx>(), 1.0));
         assert_eq!((size_of::<Limit>(), word!(rlimit, rlim_max, u64)), (size_of::<libc::rlimit>(), 1.0));
-        assert_eq!((size_of::<Poll>(), offset_of!(Poll, events)), (size_of::<libc::pollfd>(), 4));
-        assert_eq!(offset_of!(Poll, revents), offset_of!(libc::pollfd, revents));
+        assert_eq!((size_of::<Poll>(), word!(pollfd, events, i32)), (size_of::<libc::pollfd>(), 1.0));
+        assert_eq!(word!(pollfd, revents, i32), 1.5);
         assert_eq!((size_of::<[usize; 2]>(), word!(iovec, iov_len, usize)), (size_of::<libc::iovec>(), 1.0));
         assert_eq!(size_of::<Msghdr>(), size_of::<libc::msghdr>());
-        assert_eq!(offset_of!(Msghdr, iovec), offset_of!(libc::msghdr, msg_iov));
-        assert_eq!(offset_of!(Msghdr, iovec_length), offset_of!(libc::msghdr, msg_iovlen));
-        assert_eq!(offset_of!(Msghdr, control), offset_of!(libc::msghdr, msg_control));
-        assert_eq!(offset_of!(Msghdr, control_length), offset_of!(libc::msghdr, msg_controllen));
-        assert_eq!(offset_of!(OneFd, level), offset_of!(libc::cmsghdr, cmsg_level));
-        assert_eq!(offset_of!(OneFd, kind), offset_of!(libc::cmsghdr, cmsg_type));
-        assert_eq!(offset_of!(OneFd, fd), size_of::<libc::cmsghdr>());
+        assert_eq!((word!(msghdr, msg_iov, usize), word!(msghdr, msg_iovlen, usize)), (2.0, 3.0));
+        assert_eq!((word!(msghdr, msg_control, usize), word!(msghdr, msg_controllen, usize)), (4.0, 5.0));
+        assert_eq!((word!(cmsghdr, cmsg_level, i32), word!(cmsghdr, cmsg_type, i32)), (2.0, 3.0));
+        assert_eq!(size_of::<libc::cmsghdr>(), 4 * size_of::<i32>(), "the descriptor is word 4");
+        assert_eq!(size_of::<OneFd>(), size_of::<libc::cmsghdr>() + size_of::<i32>(), "CMSG_LEN");
+        assert_eq!(size_of::<OneFd>(), 20, "which is the length in it");
         assert_eq!(SIGRTMIN, u32::try_from(libc::SIGRTMIN()).unwrap());
         assert_eq!(SIGRTMAX, u32::try_from(libc::SIGRTMAX()).unwrap());
     }

@@ -22,12 +22,9 @@ pub(crate) struct Log(Option<Fd>);
 impl Log {
     /// One line. A standard error that would block gets nothing: PID 1 waits in one place, and this is not it.
     pub(crate) fn say(&self, text: fmt::Arguments<'_>) {
-        let mut poll = [Poll { fd: 2, events: POLLOUT, revents: 0 }];
         let written = match &self.0 {
             Some(kernel) => sys::write(kernel.raw(), Line::new("<5>", text).as_bytes()),
-            None if sys::ppoll(&mut poll, Some(Duration::ZERO)).is_err() || poll[0].revents != POLLOUT => {
-                Ok(0)
-            }
+            None if sys::ppoll([[2, POLLOUT]], Some(Duration::ZERO)) != Ok([POLLOUT]) => return,
             None => sys::write(2, Line::new("", text).as_bytes()),
         };
         written.unwrap_or_default(); // a log that cannot be written cannot be complained about
@@ -46,7 +43,7 @@ pub(crate) fn text(text: &CStr) -> &str {
 
 /// The descriptor through which signals come. `None` where there is no memory for one; it is tried again.
 pub(crate) fn open_signals() -> Option<Fd> {
-    sys::signalfd(&phase::passed_on().chain([SIGCHLD]).fold(0, |all, signal| all | sys::bit(signal))).ok()
+    sys::signalfd(&phase::passed_on().chain([SIGCHLD]).fold(0, |set, signal| set | 1 << (signal - 1))).ok()
 }
 
 /// What is done once. A container and a process have what their host gave them; only what is missing is mounted.
@@ -57,32 +54,26 @@ pub(crate) fn prepare() -> (Role, Log) {
     log.tried("close_range", sys::close_from(3)); // nothing is handed to PID 1 beyond the three
     log.tried("chdir to /", sys::chdir(c"/"));
     log.tried("umask", sys::umask(0o022));
-    if sys::getpid() != Ok(1) {
-        log.tried("prctl PR_SET_CHILD_SUBREAPER", sys::become_subreaper());
-        stand_in_for_closed_stdio(&log);
-        return (Role::Process, log);
-    }
     // Ctrl-Alt-Del becomes a SIGINT. In a pid namespace of its own this is EINVAL, which tells the two apart.
-    let machine = sys::reboot(LINUX_REBOOT_CMD_CAD_OFF).is_ok();
-    if machine {
+    let role = match sys::getpid() {
+        Ok(1) if sys::reboot(LINUX_REBOOT_CMD_CAD_OFF).is_ok() => Role::Machine,
+        Ok(1) => Role::Container,
+        _ => Role::Process,
+    };
+    if role == Role::Machine {
         log.tried("leave the initial file system", leave_rootfs());
     }
-    for mount in &mounts::EARLY {
-        log.tried(text(mount.1), mount_if_missing(mount));
+    if role == Role::Process {
+        log.tried("prctl PR_SET_CHILD_SUBREAPER", sys::become_subreaper());
+    } else {
+        mounts::EARLY.iter().for_each(|mount| log.tried(text(mount.1), mount_if_missing(mount)));
+        log.tried("setsid", sys::setsid());
     }
-    if machine {
+    (0..=2).for_each(|number| log.tried("/dev/console, /dev/null", stand_in_if_closed(number)));
+    if role == Role::Machine {
         log.0 = sys::open(c"/dev/kmsg", O_WRONLY).ok();
     }
-    stand_in_for_closed_stdio(&log);
-    log.tried("setsid", sys::setsid());
-    (if machine { Role::Machine } else { Role::Container }, log)
-}
-
-/// Lets this process open as many files as it may: the store has 1024 slots, and the usual limit is 1024 in all.
-/// Returns the limits of before, which its children get back.
-pub(crate) fn raise_file_limit() -> Option<Limit> {
-    let [soft, hard] = sys::file_limit().ok()?;
-    sys::limit_files(&[hard, hard]).ok().map(|()| [soft, hard])
+    (role, log)
 }
 
 /// The kernel's initial file system (an initramfs) is the one root that `pivot_root` refuses to leave (EINVAL, before
@@ -114,11 +105,13 @@ fn mount_if_missing(&(kind, target, flags, data): &mounts::Mount) -> Result<()> 
 }
 
 /// Programs take 0, 1 and 2 for granted; where one is closed, the next file that is opened would take its place.
-fn stand_in_for_closed_stdio(log: &Log) {
-    for _ in (0..=2).filter(|&number| sys::descriptor_flags(number).is_err()) {
-        let console = sys::open(c"/dev/console", O_RDWR | O_NOCTTY);
-        // It is opened at the lowest free number, which is this one; and it stays, across exec too.
-        let file = console.or_else(|_| sys::open(c"/dev/null", O_RDWR));
-        log.tried("/dev/console, /dev/null", file.and_then(sys::leave_open));
+fn stand_in_if_closed(number: i32) -> Result<()> {
+    if sys::descriptor_flags(number).is_ok() {
+        return Ok(());
     }
+    let file = sys::open(c"/dev/console", O_RDWR | O_NOCTTY).or_else(|_| sys::open(c"/dev/null", O_RDWR))?;
+    // It is opened at the lowest free number, which is this one, and it is to stay, across exec too.
+    let elsewhere = sys::duplicate_high(&file)?;
+    drop(file);
+    sys::duplicate_onto(&elsewhere, number)
 }

@@ -1,5 +1,5 @@
 //! The end of the machine, or of this process. There is no way back from here, and no step that can hold it up: what
-//! may block (sync, kill, umount, reboot itself) is done by a child, and waited for until a deadline.
+//! may block (sync, umount, reboot itself) is done by a child, and waited for until a deadline.
 
 use crate::boot::{Log, Role};
 use crate::init::Init;
@@ -20,20 +20,20 @@ const UNMOUNT_PASSES: usize = 32;
 
 /// See the module.
 pub(crate) fn end(init: &mut Init, how: End, mercy: Mercy) -> ! {
-    let Init { role, ref log, ref signals, .. } = *init;
+    let Init { role, ref log, ref held, .. } = *init;
     log.say(format_args!("ending: {how:?}, {mercy:?}"));
-    let reaper = Reaper { signals: signals.as_ref(), log };
+    let reaper = Reaper { signals: held.signals.as_ref(), log };
     let sync = || reaper.have_done("sync", || sys::sync().unwrap_or_default());
     if role != Role::Process {
         sync(); // before the killing: here slow disks are waited for with everything else still running
     }
     if mercy == Mercy::Terminate {
-        reaper.signal_all(role, SIGTERM);
-        reaper.signal_all(role, SIGCONT); // a stopped process acts on nothing else
+        signal_all(role, SIGTERM);
+        signal_all(role, SIGCONT); // a stopped process acts on nothing else
         reaper.wait(TERM_WITHIN, None);
     }
     let killed = (0..KILL_WITHIN.as_millis() / AGAIN.as_millis()).any(|_| {
-        reaper.signal_all(role, SIGKILL);
+        signal_all(role, SIGKILL);
         reaper.wait(AGAIN, None)
     });
     if !killed {
@@ -57,7 +57,7 @@ pub(crate) fn end(init: &mut Init, how: End, mercy: Mercy) -> ! {
     sys::reboot(LINUX_REBOOT_CMD_CAD_ON).unwrap_or_default();
     loop {
         reaper.wait(WORK_WITHIN, None);
-        sys::ppoll(&mut [], Some(WORK_WITHIN)).unwrap_or_default(); // with no child there is nothing to wait for
+        sys::ppoll([], Some(WORK_WITHIN)).unwrap_or_default(); // with no child there is nothing to wait for
     }
 }
 
@@ -89,22 +89,11 @@ impl Reaper<'_> {
                 }
                 Ok(pid) if self.wait(WORK_WITHIN, Some(pid)) => return,
                 Ok(_) => return self.log.say(format_args!("{what}: not done within {WORK_WITHIN:?}")),
-                Err(_) => sys::ppoll(&mut [], Some(AGAIN)).unwrap_or_default(), // no memory, yet
+                Err(_) => sys::ppoll([], Some(AGAIN)).map_or((), drop), // no memory, yet
             }
         }
         self.log.say(format_args!("{what}: fork: no child to do it"));
         work();
-    }
-
-    /// Of PID 1: everything but itself (and the child that does it). Of a process: its children, motherd among them,
-    /// and by and by what they leave behind, for it is a subreaper.
-    fn signal_all(&self, role: Role, signal: u32) {
-        let kill = |pid| sys::kill(pid, signal).unwrap_or_default(); // ESRCH: nobody is left, and that is well
-        if role == Role::Process {
-            each_child(kill);
-        } else {
-            self.have_done("kill", || kill(-1));
-        }
     }
 
     /// Whether `child`, or every child, has ended in time.
@@ -119,15 +108,27 @@ impl Reaper<'_> {
                 Ok(Some(_)) => {}
                 Ok(None) => {
                     // Until a signal, of which SIGCHLD is one; which it was no longer matters.
-                    let mut poll =
-                        [Poll { fd: self.signals.map_or(-1, Fd::raw), events: POLLIN, revents: 0 }];
                     let at_most = if self.signals.is_some() { left } else { left.min(AGAIN) };
-                    sys::ppoll(&mut poll, Some(at_most)).unwrap_or_default();
+                    let signals = self.signals.map_or(-1, Fd::raw);
+                    sys::ppoll([[signals, POLLIN]], Some(at_most)).unwrap_or_default();
                     while self.signals.and_then(sys::next_signal).is_some() {}
                 }
             }
         }
     }
+}
+
+/// Of PID 1: everything but itself. Of a process: its children, motherd among them, and by and by what they leave
+/// behind, for it is a subreaper.
+fn signal_all(role: Role, signal: u32) {
+    let kill = |pid| sys::kill(pid, signal).unwrap_or_default(); // ESRCH: nobody is left, and that is well
+    if role != Role::Process {
+        return kill(-1);
+    }
+    // What was not reaped keeps its pid, so none of them is a stranger's.
+    each_piece(c"/proc/thread-self/children", b' ', |pid| {
+        core::str::from_utf8(pid).ok().and_then(|pid| pid.parse().ok()).map(kill).unwrap_or_default();
+    });
 }
 
 /// Unmounts whatever lets itself be unmounted, pass after pass, and makes the rest read-only.
@@ -153,13 +154,6 @@ fn each_mount(mut act: impl FnMut(&CStr)) {
         if let Some(path) = mounts::to_unmount(line, &mut path) {
             act(path);
         }
-    });
-}
-
-/// The pids of the children. What was not reaped keeps its pid, so none of them is a stranger's.
-fn each_child(act: impl Fn(i32)) {
-    each_piece(c"/proc/thread-self/children", b' ', |pid| {
-        core::str::from_utf8(pid).ok().and_then(|pid| pid.parse().ok()).map(&act).unwrap_or_default();
     });
 }
 

@@ -4,7 +4,7 @@
 //! written in Rust may be compiled into a call of itself.
 
 use core::{arch::global_asm, panic::PanicInfo, time::Duration};
-use initldr::{abi, line::Line, ring::Ring, store::Store, sys};
+use initldr::{abi, line::Line, outbox::Outbox, sys};
 
 // `_start`: the kernel enters with the argument vector at the stack pointer, and no promise about any other register.
 // The rest: `rep` is fast enough for messages of 256 bytes; the direction flag is clear on every call (System V ABI);
@@ -27,8 +27,7 @@ global_asm!(
 );
 
 /// What is too large for the stack, and all zero at the start: it is no part of the file.
-static mut RING: Ring = Ring::EMPTY;
-static mut STORE: Store = Store::EMPTY;
+static mut OUTBOX: Outbox = Outbox::EMPTY;
 
 /// From the first instructions to `main`.
 ///
@@ -37,12 +36,9 @@ static mut STORE: Store = Store::EMPTY;
 unsafe extern "C" fn start(stack: *mut usize) -> ! {
     // SAFETY: `_start` passes the stack pointer as the kernel set it, and runs once.
     let (arguments, environment) = unsafe { sys::first_stack(stack) };
-    let (ring, store) = (&raw mut RING, &raw mut STORE);
-    // SAFETY: this function runs once, before anything else, and the statics are named nowhere but here.
-    let ring = unsafe { &mut *ring };
-    // SAFETY: as above.
-    let store = unsafe { &mut *store };
-    crate::main(arguments, environment, ring, store)
+    let outbox = &raw mut OUTBOX;
+    // SAFETY: this function runs once, before anything else, and the static is named nowhere but here.
+    crate::main(arguments, environment, unsafe { &mut *outbox })
 }
 
 /// Nothing in PID 1 is meant to panic. Should it, the machine must not die with it (the kernel panics when PID 1
@@ -60,6 +56,6 @@ fn panic(info: &PanicInfo<'_>) -> ! {
     sys::reboot(abi::LINUX_REBOOT_CMD_CAD_ON).unwrap_or_default();
     loop {
         while matches!(sys::reap(), Ok(Some(_))) {}
-        sys::ppoll(&mut [], Some(Duration::from_secs(1))).unwrap_or_default();
+        sys::ppoll([], Some(Duration::from_secs(1))).unwrap_or_default();
     }
 }

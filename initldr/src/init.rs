@@ -11,10 +11,10 @@
 use crate::boot::{self, Log, Role};
 use crate::{end, program::Program};
 use core::time::Duration;
-use initldr::link::{ExitRecord, MESSAGE_SIZE, STATE_SIZE, ToInit, ToManager};
+use initldr::link::{ExitRecord, MESSAGE_SIZE, STATE_SIZE, Signal, ToInit, ToManager, Welcome};
 use initldr::phase::{Effect, Event, Phase};
 use initldr::sys::{self, Errno, Fd, Result};
-use initldr::{abi::*, outbox::Outbox, ring::Ring, store::Store};
+use initldr::{abi::*, outbox::Outbox};
 
 /// So many children are reaped, signals read and messages received in one round.
 const BATCH: u32 = 256;
@@ -28,15 +28,19 @@ const RETRY: Duration = Duration::from_millis(100);
 pub(crate) struct Init {
     pub(crate) role: Role,
     pub(crate) log: Log,
-    pub(crate) signals: Option<Fd>,
-    pub(crate) motherd: Option<u32>,
-    rescue: Option<u32>,
+    pub(crate) held: Held,
     program: Program,
+    outbox: &'static mut Outbox,
     phase: Phase,
+}
+
+/// Descriptors, pids and figures that come and go; at first there is none of them.
+#[derive(Default)]
+pub(crate) struct Held {
+    pub(crate) signals: Option<Fd>,
+    motherd: Option<u32>,
+    rescue: Option<u32>,
     link: Option<Fd>,
-    outbox: Outbox,
-    ring: &'static mut Ring,
-    store: &'static mut Store,
     /// The state memfd.
     state: Option<Fd>,
     /// Since when there is no motherd.
@@ -48,76 +52,49 @@ pub(crate) struct Init {
 pub(crate) fn run(mut init: Init) -> ! {
     loop {
         let more = init.reap();
+        let timeout = init.say().or(more.then_some(Duration::ZERO));
+        if init.held.link.is_none() {
+            init.step(Event::LinkLost); // which is news only where motherd still runs
+        }
         // Each tick moves its deadline into the future or away.
         while init.phase.deadline().is_some_and(|deadline| deadline <= sys::monotonic()) {
             init.step(Event::Tick);
         }
-        let timeout = init.say().or(more.then_some(Duration::ZERO));
-        let (signals, link) = init.wait(timeout);
-        if signals {
+        let [signals, link] = init.wait(timeout);
+        if signals != 0 {
             init.take_signals();
         }
-        if link & (POLLHUP | POLLERR) != 0 {
-            init.lose_link();
-        } else if link & POLLIN != 0 {
-            init.listen();
+        // Where there is nobody to listen to any more, one of `receive` and `say` finds it out.
+        if link != 0 {
+            (0..BATCH).take_while(|_| init.outbox.listens() && init.receive()).for_each(drop);
         }
     }
 }
 
 impl Init {
     /// Nothing runs yet.
-    pub(crate) fn new(
-        role: Role,
-        log: Log,
-        program: Program,
-        ring: &'static mut Ring,
-        store: &'static mut Store,
-    ) -> Init {
-        let (phase, outbox) = (Phase::START, Outbox::SILENT);
-        let (signals, motherd, rescue, link, state) = (None, None, None, None, None);
-        let (down_since, bad_messages) = (0, 0);
-        Init {
-            role,
-            log,
-            signals,
-            motherd,
-            rescue,
-            program,
-            phase,
-            link,
-            outbox,
-            ring,
-            store,
-            state,
-            down_since,
-            bad_messages,
-        }
+    pub(crate) fn new(role: Role, log: Log, program: Program, outbox: &'static mut Outbox) -> Init {
+        Init { role, log, held: Held::default(), program, outbox, phase: Phase::START }
     }
 
     /// Whether there may be more.
     fn reap(&mut self) -> bool {
-        for _ in 0..BATCH {
-            match sys::reap() {
-                Ok(Some(child)) => self.reaped(child),
-                Ok(None) | Err(_) => return false, // ECHILD: there are no children at all
-            }
-        }
-        true
+        // ECHILD, which is the one failure, says that there are no children at all.
+        (0..BATCH).all(|_| sys::reap().ok().flatten().map(|exit| self.reaped(exit)).is_some())
     }
 
     fn reaped(&mut self, exit: ExitRecord) {
-        if self.motherd == Some(exit.pid) {
-            self.motherd = None;
-            self.down_since = exit.boottime_ns;
+        if self.held.motherd == Some(exit.pid) {
+            self.held.motherd = None;
+            self.held.down_since = exit.boottime_ns;
             self.lose_link(); // its last words first: what it stored and acknowledged, and perhaps End
             let what = if exit.code == CLD_EXITED { "exit code" } else { "signal" };
             self.log.say(format_args!("motherd (pid {}) ended: {what} {}", exit.pid, exit.status));
-            self.step(Event::Died { code: exit.code, status: exit.status });
-        } else if self.rescue == Some(exit.pid) {
-            self.rescue = None;
+            self.step(Event::Died(exit.code, exit.status));
+        } else if self.held.rescue == Some(exit.pid) {
+            self.held.rescue = None;
         } else {
-            self.ring.push(exit);
+            self.outbox.ring.push(exit);
         }
     }
 
@@ -126,147 +103,119 @@ impl Init {
         self.phase = phase;
         match effect {
             Effect::Nothing => {}
-            Effect::Launch => match self.launch() {
-                Ok(()) => self.step(Event::Launched),
-                Err(errno) => {
-                    self.log.say(format_args!("launch motherd: {errno}"));
-                    self.step(Event::LaunchFailed);
-                }
-            },
+            Effect::Launch => {
+                let launched = self.launch();
+                launched.unwrap_or_else(|errno| self.log.say(format_args!("launch motherd: {errno}")));
+                self.step(if launched.is_ok() { Event::Launched } else { Event::LaunchFailed });
+            }
             Effect::Kill(signal) => {
-                let Some(pid) = self.motherd else { return };
+                let Some(pid) = self.held.motherd else { return };
                 self.log.say(format_args!("motherd (pid {pid}) hangs, or has no link: signal {signal}"));
                 // It was not reaped, so the pid is its own, and the kill cannot fail.
                 sys::kill(pid.cast_signed(), signal).unwrap_or_default();
             }
-            Effect::Rescue => self.rescue = self.rescue.or_else(|| self.program.start_rescue(&self.log)),
-            Effect::PassOn { signal, sender } => self.outbox.signal(signal, sender),
-            Effect::End { how, mercy } => end::end(self, how, mercy),
+            Effect::Rescue => {
+                self.held.rescue = self.held.rescue.or_else(|| self.program.start_rescue(&self.log))
+            }
+            Effect::PassOn(signal) => self.outbox.signal(signal),
+            Effect::End(how, mercy) => end::end(self, how, mercy),
         }
     }
 
     fn launch(&mut self) -> Result<()> {
-        if self.state.is_none() {
-            self.state = Some(sys::sealed_memfd(c"motherd-state", STATE_SIZE)?);
+        if self.held.state.is_none() {
+            self.held.state = Some(sys::sealed_memfd(c"motherd-state", STATE_SIZE)?);
         }
-        let state = self.state.as_ref().ok_or(Errno(EBADF))?;
+        let state = self.held.state.as_ref().ok_or(Errno(EBADF))?;
         let (ours, theirs) = sys::socketpair()?;
-        self.motherd = Some(self.program.start_motherd(&theirs, state, &self.log)?);
-        self.link = Some(ours);
-        self.outbox.reset();
-        if let Some((signal, sender)) = self.phase.stop_signal() {
-            self.outbox.signal(signal, sender); // the one before may have died of it, or before it
-        }
+        self.held.motherd = Some(self.program.start_motherd(&theirs, state, &self.log)?);
+        self.held.link = Some(ours);
+        // The one before may have died of a request to stop, or before it.
+        self.outbox.reset(self.phase.stop_signal());
         Ok(())
     }
 
-    /// Whether there are signals, and what there is on the link. This is where PID 1 waits.
-    fn wait(&mut self, timeout: Option<Duration>) -> (bool, i16) {
-        self.signals = self.signals.take().or_else(boot::open_signals);
+    /// What there is of signals and on the link. This is where PID 1 waits.
+    fn wait(&mut self, timeout: Option<Duration>) -> [i32; 2] {
+        self.held.signals = self.held.signals.take().or_else(boot::open_signals);
         let hear = if self.outbox.listens() { POLLIN } else { 0 };
         let say = if timeout.is_none() && self.next().is_some() { POLLOUT } else { 0 };
         let number = |fd: &Option<Fd>| fd.as_ref().map_or(-1, Fd::raw);
-        let mut polls = [
-            Poll { fd: number(&self.signals), events: POLLIN, revents: 0 },
-            Poll { fd: number(&self.link), events: hear | say, revents: 0 },
-        ];
+        let polls = [[number(&self.held.signals), POLLIN], [number(&self.held.link), hear | say]];
         let due = self.phase.deadline().map(|deadline| deadline.saturating_sub(sys::monotonic()));
-        let retry = self.signals.is_none().then_some(RETRY);
-        match sys::ppoll(&mut polls, [timeout, due, retry].into_iter().flatten().min()) {
-            Ok(()) => (polls[0].revents != 0, polls[1].revents),
-            Err(_) => (true, POLLIN), // no memory for two pollfds: look at everything
-        }
+        let retry = self.held.signals.is_none().then_some(RETRY);
+        let found = sys::ppoll(polls, [timeout, due, retry].into_iter().flatten().min());
+        found.unwrap_or([POLLIN; 2]) // no memory for two pollfds: look at everything
     }
 
     fn take_signals(&mut self) {
         for _ in 0..BATCH {
-            let Some((signal, pid, uid)) = self.signals.as_ref().and_then(sys::next_signal) else { break };
-            if signal != SIGCHLD {
-                self.log.say(format_args!("signal {signal} from pid {pid} uid {uid}"));
-                self.step(Event::Signal { signal, sender: (pid, uid) });
+            let Some(signal) = self.held.signals.as_ref().and_then(sys::next_signal) else { break };
+            if signal.number != SIGCHLD {
+                let Signal { number, sender_pid, sender_uid } = signal;
+                self.log.say(format_args!("signal {number} from pid {sender_pid} uid {sender_uid}"));
+                self.step(Event::Signal(signal));
             }
         }
     }
 
     fn next(&self) -> Option<(ToManager, Option<i32>)> {
-        self.link.as_ref()?;
-        let (unacknowledged, _, lost_exits) = self.ring.counts();
-        let welcome = ToManager::Welcome {
-            generation: self.phase.generation(),
-            pid1: self.role != Role::Process,
-            cause: self.phase.cause(),
-            stored: self.store.length(),
-            unacknowledged,
-            lost_exits,
-            down_since_boottime_ns: self.down_since,
-        };
-        self.outbox.next(welcome, self.ring, self.store)
+        let (generation, cause) = self.phase.launch();
+        let (pid1, lost_exits) = (self.role != Role::Process, self.outbox.ring.lost);
+        let down_since_boottime_ns = self.held.down_since;
+        self.outbox.next(Welcome { generation, pid1, cause, lost_exits, down_since_boottime_ns })
     }
 
     /// As much as the socket takes. Where the kernel has no memory for more: when to try again.
     fn say(&mut self) -> Option<Duration> {
-        let mut bytes = [0; MESSAGE_SIZE];
-        while let Some((message, fd)) = self.next() {
-            message.encode(&mut bytes);
-            match self.link.as_ref().map(|link| sys::send(link, &bytes, fd)) {
-                Some(Ok(())) => self.outbox.sent(&message, self.ring, self.store),
-                Some(Err(Errno(EAGAIN))) | None => break,
-                Some(Err(Errno(EPIPE | ECONNRESET))) => self.lose_link(),
-                Some(Err(_)) => return Some(RETRY),
+        while let Some((message, fd)) = self.next()
+            && let Some(link) = &self.held.link
+        {
+            match sys::send(link, &message.encode(), fd) {
+                Ok(()) => self.outbox.sent(&message),
+                Err(Errno(EAGAIN)) => break,
+                Err(Errno(EPIPE | ECONNRESET)) => self.lose_link(),
+                Err(_) => return Some(RETRY),
             }
         }
         None
     }
 
-    /// motherd's messages, as long as there is no answer to be sent.
-    fn listen(&mut self) {
-        for _ in 0..BATCH {
-            match if self.outbox.listens() { self.receive() } else { Ok(false) } {
-                Ok(true) => {}
-                Ok(false) | Err(Errno(EAGAIN)) => return,
-                Err(_) => return self.lose_link(),
-            }
-        }
-    }
-
     /// The other end is closed: what is still in the socket, and then the end of it.
     fn lose_link(&mut self) {
-        (0..LAST_WORDS).take_while(|_| self.receive() == Ok(true)).for_each(drop);
-        if self.link.take().is_some() {
-            self.step(Event::LinkLost);
-        }
+        (0..LAST_WORDS).take_while(|_| self.receive()).for_each(drop);
+        self.held.link = None;
     }
 
-    /// Whether there was a message.
-    fn receive(&mut self) -> Result<bool> {
-        let Some(link) = &self.link else { return Ok(false) };
+    /// Takes one message of motherd's; whether there may be more.
+    fn receive(&mut self) -> bool {
+        let Some(link) = &self.held.link else { return false };
         let mut bytes = [0; MESSAGE_SIZE + 1]; // one more, so that a longer one is seen to be longer
-        let (size, fd) = sys::receive(link, &mut bytes)?;
-        if size == 0 {
-            return Err(Errno(EPIPE));
-        }
+        let (size, fd) = match sys::receive(link, &mut bytes) {
+            Ok(received) if received.0 > 0 => received,
+            Err(Errno(EAGAIN)) => return false,
+            Err(Errno(ECONNRESET)) => return true, // the kernel says this once, before the last words
+            Ok(_) | Err(_) => {
+                self.held.link = None;
+                return false;
+            }
+        };
+        // A descriptor that comes with anything but Store is closed on the way out.
         match ToInit::decode(bytes.get(..size).unwrap_or_default()) {
-            Ok(message) => self.obey(message, fd),
+            Ok(ToInit::Hello) => self.outbox.hello(),
+            Ok(ToInit::Acknowledge(sequence)) => self.outbox.acknowledge(sequence),
+            Ok(ToInit::Store(name)) => self.outbox.answer(name, |store| store.put(name, fd)),
+            Ok(ToInit::Drop(name)) => self.outbox.answer(name, |store| store.remove(name)),
+            Ok(ToInit::Alive) => self.step(Event::Alive),
+            Ok(ToInit::End(how)) => self.step(Event::End(how)),
             Err(error) => {
-                self.bad_messages += 1;
-                if self.bad_messages.is_power_of_two() {
-                    self.log
-                        .say(format_args!("bad message number {} from motherd: {error}", self.bad_messages));
+                self.held.bad_messages += 1;
+                if self.held.bad_messages.is_power_of_two() {
+                    let number = self.held.bad_messages;
+                    self.log.say(format_args!("bad message number {number} from motherd: {error}"));
                 }
             }
         }
-        Ok(true)
-    }
-
-    /// A descriptor that comes with anything but Store is closed on the way out.
-    fn obey(&mut self, message: ToInit, fd: Option<Fd>) {
-        match message {
-            ToInit::Hello { .. } => self.outbox.hello(),
-            ToInit::Acknowledge { sequence } => self.ring.acknowledge(self.outbox.acknowledged(sequence)),
-            ToInit::Store { name } => self.outbox.answer(name, self.store.put(name, fd)),
-            ToInit::Drop { name } => self.outbox.answer(name, self.store.remove(name)),
-            ToInit::Alive => self.step(Event::Alive),
-            ToInit::End { how } => self.step(Event::End(how)),
-        }
+        true
     }
 }

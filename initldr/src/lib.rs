@@ -5,7 +5,7 @@
 //! | [`link`] | the messages, one encoding each |
 //! | [`phase`] | (phase, event) to (phase, effect): launches, backoff, hangs, the end |
 //! | [`ring`], [`store`] | the exits and the descriptors that outlive motherd |
-//! | [`outbox`] | what is still to be said on the link |
+//! | [`outbox`] | both of them, and what is still to be said on the link |
 //! | [`args`], [`mounts`], [`line`] | the command line, the early mounts, a line of log |
 //! | [`sys`], [`abi`] | the system calls, and the kernel's numbers and layouts |
 //!

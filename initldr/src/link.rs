@@ -39,11 +39,13 @@ pub const ALIVE_WITHIN_SECONDS: u64 = 30;
 /// The longest slot name, in bytes.
 pub const SLOT_NAME_SIZE: usize = 64;
 
+/// Where the name is: after the header and the words.
+const NAME_AT: usize = 8 + 8 * 8;
 /// "MotD", little endian.
 const MAGIC: u32 = u32::from_le_bytes(*b"MotD");
 
 /// The name of a slot of the fd store: 1 to 64 bytes of UTF-8 without NUL, by construction.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SlotName([u8; SLOT_NAME_SIZE]);
 
 impl SlotName {
@@ -61,12 +63,6 @@ impl SlotName {
     pub fn as_str(&self) -> &str {
         let text = self.0.split(|&byte| byte == 0).next().unwrap_or_default();
         core::str::from_utf8(text).unwrap_or_default() // never the default: both constructors check
-    }
-}
-
-impl fmt::Debug for SlotName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(self.as_str(), f)
     }
 }
 
@@ -123,32 +119,39 @@ pub enum End {
     Kexec,
 }
 
+/// What initldr is and holds: the answer to [`ToInit::Hello`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Welcome {
+    /// This is the nth motherd, from 1.
+    pub generation: u32,
+    /// Whether initldr is PID 1 (of its pid namespace).
+    pub pid1: bool,
+    /// What became of the motherd before.
+    pub cause: Relaunch,
+    /// So many exits fell out of the full ring, ever.
+    pub lost_exits: u64,
+    /// Since when there was no motherd, `CLOCK_BOOTTIME`; 0 for the first.
+    pub down_since_boottime_ns: u64,
+}
+
+/// A signal that initldr received and that is for motherd to act upon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Signal {
+    /// Its number.
+    pub number: u32,
+    /// `ssi_pid`: who sent it; 0 for the kernel or a process outside the pid namespace.
+    pub sender_pid: u32,
+    /// `ssi_uid`.
+    pub sender_uid: u32,
+}
+
 /// What initldr says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ToManager {
-    /// The answer to [`ToInit::Hello`].
-    Welcome {
-        /// This is the nth motherd, from 1.
-        generation: u32,
-        /// Whether initldr is PID 1 (of its pid namespace).
-        pid1: bool,
-        /// What became of the motherd before.
-        cause: Relaunch,
-        /// So many [`ToManager::Stored`] follow.
-        stored: u16,
-        /// So many [`ToManager::Exit`] follow those, or fewer if the ring overflows meanwhile;
-        /// [`ToManager::ReplayEnd`] is what ends them.
-        unacknowledged: u32,
-        /// So many exits fell out of the full ring, ever.
-        lost_exits: u64,
-        /// Since when there was no motherd, `CLOCK_BOOTTIME`; 0 for the first.
-        down_since_boottime_ns: u64,
-    },
+    /// The first message, after [`ToInit::Hello`].
+    Welcome(Welcome),
     /// A slot of the fd store; its descriptor comes with this message.
-    Stored {
-        /// The name it was stored under.
-        name: SlotName,
-    },
+    Stored(SlotName),
     /// A process was reaped.
     Exit(ExitRecord),
     /// All stored descriptors and unacknowledged exits were sent.
@@ -160,47 +163,26 @@ pub enum ToManager {
         /// 0 where it was done; `ENOSPC`: no slot is free; `EBADF`: no descriptor came; `ENOENT`: no such slot.
         errno: i32,
     },
-    /// initldr received a signal that is for motherd to act upon.
-    Signal {
-        /// Its number.
-        number: u32,
-        /// `ssi_pid`: who sent it; 0 for the kernel or a process outside the pid namespace.
-        sender_pid: u32,
-        /// `ssi_uid`.
-        sender_uid: u32,
-    },
+    /// A signal came.
+    Signal(Signal),
 }
 
 /// What motherd says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ToInit {
     /// The first message: ready to be told everything.
-    Hello {
-        /// Its own pid.
-        pid: u32,
-    },
-    /// Exits up to and including this one are in motherd's state: they need not be replayed.
-    Acknowledge {
-        /// [`ExitRecord::sequence`].
-        sequence: u64,
-    },
+    Hello,
+    /// Exits up to and including the one of this [`ExitRecord::sequence`] are in motherd's state: they
+    /// need not be replayed.
+    Acknowledge(u64),
     /// Keep the descriptor that comes with this message; a slot of that name is replaced.
-    Store {
-        /// The slot.
-        name: SlotName,
-    },
+    Store(SlotName),
     /// Close and forget a slot.
-    Drop {
-        /// The slot.
-        name: SlotName,
-    },
+    Drop(SlotName),
     /// motherd is not stuck. The first one asks initldr to watch for the next: see [`ALIVE_WITHIN_SECONDS`].
     Alive,
-    /// Every service has stopped; end the machine.
-    End {
-        /// In this way.
-        how: End,
-    },
+    /// Every service has stopped; end the machine in this way.
+    End(End),
 }
 
 /// Why bytes are not a message.
@@ -228,49 +210,33 @@ impl fmt::Display for DecodeError {
 impl core::error::Error for DecodeError {}
 
 impl ToManager {
-    /// Writes the one encoding of this message.
-    pub fn encode(&self, message: &mut [u8; MESSAGE_SIZE]) {
-        let bits = |number: i32| u64::from(number.cast_unsigned());
-        let (kind, words, name) = match *self {
-            ToManager::Welcome {
-                generation,
-                pid1,
-                cause,
-                stored,
-                unacknowledged,
-                lost_exits,
-                down_since_boottime_ns: down,
-            } => {
-                let (tag, value) = match cause {
+    /// The one encoding of this message.
+    pub fn encode(&self) -> [u8; MESSAGE_SIZE] {
+        match *self {
+            ToManager::Welcome(welcome) => {
+                let (cause, status) = match welcome.cause {
                     Relaunch::First => (0, 0),
                     Relaunch::Exited(code) => (1, code),
                     Relaunch::Signaled(signal) => (2, signal),
                     Relaunch::Hung => (3, 0),
                 };
-                let [a, b, e, f] = [generation, pid1.into(), stored.into(), unacknowledged].map(u64::from);
-                (0x001, [a, b, tag, bits(value), e, f, lost_exits, down], None)
+                let [nth, pid1] = [welcome.generation, welcome.pid1.into()].map(u64::from);
+                let words =
+                    [nth, pid1, cause, bits(status), welcome.lost_exits, welcome.down_since_boottime_ns];
+                put(0x001, words, None)
             }
-            ToManager::Stored { name } => (0x002, [0; 8], Some(name)),
-            ToManager::Exit(ExitRecord {
-                sequence,
-                pid,
-                code,
-                status,
-                boottime_ns,
-                user_time_us: user,
-                system_time_us: system,
-                max_rss_kib,
-            }) => {
-                let [pid, code, status] = [pid.into(), bits(code), bits(status)];
-                (0x003, [sequence, pid, code, status, boottime_ns, user, system, max_rss_kib], None)
+            ToManager::Stored(name) => put(0x002, [], Some(name)),
+            ToManager::Exit(exit) => {
+                let [pid, code, status] = [exit.pid.cast_signed(), exit.code, exit.status].map(bits);
+                let [reaped, user, system] = [exit.boottime_ns, exit.user_time_us, exit.system_time_us];
+                put(0x003, [exit.sequence, pid, code, status, reaped, user, system, exit.max_rss_kib], None)
             }
-            ToManager::ReplayEnd => (0x004, [0; 8], None),
-            ToManager::StoreAnswer { name, errno } => (0x005, [bits(errno), 0, 0, 0, 0, 0, 0, 0], Some(name)),
-            ToManager::Signal { number, sender_pid, sender_uid } => {
-                (0x006, [number.into(), sender_pid.into(), sender_uid.into(), 0, 0, 0, 0, 0], None)
+            ToManager::ReplayEnd => put(0x004, [], None),
+            ToManager::StoreAnswer { name, errno } => put(0x005, [bits(errno)], Some(name)),
+            ToManager::Signal(Signal { number, sender_pid, sender_uid }) => {
+                put(0x006, [number, sender_pid, sender_uid].map(u64::from), None)
             }
-        };
-        put(message, kind, words, name);
+        }
     }
 
     /// Reads a message that initldr sent.
@@ -278,59 +244,52 @@ impl ToManager {
     /// # Errors
     /// Whatever is not exactly what `encode` writes.
     pub fn decode(bytes: &[u8]) -> Result<ToManager, DecodeError> {
-        let (kind, [a, b, c, d, e, f, g, h], name) = take(bytes)?;
-        let signed = |word| low(word).cast_signed();
-        let cause = match c {
-            0 => Relaunch::First,
-            1 => Relaunch::Exited(signed(d)),
-            2 => Relaunch::Signaled(signed(d)),
-            _ => Relaunch::Hung,
-        };
+        let (kind, words, name) = take(bytes)?;
+        let [number, sender_pid, sender_uid, ..] = words.map(low);
         let message = match (kind, name) {
-            (0x001, _) => ToManager::Welcome {
-                generation: low(a),
-                pid1: b == 1,
-                cause,
-                stored: u16::try_from(e).unwrap_or_default(),
-                unacknowledged: low(f),
-                lost_exits: g,
-                down_since_boottime_ns: h,
-            },
-            (0x002, Some(name)) => ToManager::Stored { name },
-            (0x003, _) => ToManager::Exit(ExitRecord {
-                sequence: a,
-                pid: low(b),
-                code: signed(c),
-                status: signed(d),
-                boottime_ns: e,
-                user_time_us: f,
-                system_time_us: g,
-                max_rss_kib: h,
-            }),
+            (0x001, _) => ToManager::Welcome(welcome(words)),
+            (0x002, Some(name)) => ToManager::Stored(name),
+            (0x003, _) => ToManager::Exit(exit_record(words)),
             (0x004, _) => ToManager::ReplayEnd,
-            (0x005, Some(name)) => ToManager::StoreAnswer { name, errno: signed(a) },
-            (0x006, _) => ToManager::Signal { number: low(a), sender_pid: low(b), sender_uid: low(c) },
+            (0x005, Some(name)) => ToManager::StoreAnswer { name, errno: signed(words[0]) },
+            (0x006, _) => ToManager::Signal(Signal { number, sender_pid, sender_uid }),
             _ => return Err(DecodeError::Malformed(kind)),
         };
-        checked(message, bytes, kind, ToManager::encode)
+        if message.encode() == bytes { Ok(message) } else { Err(DecodeError::Malformed(kind)) }
     }
+}
+
+fn welcome(words: [u64; 8]) -> Welcome {
+    let [generation, pid1, cause, status, lost_exits, down_since_boottime_ns, ..] = words;
+    let cause = match cause {
+        0 => Relaunch::First,
+        1 => Relaunch::Exited(signed(status)),
+        2 => Relaunch::Signaled(signed(status)),
+        _ => Relaunch::Hung,
+    };
+    Welcome { generation: low(generation), pid1: pid1 == 1, cause, lost_exits, down_since_boottime_ns }
+}
+
+fn exit_record(words: [u64; 8]) -> ExitRecord {
+    let [sequence, pid, code, status, boottime_ns, user_time_us, system_time_us, max_rss_kib] = words;
+    let (pid, [code, status]) = (low(pid), [code, status].map(signed));
+    ExitRecord { sequence, pid, code, status, boottime_ns, user_time_us, system_time_us, max_rss_kib }
 }
 
 /// In the order of their numbers.
 const ENDS: [End; 4] = [End::PowerOff, End::Reboot, End::Halt, End::Kexec];
 
 impl ToInit {
-    /// Writes the one encoding of this message. The kinds start at 0x101, so that an echo is never taken for one.
-    pub fn encode(&self, message: &mut [u8; MESSAGE_SIZE]) {
-        let (kind, word, name) = match *self {
-            ToInit::Hello { pid } => (0x101, pid.into(), None),
-            ToInit::Acknowledge { sequence } => (0x102, sequence, None),
-            ToInit::Store { name } => (0x103, 0, Some(name)),
-            ToInit::Drop { name } => (0x104, 0, Some(name)),
-            ToInit::Alive => (0x105, 0, None),
-            ToInit::End { how } => (0x106, how as u64, None),
-        };
-        put(message, kind, [word, 0, 0, 0, 0, 0, 0, 0], name);
+    /// The one encoding of this message. The kinds start at 0x101, so that an echo is never taken for one.
+    pub fn encode(&self) -> [u8; MESSAGE_SIZE] {
+        match *self {
+            ToInit::Hello => put(0x101, [], None),
+            ToInit::Acknowledge(sequence) => put(0x102, [sequence], None),
+            ToInit::Store(name) => put(0x103, [], Some(name)),
+            ToInit::Drop(name) => put(0x104, [], Some(name)),
+            ToInit::Alive => put(0x105, [], None),
+            ToInit::End(how) => put(0x106, [how as u64], None),
+        }
     }
 
     /// Reads a message that motherd sent.
@@ -340,29 +299,38 @@ impl ToInit {
     pub fn decode(bytes: &[u8]) -> Result<ToInit, DecodeError> {
         let (kind, [word, ..], name) = take(bytes)?;
         let message = match (kind, name, ENDS.get(low(word) as usize)) {
-            (0x101, ..) => ToInit::Hello { pid: low(word) },
-            (0x102, ..) => ToInit::Acknowledge { sequence: word },
-            (0x103, Some(name), _) => ToInit::Store { name },
-            (0x104, Some(name), _) => ToInit::Drop { name },
+            (0x101, ..) => ToInit::Hello,
+            (0x102, ..) => ToInit::Acknowledge(word),
+            (0x103, Some(name), _) => ToInit::Store(name),
+            (0x104, Some(name), _) => ToInit::Drop(name),
             (0x105, ..) => ToInit::Alive,
-            (0x106, _, Some(how)) => ToInit::End { how: *how },
+            (0x106, _, Some(how)) => ToInit::End(*how),
             _ => return Err(DecodeError::Malformed(kind)),
         };
-        checked(message, bytes, kind, ToInit::encode)
+        if message.encode() == bytes { Ok(message) } else { Err(DecodeError::Malformed(kind)) }
     }
 }
 
-/// A word that is to be 32 bits. What does not fit becomes 0, and is found out by `checked`.
+/// A word that is to be 32 bits. What does not fit becomes 0, and is found out by the comparison in `decode`.
 fn low(word: u64) -> u32 {
     u32::try_from(word).unwrap_or_default()
 }
 
-fn put(message: &mut [u8; MESSAGE_SIZE], kind: u16, words: [u64; 8], name: Option<SlotName>) {
-    message.fill(0);
+fn signed(word: u64) -> i32 {
+    low(word).cast_signed()
+}
+
+fn bits(number: i32) -> u64 {
+    number.cast_unsigned().into()
+}
+
+fn put<const N: usize>(kind: u16, words: [u64; N], name: Option<SlotName>) -> [u8; MESSAGE_SIZE] {
     let header = u64::from(MAGIC) | u64::from(VERSION) << 32 | u64::from(kind) << 48;
     let words = [header].into_iter().chain(words).flat_map(u64::to_le_bytes);
-    let bytes = words.chain(name.into_iter().flat_map(|name| name.0));
-    message.iter_mut().zip(bytes).for_each(|(place, byte)| *place = byte);
+    let mut message = [0; MESSAGE_SIZE];
+    message.iter_mut().zip(words).for_each(|(place, byte)| *place = byte);
+    message[NAME_AT..][..SLOT_NAME_SIZE].copy_from_slice(&name.map_or([0; SLOT_NAME_SIZE], |name| name.0));
+    message
 }
 
 fn take(bytes: &[u8]) -> Result<(u16, [u64; 8], Option<SlotName>), DecodeError> {
@@ -370,26 +338,13 @@ fn take(bytes: &[u8]) -> Result<(u16, [u64; 8], Option<SlotName>), DecodeError> 
     let mut words = message.as_chunks().0.iter().map(|word| u64::from_le_bytes(*word));
     let header = words.next().unwrap_or_default();
     let half = |at: u32| u16::try_from(header >> at & 0xffff).unwrap_or_default();
-    match (low(header & 0xffff_ffff), half(32)) {
-        (MAGIC, VERSION) => {}
-        (magic, version) => return Err(DecodeError::Header(magic, version)),
+    let (magic, version, kind) = (low(header & 0xffff_ffff), half(32), half(48));
+    if (magic, version) != (MAGIC, VERSION) {
+        return Err(DecodeError::Header(magic, version));
     }
-    let name = message.iter().skip(72).take_while(|byte| **byte != 0).count();
-    let name =
-        message.get(72..72 + name.min(SLOT_NAME_SIZE)).and_then(|name| core::str::from_utf8(name).ok());
-    Ok((half(48), core::array::from_fn(|_| words.next().unwrap_or_default()), name.and_then(SlotName::new)))
-}
-
-/// Refuses bytes that are not what `message` is written as.
-fn checked<M>(
-    message: M,
-    bytes: &[u8],
-    kind: u16,
-    encode: fn(&M, &mut [u8; MESSAGE_SIZE]),
-) -> Result<M, DecodeError> {
-    let mut again = [0; MESSAGE_SIZE];
-    encode(&message, &mut again);
-    if again == bytes { Ok(message) } else { Err(DecodeError::Malformed(kind)) }
+    let name = message[NAME_AT..][..SLOT_NAME_SIZE].split(|&byte| byte == 0).next().unwrap_or_default();
+    let name = core::str::from_utf8(name).ok().and_then(SlotName::new);
+    Ok((kind, core::array::from_fn(|_| words.next().unwrap_or_default()), name))
 }
 
 #[cfg(test)]
@@ -402,7 +357,7 @@ mod tests {
 
     fn all_to_manager() -> Vec<ToManager> {
         let mut all = vec![
-            ToManager::Stored { name: name("web/socket") },
+            ToManager::Stored(name("web/socket")),
             ToManager::Exit(ExitRecord {
                 sequence: u64::MAX,
                 pid: 4711,
@@ -415,62 +370,52 @@ mod tests {
             }),
             ToManager::ReplayEnd,
             ToManager::StoreAnswer { name: name(&"x".repeat(64)), errno: 28 },
-            ToManager::Signal { number: 64, sender_pid: 1, sender_uid: 1000 },
+            ToManager::Signal(Signal { number: 64, sender_pid: 1, sender_uid: 1000 }),
         ];
         for cause in [Relaunch::First, Relaunch::Exited(-3), Relaunch::Signaled(9), Relaunch::Hung] {
-            all.push(ToManager::Welcome {
+            all.push(ToManager::Welcome(Welcome {
                 generation: 7,
                 pid1: true,
                 cause,
-                stored: 1024,
-                unacknowledged: 3,
                 lost_exits: 9,
                 down_since_boottime_ns: 5,
-            });
+            }));
         }
         all
     }
 
     fn all_to_init() -> Vec<ToInit> {
         let mut all = vec![
-            ToInit::Hello { pid: 17 },
-            ToInit::Acknowledge { sequence: 1 << 40 },
-            ToInit::Store { name: name("notify") },
-            ToInit::Drop { name: name("é") },
+            ToInit::Hello,
+            ToInit::Acknowledge(1 << 40),
+            ToInit::Store(name("notify")),
+            ToInit::Drop(name("é")),
             ToInit::Alive,
         ];
-        all.extend([End::PowerOff, End::Reboot, End::Halt, End::Kexec].map(|how| ToInit::End { how }));
+        all.extend([End::PowerOff, End::Reboot, End::Halt, End::Kexec].map(ToInit::End));
         all
-    }
-
-    fn bytes_of(message: ToInit) -> [u8; MESSAGE_SIZE] {
-        let mut bytes = [0xff; MESSAGE_SIZE];
-        message.encode(&mut bytes);
-        bytes
     }
 
     #[test]
     fn every_message_comes_back_as_it_was_sent() {
         for message in all_to_manager() {
-            let mut bytes = [0xff; MESSAGE_SIZE];
-            message.encode(&mut bytes);
-            assert_eq!(ToManager::decode(&bytes), Ok(message));
+            assert_eq!(ToManager::decode(&message.encode()), Ok(message));
         }
         for message in all_to_init() {
-            assert_eq!(ToInit::decode(&bytes_of(message)), Ok(message));
+            assert_eq!(ToInit::decode(&message.encode()), Ok(message));
         }
     }
 
     #[test]
     fn the_encoding_is_pinned() {
-        let bytes = bytes_of(ToInit::Hello { pid: 0x0102 });
-        assert_eq!(bytes[..12], [b'M', b'o', b't', b'D', 1, 0, 1, 1, 2, 1, 0, 0]);
+        let bytes = ToInit::Acknowledge(0x0102).encode();
+        assert_eq!(bytes[..12], [b'M', b'o', b't', b'D', 1, 0, 2, 1, 2, 1, 0, 0]);
         assert!(bytes[12..].iter().all(|&byte| byte == 0));
     }
 
     #[test]
     fn a_message_of_another_size_is_refused() {
-        let bytes = bytes_of(ToInit::Alive);
+        let bytes = ToInit::Alive.encode();
         for size in [0, 1, 8, MESSAGE_SIZE - 1] {
             assert_eq!(ToInit::decode(&bytes[..size]), Err(DecodeError::Size(size)));
         }
@@ -481,7 +426,7 @@ mod tests {
     #[test]
     fn a_foreign_header_is_refused() {
         let with = |at: usize, value: u8| {
-            let mut bytes = bytes_of(ToInit::Alive);
+            let mut bytes = ToInit::Alive.encode();
             bytes[at] = value;
             ToInit::decode(&bytes)
         };
@@ -496,25 +441,22 @@ mod tests {
     #[test]
     fn a_message_of_the_other_direction_is_refused() {
         for message in all_to_init() {
-            assert!(matches!(ToManager::decode(&bytes_of(message)), Err(DecodeError::Malformed(_))));
+            assert!(matches!(ToManager::decode(&message.encode()), Err(DecodeError::Malformed(_))));
         }
         for message in all_to_manager() {
-            let mut bytes = [0; MESSAGE_SIZE];
-            message.encode(&mut bytes);
-            assert!(matches!(ToInit::decode(&bytes), Err(DecodeError::Malformed(_))));
+            assert!(matches!(ToInit::decode(&message.encode()), Err(DecodeError::Malformed(_))));
         }
     }
 
     #[test]
     fn an_unknown_value_of_an_enum_is_refused() {
-        let mut end = bytes_of(ToInit::End { how: End::Kexec });
+        let mut end = ToInit::End(End::Kexec).encode();
         end[8] = 4;
         assert_eq!(ToInit::decode(&end), Err(DecodeError::Malformed(0x106)));
 
-        let mut welcome = [0; MESSAGE_SIZE];
-        all_to_manager().pop().expect("a Welcome").encode(&mut welcome);
+        let welcome = all_to_manager().pop().expect("a Welcome").encode();
         for (byte, value) in
-            [(12, 1), (16, 2), (24, 4), (28, 1), (32, 1), (36, 1), (42, 1), (52, 1), (72, b'x')]
+            [(12, 1), (16, 2), (24, 4), (28, 1), (32, 1), (36, 1), (56, 1), (64, 1), (72, b'x')]
         {
             let mut other = welcome; // `Hung` has no value, and nothing here fills its word
             other[byte] = value;
@@ -525,7 +467,7 @@ mod tests {
     #[test]
     fn an_odd_name_is_refused() {
         for (at, value) in [(72, 0), (73, 0), (73, 0xff), (72 + SLOT_NAME_SIZE - 1, b'x')] {
-            let mut store = bytes_of(ToInit::Store { name: name("abc") });
+            let mut store = ToInit::Store(name("abc")).encode();
             store[at] = value;
             assert_eq!(ToInit::decode(&store), Err(DecodeError::Malformed(0x103)), "byte {at} = {value}");
         }
@@ -553,12 +495,12 @@ mod tests {
         let messages = all_to_init();
         let mut accepted = 0;
         for _ in 0..200_000 {
-            let mut bytes = bytes_of(messages[random() % messages.len()]);
+            let mut bytes = messages[random() % messages.len()].encode();
             for _ in 0..random() % 4 {
                 bytes[random() % 80] = random().to_le_bytes()[0];
             }
             if let Ok(message) = ToInit::decode(&bytes) {
-                assert_eq!(bytes_of(message), bytes);
+                assert_eq!(message.encode(), bytes);
                 accepted += 1;
             }
         }

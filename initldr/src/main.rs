@@ -17,15 +17,10 @@ mod entry;
 mod init;
 mod program;
 
-use initldr::{args, ring::Ring, store::Store, sys, sys::Arg};
+use initldr::{args, outbox::Outbox, sys, sys::Arg};
 
 /// In the order in which it happens.
-fn main(
-    arguments: &'static mut [Arg],
-    environment: &[Arg],
-    ring: &'static mut Ring,
-    store: &'static mut Store,
-) -> ! {
+fn main(arguments: &'static mut [Arg], environment: &[Arg], outbox: &'static mut Outbox) -> ! {
     let (role, log) = boot::prepare();
     let args = args::parse(arguments);
     if let Some(word) = args.unknown {
@@ -35,6 +30,6 @@ fn main(
             sys::exit(2);
         }
     }
-    let program = program::Program::new(args, arguments, environment, boot::raise_file_limit());
-    init::run(init::Init::new(role, log, program, ring, store))
+    let program = program::Program::new(args, arguments, environment);
+    init::run(init::Init::new(role, log, program, outbox))
 }

@@ -4,11 +4,11 @@
 //!              tick at `at`            died: at once, then 100 ms .. 10 s
 //!        .---------------------- Down <----------------------------------.
 //!        |  Launch                                                       |
-//!        v                 alive too long ago     5 s later              |
-//!       Up / Unwatched --. .---> Up / Aborted --> Up / Killed -----------|
-//!        |  alive        v |  Abort             Kill   ^                 |
-//!        '------------> Up / Expected                  | link lost, 1 s  |
-//!        |                 |---------------------------'                 |
+//!        v                     alive too long ago, 5 s       `at`        |
+//!     Unwatched            .---------> Doomed { hung } -----> Doomed ----|
+//!        |  alive          |  SIGABRT       ^        SIGKILL  at: None   |
+//!        '------------> Expected            | link lost, 1 s             |
+//!        |                 |----------------'                            |
 //!        '-----------------'---------------------------------------------'
 //!
 //!   End from motherd, a second request to stop, or 90 s without an answer to the first: Effect::End, whatever else
@@ -18,7 +18,7 @@
 //! with a time, so it is never given up; a request to stop always ends in `Effect::End`, whatever motherd does.
 
 use crate::abi::*;
-use crate::link::{End, Relaunch};
+use crate::link::{End, Relaunch, Signal};
 use core::time::Duration;
 
 /// A motherd that lived for less died early, and the next one has to wait.
@@ -46,34 +46,25 @@ pub const BURST_WITHIN: Duration = Duration::from_secs(2);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Phase {
     motherd: Motherd,
+    /// When the latest was launched.
+    since: Duration,
     stop: Option<Stop>,
     /// In a row.
     early_deaths: u32,
-    /// How many were launched.
-    generation: u32,
-    /// Why the latest was.
-    cause: Relaunch,
+    /// The number of the latest, from 1, and why it was launched; or will be.
+    launch: (u32, Relaunch),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Motherd {
     /// There is none; the next is launched then.
     Down { at: Duration },
-    /// It runs.
-    Up { since: Duration, watch: Watch },
-}
-
-/// How close an eye is kept on a motherd that runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Watch {
     /// It never said Alive, so its silence means nothing.
     Unwatched,
     /// It has to say Alive again by then.
     Expected { by: Duration },
-    /// It did not, and got SIGABRT; or it closed the link. SIGKILL then.
-    Doomed { at: Duration, hung: bool },
-    /// It got SIGKILL.
-    Killed { hung: bool },
+    /// It did not, and got SIGABRT; or it closed the link. SIGKILL then; `None`: it got that.
+    Doomed { at: Option<Duration>, hung: bool },
 }
 
 /// Somebody asked for the end.
@@ -81,8 +72,8 @@ enum Watch {
 struct Stop {
     how: End,
     by: Duration,
-    /// Passed on again to a motherd that starts meanwhile, with the pid and uid of who sent it.
-    signal: (u32, (u32, u32)),
+    /// Passed on again to a motherd that starts meanwhile.
+    signal: Signal,
     burst_since: Duration,
     burst: u32,
 }
@@ -96,26 +87,16 @@ pub enum Event {
     Launched,
     /// It did not: no memory for a fork.
     LaunchFailed,
-    /// motherd was reaped, with what `waitid(2)` said.
-    Died {
-        /// `CLD_EXITED` or another.
-        code: i32,
-        /// The exit code or the signal.
-        status: i32,
-    },
+    /// motherd was reaped; `CLD_EXITED` or another, and the exit code or the signal.
+    Died(i32, i32),
     /// It said Alive.
     Alive,
     /// It closed its end of the link.
     LinkLost,
     /// It said End.
     End(End),
-    /// A signal came, from a process with this pid and uid.
-    Signal {
-        /// Its number.
-        signal: u32,
-        /// Who sent it.
-        sender: (u32, u32),
-    },
+    /// A signal came.
+    Signal(Signal),
 }
 
 /// What to do about it.
@@ -130,19 +111,9 @@ pub enum Effect {
     /// Start the rescue program, unless one runs.
     Rescue,
     /// Tell motherd of a signal.
-    PassOn {
-        /// Its number.
-        signal: u32,
-        /// Who sent it.
-        sender: (u32, u32),
-    },
+    PassOn(Signal),
     /// End the machine; there is no way back.
-    End {
-        /// In this way.
-        how: End,
-        /// What is left to processes that still run.
-        mercy: Mercy,
-    },
+    End(End, Mercy),
 }
 
 /// What the processes get that are still there at the end.
@@ -180,124 +151,105 @@ impl Phase {
     /// At the start: motherd is due now.
     pub const START: Phase = Phase {
         motherd: Motherd::Down { at: Duration::ZERO },
+        since: Duration::ZERO,
         stop: None,
         early_deaths: 0,
-        generation: 0,
-        cause: Relaunch::First,
+        launch: (0, Relaunch::First),
     };
 
-    /// Which motherd this is, from 1.
-    pub fn generation(&self) -> u32 {
-        self.generation
-    }
-
-    /// Why it was launched.
-    pub fn cause(&self) -> Relaunch {
-        self.cause
+    /// Which motherd this is, from 1, and why it was launched.
+    pub fn launch(&self) -> (u32, Relaunch) {
+        self.launch
     }
 
     /// The signal by which somebody asked for the end, while that is under way.
-    pub fn stop_signal(&self) -> Option<(u32, (u32, u32))> {
+    pub fn stop_signal(&self) -> Option<Signal> {
         self.stop.map(|stop| stop.signal)
     }
 
     /// When the next [`Event::Tick`] is due; `None`: nothing is.
     pub fn deadline(&self) -> Option<Duration> {
         let own = match self.motherd {
-            Motherd::Down { at } | Motherd::Up { watch: Watch::Doomed { at, .. }, .. } => Some(at),
-            Motherd::Up { watch: Watch::Expected { by }, .. } => Some(by),
-            Motherd::Up { watch: Watch::Unwatched | Watch::Killed { .. }, .. } => None,
+            Motherd::Down { at } | Motherd::Expected { by: at } => Some(at),
+            Motherd::Doomed { at, .. } => at,
+            Motherd::Unwatched => None,
         };
         own.into_iter().chain(self.stop.map(|stop| stop.by)).min()
     }
 
     /// What follows from `event`.
-    pub fn step(self, event: Event, now: Duration) -> (Phase, Effect) {
+    pub fn step(mut self, event: Event, now: Duration) -> (Phase, Effect) {
+        let effect = self.act(event, now);
+        (self, effect)
+    }
+
+    fn act(&mut self, event: Event, now: Duration) -> Effect {
         match event {
-            Event::End(how) => (self, Effect::End { how, mercy: Mercy::Stopped }),
-            Event::Signal { signal, sender } => self.signal(signal, sender, now),
-            Event::Tick => match self.stop {
-                Some(stop) if now >= stop.by => {
-                    (self, Effect::End { how: stop.how, mercy: Mercy::Terminate })
-                }
-                _ => self.tick(now),
-            },
+            Event::End(how) => return Effect::End(how, Mercy::Stopped),
+            Event::Signal(signal) => return self.signal(signal, now),
+            Event::Tick => return self.tick(now),
             Event::Launched => {
-                let motherd = Motherd::Up { since: now, watch: Watch::Unwatched };
-                (Phase { motherd, generation: self.generation.saturating_add(1), ..self }, Effect::Nothing)
+                (self.motherd, self.since) = (Motherd::Unwatched, now);
+                self.launch.0 += 1;
             }
-            Event::LaunchFailed => self.died(self.cause, Duration::ZERO, now),
-            Event::Died { code, status } => match self.motherd {
-                Motherd::Down { .. } => (self, Effect::Nothing), // not one of ours
-                Motherd::Up { since, watch } => {
-                    let hung = match watch {
-                        Watch::Doomed { hung, .. } | Watch::Killed { hung } => hung,
-                        Watch::Unwatched | Watch::Expected { .. } => false,
-                    };
-                    let cause = match code {
-                        _ if hung => Relaunch::Hung,
-                        CLD_EXITED => Relaunch::Exited(status),
-                        _ => Relaunch::Signaled(status),
-                    };
-                    self.died(cause, now.saturating_sub(since), now)
-                }
-            },
-            Event::Alive => self.watched(|watch| match watch {
-                Watch::Unwatched | Watch::Expected { .. } => Watch::Expected { by: now + SILENCE },
-                Watch::Doomed { .. } | Watch::Killed { .. } => watch, // too late
-            }),
-            Event::LinkLost => self.watched(|watch| match watch {
-                Watch::Unwatched | Watch::Expected { .. } => {
-                    Watch::Doomed { at: now + LINK_GRACE, hung: false }
-                }
-                Watch::Doomed { .. } | Watch::Killed { .. } => watch,
-            }),
+            Event::LaunchFailed => return self.died(self.launch.1, Duration::ZERO, now),
+            Event::Died(code, status) => {
+                let cause = match (self.motherd, code) {
+                    (Motherd::Down { .. }, _) => return Effect::Nothing, // not one of ours
+                    (Motherd::Doomed { hung: true, .. }, _) => Relaunch::Hung,
+                    (_, CLD_EXITED) => Relaunch::Exited(status),
+                    (_, _) => Relaunch::Signaled(status),
+                };
+                return self.died(cause, now.saturating_sub(self.since), now);
+            }
+            Event::Alive => self.watch(Motherd::Expected { by: now + SILENCE }),
+            Event::LinkLost => self.watch(Motherd::Doomed { at: Some(now + LINK_GRACE), hung: false }),
+        }
+        Effect::Nothing
+    }
+
+    /// What is said too late, by the doomed or the dead, changes nothing.
+    fn watch(&mut self, next: Motherd) {
+        if matches!(self.motherd, Motherd::Unwatched | Motherd::Expected { .. }) {
+            self.motherd = next;
         }
     }
 
-    fn watched(self, change: impl FnOnce(Watch) -> Watch) -> (Phase, Effect) {
-        match self.motherd {
-            Motherd::Up { since, watch } => {
-                (Phase { motherd: Motherd::Up { since, watch: change(watch) }, ..self }, Effect::Nothing)
-            }
-            Motherd::Down { .. } => (self, Effect::Nothing), // a last word from the dead
+    fn tick(&mut self, now: Duration) -> Effect {
+        if let Some(stop) = self.stop.filter(|stop| now >= stop.by) {
+            return Effect::End(stop.how, Mercy::Terminate);
         }
-    }
-
-    fn tick(self, now: Duration) -> (Phase, Effect) {
-        let (since, watch, effect) = match self.motherd {
-            Motherd::Down { at } if now >= at => return (self, Effect::Launch),
-            Motherd::Up { since, watch: Watch::Expected { by } } if now >= by => {
-                (since, Watch::Doomed { at: now + ABORT_GRACE, hung: true }, Effect::Kill(SIGABRT))
-            }
-            Motherd::Up { since, watch: Watch::Doomed { at, hung } } if now >= at => {
-                (since, Watch::Killed { hung }, Effect::Kill(SIGKILL))
-            }
-            Motherd::Down { .. } | Motherd::Up { .. } => return (self, Effect::Nothing), // woken early
+        let (at, hung, signal) = match self.motherd {
+            Motherd::Down { at } if now >= at => return Effect::Launch,
+            Motherd::Expected { by } if now >= by => (Some(now + ABORT_GRACE), true, SIGABRT),
+            Motherd::Doomed { at: Some(at), hung } if now >= at => (None, hung, SIGKILL),
+            Motherd::Down { .. } | Motherd::Unwatched | Motherd::Expected { .. } | Motherd::Doomed { .. } => {
+                return Effect::Nothing;
+            } // woken early
         };
-        (Phase { motherd: Motherd::Up { since, watch }, ..self }, effect)
+        self.motherd = Motherd::Doomed { at, hung };
+        Effect::Kill(signal)
     }
 
-    fn died(self, cause: Relaunch, lived: Duration, now: Duration) -> (Phase, Effect) {
-        let early_deaths = if lived < EARLY { self.early_deaths.saturating_add(1) } else { 0 };
-        let motherd = Motherd::Down { at: now + delay(early_deaths) };
-        let effect = if early_deaths >= RESCUE_AFTER { Effect::Rescue } else { Effect::Nothing };
-        (Phase { motherd, early_deaths, cause, ..self }, effect)
+    fn died(&mut self, cause: Relaunch, lived: Duration, now: Duration) -> Effect {
+        self.early_deaths = if lived < EARLY { self.early_deaths.saturating_add(1) } else { 0 };
+        self.motherd = Motherd::Down { at: now + delay(self.early_deaths) };
+        self.launch.1 = cause;
+        if self.early_deaths >= RESCUE_AFTER { Effect::Rescue } else { Effect::Nothing }
     }
 
-    fn signal(self, signal: u32, sender: (u32, u32), now: Duration) -> (Phase, Effect) {
-        let pass_on = Effect::PassOn { signal, sender };
-        let Some((how, at_once)) = request(signal) else { return (self, pass_on) };
-        let first = Stop { how, by: now + STOP_WITHIN, signal: (signal, sender), burst_since: now, burst: 0 };
-        let mut stop = self.stop.unwrap_or(first);
+    fn signal(&mut self, signal: Signal, now: Duration) -> Effect {
+        let Some((how, at_once)) = request(signal.number) else { return Effect::PassOn(signal) };
+        let again = self.stop.is_some();
+        let first = Stop { how, by: now + STOP_WITHIN, signal, burst_since: now, burst: 0 };
+        let stop = self.stop.get_or_insert(first);
         if now.saturating_sub(stop.burst_since) > BURST_WITHIN {
             (stop.burst_since, stop.burst) = (now, 0);
         }
         stop.burst += 1;
         // Fingers repeat Ctrl-Alt-Del without meaning it; who sends one of the others again does mean it.
-        let again = self.stop.is_some() && (signal != SIGINT || stop.burst >= BURST);
-        let effect = if at_once || again { Effect::End { how, mercy: Mercy::Kill } } else { pass_on };
-        (Phase { stop: Some(stop), ..self }, effect)
+        let meant = signal.number != SIGINT || stop.burst >= BURST;
+        if at_once || again && meant { Effect::End(how, Mercy::Kill) } else { Effect::PassOn(signal) }
     }
 }
 
@@ -314,16 +266,18 @@ mod tests {
     use super::*;
 
     const CLD_KILLED: i32 = 2;
-    const KILLED: Event = Event::Died { code: CLD_KILLED, status: 9 };
+    const KILLED: Event = Event::Died(CLD_KILLED, 9);
 
-    const SENDER: (u32, u32) = (4711, 1000);
-
-    fn signal(signal: u32) -> Event {
-        Event::Signal { signal, sender: SENDER }
+    fn sent(number: u32) -> Signal {
+        Signal { number, sender_pid: 4711, sender_uid: 1000 }
     }
 
-    fn passed_on(signal: u32) -> Effect {
-        Effect::PassOn { signal, sender: SENDER }
+    fn signal(number: u32) -> Event {
+        Event::Signal(sent(number))
+    }
+
+    fn passed_on(number: u32) -> Effect {
+        Effect::PassOn(sent(number))
     }
 
     fn seconds(count: u64) -> Duration {
@@ -340,14 +294,14 @@ mod tests {
     fn the_first_motherd_is_due_at_once_and_then_nothing_is() {
         assert_eq!(Phase::START.deadline(), Some(Duration::ZERO));
         let phase = up(seconds(1));
-        assert_eq!((phase.deadline(), phase.generation(), phase.cause()), (None, 1, Relaunch::First));
+        assert_eq!((phase.deadline(), phase.launch()), (None, (1, Relaunch::First)));
     }
 
     #[test]
     fn a_motherd_that_lived_long_comes_back_at_once() {
-        let (phase, effect) = up(seconds(1)).step(Event::Died { code: CLD_EXITED, status: 3 }, seconds(60));
+        let (phase, effect) = up(seconds(1)).step(Event::Died(CLD_EXITED, 3), seconds(60));
         assert_eq!(effect, Effect::Nothing);
-        assert_eq!((phase.deadline(), phase.cause()), (Some(seconds(60)), Relaunch::Exited(3)));
+        assert_eq!((phase.deadline(), phase.launch().1), (Some(seconds(60)), Relaunch::Exited(3)));
     }
 
     #[test]
@@ -379,7 +333,7 @@ mod tests {
             phase = phase.step(Event::LaunchFailed, seconds(1)).0;
             assert_eq!(phase.deadline(), Some(seconds(1) + Duration::from_millis(expected)));
         }
-        assert_eq!((phase.generation(), phase.cause()), (0, Relaunch::First));
+        assert_eq!(phase.launch(), (0, Relaunch::First));
     }
 
     #[test]
@@ -395,7 +349,7 @@ mod tests {
         let (phase, effect) = phase.step(Event::Tick, late + ABORT_GRACE);
         assert_eq!((phase.deadline(), effect), (None, Effect::Kill(SIGKILL)));
         let phase = phase.step(KILLED, late + ABORT_GRACE).0;
-        assert_eq!(phase.cause(), Relaunch::Hung);
+        assert_eq!(phase.launch().1, Relaunch::Hung);
     }
 
     #[test]
@@ -403,30 +357,30 @@ mod tests {
         let phase = up(seconds(1)).step(Event::LinkLost, seconds(2)).0;
         let (phase, effect) = phase.step(Event::Tick, seconds(2) + LINK_GRACE);
         assert_eq!(effect, Effect::Kill(SIGKILL));
-        assert_eq!(phase.step(KILLED, seconds(4)).0.cause(), Relaunch::Signaled(9));
+        assert_eq!(phase.step(KILLED, seconds(4)).0.launch().1, Relaunch::Signaled(9));
     }
 
     #[test]
     fn end_from_motherd_is_the_end() {
         let effect = up(seconds(1)).step(Event::End(End::Kexec), seconds(2)).1;
-        assert_eq!(effect, Effect::End { how: End::Kexec, mercy: Mercy::Stopped });
+        assert_eq!(effect, Effect::End(End::Kexec, Mercy::Stopped));
     }
 
     #[test]
     fn a_stop_that_nobody_answers_ends_after_ninety_seconds_even_across_deaths() {
         let (phase, effect) = up(seconds(1)).step(signal(SIGTERM), seconds(10));
-        assert_eq!((effect, phase.stop_signal()), (passed_on(SIGTERM), Some((SIGTERM, SENDER))));
+        assert_eq!((effect, phase.stop_signal()), (passed_on(SIGTERM), Some(sent(SIGTERM))));
         assert_eq!(phase.deadline(), Some(seconds(100)));
         let phase = phase.step(KILLED, seconds(11)).0.step(Event::Launched, seconds(11)).0;
-        assert_eq!(phase.stop_signal(), Some((SIGTERM, SENDER)), "the next motherd is told");
-        let end = Effect::End { how: End::PowerOff, mercy: Mercy::Terminate };
+        assert_eq!(phase.stop_signal(), Some(sent(SIGTERM)), "the next motherd is told");
+        let end = Effect::End(End::PowerOff, Mercy::Terminate);
         assert_eq!(phase.step(Event::Tick, seconds(100)).1, end);
     }
 
     #[test]
     fn a_second_request_forces_but_ctrl_alt_del_only_as_a_burst() {
         let phase = up(seconds(1)).step(signal(SIGTERM), seconds(2)).0;
-        let now = Effect::End { how: End::PowerOff, mercy: Mercy::Kill };
+        let now = Effect::End(End::PowerOff, Mercy::Kill);
         assert_eq!(phase.step(signal(SIGTERM), seconds(3)).1, now);
 
         let press = |gap: Duration| {
@@ -440,14 +394,14 @@ mod tests {
             }
             None
         };
-        let now = Effect::End { how: End::Reboot, mercy: Mercy::Kill };
+        let now = Effect::End(End::Reboot, Mercy::Kill);
         assert_eq!(press(Duration::from_millis(100)), Some((BURST, now)));
         assert_eq!(press(seconds(1)), None);
     }
 
     #[test]
     fn signals_mean_what_the_table_says() {
-        let end = |how, mercy| Effect::End { how, mercy };
+        let end = Effect::End;
         for (number, effect) in [
             (SIGHUP, None),
             (SIGINT, Some((End::Reboot, false))),
@@ -517,11 +471,11 @@ mod tests {
                         launches += 1;
                     }
                     Effect::Kill(_) => assert!(running, "{effect:?} for nobody"),
-                    Effect::End { .. } => {
+                    Effect::End(..) => {
                         ends += 1;
                         break;
                     }
-                    Effect::Nothing | Effect::Rescue | Effect::PassOn { .. } => {}
+                    Effect::Nothing | Effect::Rescue | Effect::PassOn(_) => {}
                 }
                 if let Some(deadline) = phase.deadline() {
                     assert!(asked.is_none_or(|asked| deadline <= asked + STOP_WITHIN));

@@ -28,12 +28,7 @@ const _: () = assert!(LINK_FD == 3 && STATE_FD == 4);
 impl Program {
     /// motherd's arguments are initldr's own after `--`: the word before them, which is `--` or initldr's last one,
     /// is made motherd's name, so that nothing has to be copied.
-    pub(crate) fn new(
-        args: Args,
-        arguments: &'static mut [Arg],
-        environment: &[Arg],
-        limit: Option<Limit>,
-    ) -> Program {
+    pub(crate) fn new(args: Args, arguments: &'static mut [Arg], environment: &[Arg]) -> Program {
         let words = arguments.len().saturating_sub(1); // without the NULL
         let name = args.separator.unwrap_or(words.saturating_sub(1));
         arguments.iter_mut().take(words).skip(name).take(1).for_each(|word| *word = Arg::new(args.motherd));
@@ -41,6 +36,7 @@ impl Program {
             .map(|(name, usual)| variable(environment, name).unwrap_or(usual));
         let environment = [LINK, STATE, path, term, Arg::NULL];
         let arguments = arguments.get(name..).unwrap_or_default();
+        let limit = raise_file_limit();
         Program { motherd: args.motherd, rescue: args.rescue, arguments, environment, limit }
     }
 
@@ -78,6 +74,13 @@ impl Program {
         sys::block_only(&0)?;
         Ok(sys::execve(path, arguments, &self.environment))
     }
+}
+
+/// Lets this process open as many files as it may: the store has 1024 slots, and the usual limit is 1024 in all.
+/// Returns the limits of before, which its children get back.
+fn raise_file_limit() -> Option<Limit> {
+    let [soft, hard] = sys::file_limit().ok()?;
+    sys::limit_files(&[hard, hard]).ok().map(|()| [soft, hard])
 }
 
 /// `become_it` runs in the child, and returns why it failed. 126 and 127 are what a shell exits with.

@@ -13,54 +13,47 @@ pub const CAPACITY: usize = 4096;
 #[derive(Debug)]
 pub struct Ring {
     records: [Option<ExitRecord>; CAPACITY],
-    /// Where the oldest is.
-    head: usize,
-    length: usize,
-    /// The sequence of the newest, 0 before the first.
-    last: u64,
-    lost: u64,
+    /// The sequence number before that of the record at the front.
+    base: u64,
+    /// The sequence number before the oldest one held.
+    before: u64,
+    /// The sequence number of the newest exit ever, 0 before the first.
+    pub last: u64,
+    /// How many were overwritten.
+    pub lost: u64,
 }
 
 impl Ring {
     /// All zero bytes: a static one takes no room in the program.
-    pub const EMPTY: Ring = Ring { records: [None; CAPACITY], head: 0, length: 0, last: 0, lost: 0 };
+    pub const EMPTY: Ring = Ring { records: [None; CAPACITY], base: 0, before: 0, last: 0, lost: 0 };
 
     /// Records an exit under the next sequence number, over the oldest one where there is no room.
     pub fn push(&mut self, exit: ExitRecord) {
         self.last += 1;
-        if self.length == CAPACITY {
-            self.head = (self.head + 1) % CAPACITY;
-            self.length -= 1;
+        if self.last - self.before > CAPACITY as u64 {
+            self.before += 1;
             self.lost += 1;
         }
-        if let Some(place) = self.records.get_mut((self.head + self.length) % CAPACITY) {
-            *place = Some(ExitRecord { sequence: self.last, ..exit });
-        }
-        self.length += 1;
+        self.records[self.index(self.last)] = Some(ExitRecord { sequence: self.last, ..exit });
     }
 
     /// Forgets every record up to and including `sequence`.
     pub fn acknowledge(&mut self, sequence: u64) {
-        let count = self.length.min(usize::try_from(sequence.saturating_sub(self.before())).unwrap_or(0));
-        self.length -= count;
-        self.head = if self.length == 0 { 0 } else { (self.head + count) % CAPACITY };
+        self.before = sequence.clamp(self.before, self.last);
+        if self.before == self.last {
+            self.base = self.last;
+        }
     }
 
     /// The first record after `sequence` that is still held.
     pub fn after(&self, sequence: u64) -> Option<ExitRecord> {
-        let offset = usize::try_from(sequence.saturating_sub(self.before())).ok()?;
-        let index = (self.head + offset) % CAPACITY;
-        self.records.get(index).copied().flatten().filter(|_| offset < self.length)
+        let next = sequence.max(self.before) + 1;
+        if next <= self.last { self.records[self.index(next)] } else { None }
     }
 
-    /// How many are held, the sequence number of the newest exit ever, and how many were overwritten.
-    pub fn counts(&self) -> (u32, u64, u64) {
-        (u32::try_from(self.length).unwrap_or(u32::MAX), self.last, self.lost)
-    }
-
-    /// The sequence number before the oldest one held.
-    fn before(&self) -> u64 {
-        self.last - self.length as u64
+    /// Where the record of a number above `base` is.
+    fn index(&self, sequence: u64) -> usize {
+        usize::try_from(sequence - self.base - 1).unwrap_or_default() % CAPACITY
     }
 }
 
@@ -90,18 +83,18 @@ mod tests {
         ring.acknowledge(2);
         assert_eq!(held(&ring), [(3, 3), (4, 4), (5, 5)]);
         ring.acknowledge(1); // again, and out of order
-        assert_eq!(ring.counts(), (3, 5, 0));
+        assert_eq!((held(&ring).len(), ring.last, ring.lost), (3, 5, 0));
         ring.acknowledge(u64::MAX);
-        assert_eq!((held(&ring), ring.counts()), (vec![], (0, 5, 0)));
+        assert_eq!((held(&ring), ring.last, ring.lost), (vec![], 5, 0));
         ring.push(exit(6));
-        assert_eq!(held(&ring), [(6, 6)]);
+        assert_eq!((held(&ring), ring.index(6)), (vec![(6, 6)], 0), "at the front again");
     }
 
     #[test]
     fn an_overflow_keeps_the_newest_and_is_counted() {
         let mut ring = Box::new(Ring::EMPTY);
         (1..=4100).for_each(|pid| ring.push(exit(pid)));
-        assert_eq!(ring.counts(), (4096, 4100, 4));
+        assert_eq!((held(&ring).len(), ring.last, ring.lost), (4096, 4100, 4));
         assert_eq!(ring.after(0).map(|record| record.pid), Some(5));
         assert_eq!(held(&ring).last(), Some(&(4100, 4100)));
     }
@@ -130,6 +123,6 @@ mod tests {
             }
             assert_eq!(held(&ring), Vec::from(model.clone()));
         }
-        assert!(ring.counts().2 > 0);
+        assert!(ring.lost > 0);
     }
 }

@@ -1,6 +1,6 @@
 //! The descriptors that outlive motherd: named slots, bounded.
 //!
-//! Invariant: the slots in use are the first `length`, each name is there once, and each descriptor is open.
+//! Invariant: each name is there once, and each descriptor is open.
 
 use crate::abi::{EBADF, ENOENT, ENOSPC};
 use crate::{link::SlotName, sys::Fd};
@@ -8,51 +8,40 @@ use crate::{link::SlotName, sys::Fd};
 /// 1024 slots: some five hundred services with a log pipe and a socket each.
 pub const CAPACITY: usize = 1024;
 
+type Slot = Option<(SlotName, Fd)>;
+
 /// See the module.
 #[derive(Debug)]
-pub struct Store {
-    slots: [Option<(SlotName, Fd)>; CAPACITY],
-    length: usize,
-}
+pub struct Store([Slot; CAPACITY]);
 
 impl Store {
     /// Nothing stored.
-    pub const EMPTY: Store = Store { slots: [const { None }; CAPACITY], length: 0 };
+    pub const EMPTY: Store = Store([const { None }; CAPACITY]);
 
     /// Keeps a descriptor, in place of the one of that name where there is one. Answers with an errno, 0 for done.
     pub fn put(&mut self, name: SlotName, fd: Option<Fd>) -> i32 {
         let Some(fd) = fd else { return EBADF };
-        let index = self.find(name).unwrap_or(self.length);
-        let Some(slot) = self.slots.get_mut(index) else { return ENOSPC };
+        let held = self.slot(Some(name)).is_some();
+        let Some(slot) = self.slot(held.then_some(name)) else { return ENOSPC };
         *slot = Some((name, fd));
-        self.length = self.length.max(index + 1);
         0
     }
 
-    /// Closes and forgets a slot; the last one moves into its place. Answers with an errno, 0 for done.
+    /// Closes and forgets a slot. Answers with an errno, 0 for done.
     pub fn remove(&mut self, name: SlotName) -> i32 {
-        let Some(index) = self.find(name) else { return ENOENT };
-        self.length -= 1;
-        self.slots.swap(index, self.length);
-        if let Some(slot) = self.slots.get_mut(self.length) {
-            *slot = None;
-        }
+        let Some(slot) = self.slot(Some(name)) else { return ENOENT };
+        *slot = None;
         0
     }
 
-    /// The nth slot: its name and the number of its descriptor.
+    /// The nth slot in use: its name and the number of its descriptor.
     pub fn get(&self, index: usize) -> Option<(SlotName, i32)> {
-        self.slots.get(index)?.as_ref().map(|(name, fd)| (*name, fd.raw()))
+        self.0.iter().flatten().nth(index).map(|(name, fd)| (*name, fd.raw()))
     }
 
-    /// How many are in use.
-    pub fn length(&self) -> u16 {
-        u16::try_from(self.length).unwrap_or(u16::MAX)
-    }
-
-    fn find(&self, name: SlotName) -> Option<usize> {
-        let mut used = self.slots.iter().take(self.length);
-        used.position(|slot| slot.as_ref().is_some_and(|(held, _)| *held == name))
+    /// The slot of that name; of none: the first that is free.
+    fn slot(&mut self, name: Option<SlotName>) -> Option<&mut Slot> {
+        self.0.iter_mut().find(|slot| slot.as_ref().map(|held| held.0) == name)
     }
 }
 
@@ -93,9 +82,9 @@ mod tests {
             assert_eq!(store.put(name(slot), fd()), 0);
         }
         assert_eq!((store.remove(name("a")), store.remove(name("a"))), (0, ENOENT));
-        assert_eq!((names(&store), store.length()), (vec!["c".to_owned(), "b".to_owned()], 2));
+        assert_eq!(names(&store), ["b", "c"]);
         assert_eq!(store.put(name("d"), fd()), 0);
-        assert_eq!(names(&store), ["c", "b", "d"]);
+        assert_eq!(names(&store), ["d", "b", "c"]);
     }
 
     #[test]

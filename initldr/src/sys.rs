@@ -3,7 +3,7 @@
 //! Invariant: every function takes what the kernel reads or writes as a reference or a slice of the right size, so no
 //! caller can make the kernel touch memory that is not its own. No policy lives here: a failure is an [`Errno`].
 
-use crate::{abi::*, link::ExitRecord};
+use crate::{abi::*, link::ExitRecord, link::Signal};
 use core::{arch::asm, ffi::CStr, fmt, marker::PhantomData, ptr, time::Duration};
 
 /// What a system call failed with. Never zero.
@@ -176,8 +176,6 @@ calls! {
     close_from(first: i32) -> (): drop, CLOSE_RANGE [first, u32::MAX, 0_usize];
     /// fcntl(2), F_GETFD: whether a descriptor is open.
     descriptor_flags(fd: i32) -> usize: |flags| flags, FCNTL [fd, F_GETFD];
-    /// fcntl(2), F_SETFD: stays open across exec.
-    keep_across_exec(fd: &Fd) -> (): drop, FCNTL [fd, F_SETFD, 0_usize];
     /// fcntl(2), F_DUPFD_CLOEXEC: a second descriptor of the same file, numbered 10 or more.
     duplicate_high(fd: &Fd) -> Fd: to_fd, FCNTL [fd, F_DUPFD_CLOEXEC, 10_usize];
     /// dup3(2) onto a number, without close-on-exec; EINVAL where it is that number already.
@@ -223,7 +221,7 @@ calls! {
     reboot(command: usize) -> (): drop, REBOOT [LINUX_REBOOT_MAGIC1, LINUX_REBOOT_MAGIC2, command];
     /// rt_sigprocmask(2), SIG_SETMASK.
     block_only(signals: &u64) -> (): drop, RT_SIGPROCMASK [SIG_SETMASK, signals, 0_usize, size_of::<u64>()];
-    /// signalfd4(2), non-blocking.
+    /// signalfd4(2), non-blocking, of the signals whose bits (number - 1) are set.
     signalfd(signals: &u64) -> Fd:
         to_fd, SIGNALFD4 [-1, signals, size_of::<u64>(), SFD_CLOEXEC | SFD_NONBLOCK];
     /// exit_group(2), which does not return.
@@ -239,13 +237,6 @@ fn low_half(register: usize) -> u32 {
     u32::try_from(register & 0xffff_ffff).unwrap_or_default()
 }
 
-/// Gives a descriptor up: it stays open, across exec too.
-pub fn leave_open(fd: Fd) -> Result<()> {
-    keep_across_exec(&fd)?;
-    core::mem::forget(fd);
-    Ok(())
-}
-
 /// A memfd that stays of this size, and is not executable where the kernel knows of that (6.3).
 pub fn sealed_memfd(name: &CStr, size: usize) -> Result<Fd> {
     let fd = memfd(name, MFD_NOEXEC_SEAL).or_else(|_| memfd(name, 0))?;
@@ -259,12 +250,6 @@ pub fn exit(code: u32) -> ! {
     loop {
         exit_group(code).unwrap_or_default();
     }
-}
-
-/// The bit of a signal in a set of signals.
-#[must_use]
-pub fn bit(signal: u32) -> u64 {
-    1 << (signal - 1)
 }
 
 /// A call that writes one of the kernel's structures and whose other arguments are numbers or strings.
@@ -296,28 +281,20 @@ pub fn file_limit() -> Result<Limit> {
 }
 
 /// Since boot, without the time the machine was suspended: CLOCK_MONOTONIC. For deadlines.
-#[must_use]
 pub fn monotonic() -> Duration {
-    Duration::from_nanos(clock(CLOCK_MONOTONIC))
+    clock(CLOCK_MONOTONIC)
 }
 
-/// Since boot, all of it: CLOCK_BOOTTIME. For records.
-#[must_use]
-pub fn boottime_ns() -> u64 {
-    clock(CLOCK_BOOTTIME)
-}
-
-/// Both clocks exist on every kernel that this runs on.
-fn clock(id: usize) -> u64 {
+/// clock_gettime(2) of a clock that exists on every kernel that this runs on.
+fn clock(id: usize) -> Duration {
     let [seconds, nanoseconds] = filled!(Timespec: CLOCK_GETTIME [id] _).unwrap_or_default();
-    (seconds * 1_000_000_000 + nanoseconds).cast_unsigned()
+    Duration::from_secs(seconds) + Duration::from_nanos(nanoseconds)
 }
 
-/// The next signal off a signalfd: its number, the pid and the uid of the sender.
-#[must_use]
-pub fn next_signal(fd: &Fd) -> Option<(u32, u32, u32)> {
+/// The next signal off a signalfd.
+pub fn next_signal(fd: &Fd) -> Option<Signal> {
     let info = filled!(SignalInfo: READ [fd] _, size_of::<SignalInfo>()).ok()?;
-    Some((info[0], info[3], info[4]))
+    Some(Signal { number: info[0], sender_pid: info[3], sender_uid: info[4] })
 }
 
 /// waitid(2) for any child that has ended, without waiting. `None`: none has. ECHILD: there are no children.
@@ -333,7 +310,7 @@ pub fn reap() -> Result<Option<ExitRecord>> {
         pid: info[4].cast_unsigned(),
         code: info[2],
         status: info[6],
-        boottime_ns: boottime_ns(),
+        boottime_ns: u64::try_from(clock(CLOCK_BOOTTIME).as_nanos()).unwrap_or_default(),
         user_time_us: usage[0] * 1_000_000 + usage[1],
         system_time_us: usage[2] * 1_000_000 + usage[3],
         max_rss_kib: usage[4],
@@ -365,15 +342,15 @@ pub fn execve(path: &CStr, arguments: &[Arg], environment: &[Arg]) -> Errno {
     answer.err().unwrap_or(Errno(EINVAL))
 }
 
-/// ppoll(2); `None` waits for ever. An interrupted wait is one in which nothing happened.
-pub fn ppoll(polls: &mut [Poll], timeout: Option<Duration>) -> Result<()> {
-    let seconds = |time: Duration| i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
-    let mut timeout: Option<Timespec> = timeout.map(|time| [seconds(time), time.subsec_nanos().into()]);
+/// ppoll(2): of each descriptor (-1 is passed over) what to wait for, and then what there is. A timeout of `None` is for
+/// ever. An interrupted wait is one in which nothing happened.
+pub fn ppoll<const N: usize>(mut polls: [Poll; N], timeout: Option<Duration>) -> Result<[i32; N]> {
+    let mut timeout: Option<Timespec> = timeout.map(|time| [time.as_secs(), time.subsec_nanos().into()]);
     let timespec = timeout.as_mut().map_or(0, |timespec| ptr::from_mut(timespec).expose_provenance());
-    let arguments = [polls.as_mut_ptr().expose_provenance(), polls.len(), timespec];
-    // SAFETY: ppoll(2) reads and writes `len` pollfds, and one timespec unless that is NULL; all are borrowed mutably.
+    let arguments = [polls.as_mut_ptr().expose_provenance(), N, timespec];
+    // SAFETY: ppoll(2) reads and writes `N` pollfds, and one timespec unless that is NULL; all are mutable and ours.
     match unsafe { syscall(nr::PPOLL, arguments) } {
-        Ok(_) | Err(Errno(EINTR)) => Ok(()),
+        Ok(_) | Err(Errno(EINTR)) => Ok(polls.map(|[_, events]| events >> 16)),
         Err(errno) => Err(errno),
     }
 }
@@ -386,52 +363,40 @@ pub fn socketpair() -> Result<(Fd, Fd)> {
 
 /// sendmsg(2) of one message, with at most one descriptor beside it; never blocks, never raises SIGPIPE.
 pub fn send(socket: &Fd, message: &[u8], fd: Option<i32>) -> Result<()> {
-    let mut control =
-        OneFd { length: OneFd::LENGTH, level: SOL_SOCKET, kind: SCM_RIGHTS, fd: fd.unwrap_or_default() };
-    let control_length = if fd.is_some() { OneFd::LENGTH } else { 0 };
-    // SAFETY: sendmsg(2) reads the message and as much of the control message as its length says.
-    unsafe { transfer(nr::SENDMSG, socket, message.register(), message.len(), &mut control, control_length) }
+    let mut control = fd.map(rights);
+    // SAFETY: sendmsg(2) reads the message and the control message, if there is one.
+    unsafe { transfer(nr::SENDMSG, socket, [message.register(), message.len()], control.as_mut_slice()) }
         .map(drop)
 }
 
 /// recvmsg(2) of one message and the descriptor that came with it; never blocks. The kernel closes any descriptor
 /// beyond the first, for want of room. Zero bytes: the other end is closed.
 pub fn receive(socket: &Fd, message: &mut [u8]) -> Result<(usize, Option<Fd>)> {
-    let (size, mut control) = (message.len(), OneFd::default());
+    let (size, mut control) = (message.len(), [OneFd::default()]);
     // SAFETY: recvmsg(2) writes at most `size` bytes of the message, which is borrowed mutably, and at most as much of
     // the control message as there is of it.
-    let size =
-        unsafe { transfer(nr::RECVMSG, socket, message.register(), size, &mut control, OneFd::LENGTH) }?;
-    let came = (control.length, control.level, control.kind) == (OneFd::LENGTH, SOL_SOCKET, SCM_RIGHTS);
-    Ok((size, came.then(|| Fd(control.fd)))) // not `then_some`: it would make an `Fd` of 0, and close it
+    let size = unsafe { transfer(nr::RECVMSG, socket, [message.register(), size], &mut control) }?;
+    let fd = control[0][4];
+    Ok((size, (control[0] == rights(fd)).then(|| Fd(fd)))) // not `then_some`: it would make an `Fd` of 0, and close it
+}
+
+/// A control message of one descriptor.
+fn rights(fd: i32) -> OneFd {
+    [20, 0, SOL_SOCKET, SCM_RIGHTS, fd] // 20: the size of this
 }
 
 /// sendmsg(2) and recvmsg(2).
 ///
 /// # Safety
-/// `address` is that of `size` bytes, which recvmsg may write; `control_length` is 0 or [`OneFd::LENGTH`].
-unsafe fn transfer(
-    number: usize,
-    socket: &Fd,
-    address: usize,
-    size: usize,
-    control: &mut OneFd,
-    control_length: usize,
-) -> Result<usize> {
-    let iovec = [address, size];
-    let header = &mut Msghdr {
-        name: [0; 2],
-        iovec: &raw const iovec,
-        iovec_length: 1,
-        control,
-        control_length,
-        flags: 0,
-    };
-    let header = ptr::from_mut(header).expose_provenance();
+/// `message` is the address and the length of bytes which recvmsg may write; `control` has at most one element.
+unsafe fn transfer(number: usize, socket: &Fd, message: [usize; 2], control: &mut [OneFd]) -> Result<usize> {
+    let iovec = ptr::from_ref(&message).expose_provenance();
+    let mut header: Msghdr =
+        [0, 0, iovec, 1, control.as_mut_ptr().expose_provenance(), size_of_val(control), 0];
     // The flag that the other of the two calls knows means nothing to it.
     let flags = MSG_DONTWAIT | MSG_NOSIGNAL | MSG_CMSG_CLOEXEC;
     // SAFETY: the header is whole, and all that it points to is there, as the caller says.
-    unsafe { syscall(number, [socket.register(), header, flags]) }
+    unsafe { syscall(number, [socket.register(), ptr::from_mut(&mut header).expose_provenance(), flags]) }
 }
 
 #[cfg(test)]
@@ -459,6 +424,17 @@ mod tests {
     }
 
     #[test]
+    fn the_last_words_come_after_a_reset_that_is_said_once() {
+        let (ours, theirs) = socketpair().unwrap();
+        send(&ours, b"never read", None).unwrap();
+        send(&theirs, b"last words", None).unwrap();
+        drop(theirs);
+        let mut bytes = [0; 16];
+        let mut next = || receive(&ours, &mut bytes).map(|received| received.0);
+        assert_eq!([next(), next(), next()], [Err(Errno(ECONNRESET)), Ok(10), Ok(0)]);
+    }
+
+    #[test]
     fn a_socket_that_is_full_says_so() {
         let (ours, _theirs) = socketpair().unwrap();
         let sent = (0..100_000).take_while(|_| send(&ours, &[0; 256], None).is_ok()).count();
@@ -475,10 +451,7 @@ mod tests {
         assert_eq!(open(c"/nowhere", O_RDONLY).map(drop), Err(Errno(ENOENT)));
         assert!(file_limit().unwrap()[1] >= 64);
         let before = monotonic();
-        ppoll(&mut [], Some(Duration::from_millis(30))).unwrap();
-        assert!(
-            monotonic() - before >= Duration::from_millis(30)
-                && u128::from(boottime_ns()) >= before.as_nanos()
-        );
+        ppoll([], Some(Duration::from_millis(30))).unwrap();
+        assert!(monotonic() - before >= Duration::from_millis(30) && clock(CLOCK_BOOTTIME) >= before);
     }
 }

@@ -188,9 +188,7 @@ fn an_exit_is_told_again_until_it_is_acknowledged() -> Result<()> {
     let mut machine = Machine::start("replay")?;
     let mut first = machine.motherd()?;
     let welcome = first.hello()?;
-    let expected =
-        "welcome generation=1 pid1=false cause=First stored=0 unacknowledged=0 lost=0 was_down=false";
-    assert_eq!(welcome, [expected]);
+    assert_eq!(welcome, ["welcome generation=1 pid1=false cause=First lost=0 was_down=false"]);
     assert_eq!(first.exits("(sh -c 'exit 3' &)", 1)?, [(1, 3)]);
     assert_eq!(first.exits("(sh -c 'kill -9 $$' &)", 1)?, [(2, 9)]);
     first.tell("acknowledge 1")?;
@@ -200,8 +198,7 @@ fn an_exit_is_told_again_until_it_is_acknowledged() -> Result<()> {
 
     let mut second = machine.motherd()?;
     let welcome = second.hello()?;
-    let expected =
-        "welcome generation=2 pid1=false cause=Signaled(9) stored=0 unacknowledged=1 lost=0 was_down=true";
+    let expected = "welcome generation=2 pid1=false cause=Signaled(9) lost=0 was_down=true";
     assert_eq!(welcome, [expected, "exit 2 code=2 status=9"]);
     second.kill()?;
 
@@ -258,7 +255,7 @@ fn a_stored_descriptor_outlives_motherd_until_it_is_dropped() -> Result<()> {
     first.expect(&format!("answer slot/x {}", libc::EBADF))?;
     first.kill()?;
     let mut second = machine.motherd()?;
-    assert_eq!(second.hello()?[1..], ["stored slot/three text three", "stored slot/two text two"]);
+    assert_eq!(second.hello()?[1..], ["stored slot/two text two", "stored slot/three text three"]);
     Ok(())
 }
 
@@ -485,20 +482,18 @@ fn the_program_is_whole_in_itself() -> Result<()> {
     Ok(())
 }
 
-/// To be read in one sitting: at most 1,500 lines of code. Blank lines, comments, tests, and lines that only close
-/// what others opened are not code; with the latter there are some 350 more, which is printed too.
+/// To be read in one sitting: at most 1,500 lines of code, which is every line before the unit tests that is neither
+/// blank nor a comment; one that only closes a bracket counts too.
 #[test]
 fn it_is_at_most_fifteen_hundred_lines() -> Result<()> {
-    let (mut code, mut closing) = (0, 0);
+    let mut code = 0;
     for file in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../initldr/src"))? {
         let text = fs::read_to_string(file?.path())?;
         let program = text.split("\n#[cfg(test)]\nmod ").next().unwrap_or_default();
-        for line in program.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("//"))
-        {
-            *(if line.contains(char::is_alphanumeric) { &mut code } else { &mut closing }) += 1;
-        }
+        let lines = program.lines().map(str::trim);
+        code += lines.filter(|line| !line.is_empty() && !line.starts_with("//")).count();
     }
-    println!("{code} lines of code, {closing} closing lines");
+    println!("{code} lines of code");
     assert!(code > 1000 && code <= 1500, "{code} lines of code");
     Ok(())
 }

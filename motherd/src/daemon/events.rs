@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use initldr::link::{ExitRecord, ToManager};
+use initldr::link::{ExitRecord, Signal, ToManager};
 use nix::{
     errno::Errno,
     sys::{
@@ -178,7 +178,7 @@ impl Daemon {
                     self.exited(&exit)?;
                     exits.push(exit);
                 }
-                ToManager::Signal { number, sender_pid, sender_uid } => {
+                ToManager::Signal(Signal { number, sender_pid, sender_uid }) => {
                     self.signalled(number, Requester { uid: sender_uid, pid: sender_pid })?;
                 }
                 ToManager::StoreAnswer { name, errno } if errno != 0 => {
@@ -186,7 +186,7 @@ impl Daemon {
                     tracing::warn!("initldr does not keep {name}: {errno}");
                 }
                 ToManager::StoreAnswer { .. } => {}
-                ToManager::Welcome { .. } | ToManager::Stored { .. } | ToManager::ReplayEnd => {
+                ToManager::Welcome(_) | ToManager::Stored(_) | ToManager::ReplayEnd => {
                     tracing::error!("initldr says {message:?} out of turn");
                 }
             }

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use initldr::link::{End, ExitRecord, MESSAGE_SIZE, Relaunch, SlotName, ToInit, ToManager};
+use initldr::link::{End, ExitRecord, MESSAGE_SIZE, Relaunch, SlotName, ToInit, ToManager, Welcome};
 use nix::errno::Errno;
 
 use crate::{service::signal_name, sys};
@@ -60,7 +60,7 @@ impl Link {
 
     /// Says hello, and waits for everything that happened before.
     pub(crate) fn hello(&self) -> Result<Replay, LinkError> {
-        self.send(&ToInit::Hello { pid: std::process::id() }, None)?;
+        self.send(&ToInit::Hello, None)?;
         let mut replay = Replay::default();
         loop {
             match self.receive(true)? {
@@ -90,9 +90,7 @@ impl Link {
     }
 
     fn send(&self, message: &ToInit, fd: Option<BorrowedFd<'_>>) -> Result<(), LinkError> {
-        let mut bytes = [0; MESSAGE_SIZE];
-        message.encode(&mut bytes);
-        match sys::link::send(self.fd(), &bytes, fd) {
+        match sys::link::send(self.fd(), &message.encode(), fd) {
             Ok(()) => Ok(()),
             Err(Errno::EPIPE | Errno::ECONNRESET) => Err(LinkError::Closed),
             Err(errno) => Err(errno.into()),
@@ -101,13 +99,13 @@ impl Link {
 
     /// Exits up to and including this one need not be told again.
     pub(crate) fn acknowledge(&self, sequence: u64) -> Result<(), LinkError> {
-        self.send(&ToInit::Acknowledge { sequence }, None)
+        self.send(&ToInit::Acknowledge(sequence), None)
     }
 
     /// Has a descriptor kept.
     pub(crate) fn store(&self, name: &str, fd: BorrowedFd<'_>) -> Result<(), LinkError> {
         match SlotName::new(name) {
-            Some(name) => self.send(&ToInit::Store { name }, Some(fd)),
+            Some(name) => self.send(&ToInit::Store(name), Some(fd)),
             None => Err(LinkError::Failed(Errno::ENAMETOOLONG)),
         }
     }
@@ -115,21 +113,21 @@ impl Link {
     /// Has a descriptor no longer kept.
     pub(crate) fn forget(&self, name: &str) -> Result<(), LinkError> {
         match SlotName::new(name) {
-            Some(name) => self.send(&ToInit::Drop { name }, None),
+            Some(name) => self.send(&ToInit::Drop(name), None),
             None => Err(LinkError::Failed(Errno::ENAMETOOLONG)),
         }
     }
 
     /// The last word.
     pub(crate) fn end(&self, how: End) -> Result<(), LinkError> {
-        self.send(&ToInit::End { how }, None)
+        self.send(&ToInit::End(how), None)
     }
 }
 
 impl Replay {
     fn take(&mut self, message: ToManager, fd: Option<OwnedFd>) {
         match message {
-            ToManager::Welcome { generation, pid1, cause, lost_exits, down_since_boottime_ns, .. } => {
+            ToManager::Welcome(Welcome { generation, pid1, cause, lost_exits, down_since_boottime_ns }) => {
                 self.generation = generation;
                 self.pid1 = pid1;
                 self.cause = match cause {
@@ -144,14 +142,14 @@ impl Replay {
                     tracing::warn!("initldr could not keep {lost_exits} exits: some services may be `lost`");
                 }
             }
-            ToManager::Stored { name } => match fd {
+            ToManager::Stored(name) => match fd {
                 Some(fd) => {
                     self.stored.insert(name.as_str().to_owned(), fd);
                 }
                 None => tracing::error!("initldr says that it keeps {name}, and sent no descriptor"),
             },
             ToManager::Exit(exit) => self.exits.push(exit),
-            ToManager::ReplayEnd | ToManager::StoreAnswer { .. } | ToManager::Signal { .. } => {}
+            ToManager::ReplayEnd | ToManager::StoreAnswer { .. } | ToManager::Signal(_) => {}
         }
     }
 }

@@ -2,7 +2,7 @@
 //! socket that the first argument names, and each line that comes back from there is done.
 
 use anyhow::{Context, Result, bail};
-use initldr::link::{End, LINK_FD, MESSAGE_SIZE, STATE_FD, SlotName, ToInit, ToManager};
+use initldr::link::{End, LINK_FD, MESSAGE_SIZE, STATE_FD, SlotName, ToInit, ToManager, Welcome};
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, Shutdown, recvmsg, sendmsg, shutdown};
 use std::{
     env, fs,
@@ -39,17 +39,17 @@ fn main() -> Result<ExitCode> {
         let line = line?;
         let (verb, rest) = line.split_once(' ').unwrap_or((&line, ""));
         match verb {
-            "hello" => say(ToInit::Hello { pid: process::id() }, None)?,
-            "acknowledge" => say(ToInit::Acknowledge { sequence: rest.parse()? }, None)?,
+            "hello" => say(ToInit::Hello, None)?,
+            "acknowledge" => say(ToInit::Acknowledge(rest.parse()?), None)?,
             "store" => {
                 let (name, path) = rest.split_once(' ').context("store NAME PATH")?;
                 let file = fs::File::open(path)?;
-                say(ToInit::Store { name: slot(name)? }, Some(file.as_raw_fd()))?;
+                say(ToInit::Store(slot(name)?), Some(file.as_raw_fd()))?;
             }
-            "store-nothing" => say(ToInit::Store { name: slot(rest)? }, None)?,
-            "drop" => say(ToInit::Drop { name: slot(rest)? }, None)?,
+            "store-nothing" => say(ToInit::Store(slot(rest)?), None)?,
+            "drop" => say(ToInit::Drop(slot(rest)?), None)?,
             "alive" => say(ToInit::Alive, None)?,
-            "end" => say(ToInit::End { how: End::PowerOff }, None)?,
+            "end" => say(ToInit::End(End::PowerOff), None)?,
             "garbage" => {
                 for size in [1, 255, 256, 257, 4096] {
                     send(&vec![0xa5; size], None)?;
@@ -98,9 +98,7 @@ fn slot(name: &str) -> Result<SlotName> {
 }
 
 fn say(message: ToInit, fd: Option<RawFd>) -> Result<()> {
-    let mut bytes = [0; MESSAGE_SIZE];
-    message.encode(&mut bytes);
-    send(&bytes, fd)
+    send(&message.encode(), fd)
 }
 
 fn send(bytes: &[u8], fd: Option<RawFd>) -> Result<()> {
@@ -128,22 +126,13 @@ fn hear() -> Result<Option<String>> {
         return Ok(None);
     }
     Ok(Some(match ToManager::decode(&bytes[..size])? {
-        ToManager::Welcome {
-            generation,
-            pid1,
-            cause,
-            stored,
-            unacknowledged,
-            lost_exits,
-            down_since_boottime_ns,
-        } => {
+        ToManager::Welcome(Welcome { generation, pid1, cause, lost_exits, down_since_boottime_ns }) => {
             let down = down_since_boottime_ns != 0;
             format!(
-                "welcome generation={generation} pid1={pid1} cause={cause:?} stored={stored} \
-                 unacknowledged={unacknowledged} lost={lost_exits} was_down={down}"
+                "welcome generation={generation} pid1={pid1} cause={cause:?} lost={lost_exits} was_down={down}"
             )
         }
-        ToManager::Stored { name } => {
+        ToManager::Stored(name) => {
             let fd = fd.context("a descriptor with Stored")?;
             format!("stored {name} {}", fs::read_to_string(format!("/proc/self/fd/{fd}"))?.trim_end())
         }
@@ -152,6 +141,6 @@ fn hear() -> Result<Option<String>> {
         }
         ToManager::ReplayEnd => "replay-end".to_owned(),
         ToManager::StoreAnswer { name, errno } => format!("answer {name} {errno}"),
-        ToManager::Signal { number, .. } => format!("signal {number}"),
+        ToManager::Signal(signal) => format!("signal {}", signal.number),
     }))
 }
