@@ -490,6 +490,30 @@ fn a_memory_node_that_the_kernel_drops_without_a_word_is_an_error() {
     assert!(launched([range(0, 0), range(0, 0)]).is_ok(), "control");
 }
 
+/// The step itself, whatever was described: on a processor that cannot do it the child says so and executes nothing.
+#[test]
+fn a_processor_that_does_not_stop_speculating_is_an_error() {
+    if !is_root() {
+        return;
+    }
+    let real = crate::kernel::Kernel::probe(None).unwrap();
+    let mut kernel = real.clone();
+    kernel.controllers = super::described::kernel(0).controllers;
+    kernel.store_bypass = crate::kernel::Mitigation::PerProcess;
+    let mut rules = strict();
+    let kind = crate::policy::Speculation::StoreBypass;
+    rules.process.disable_speculation =
+        vec![here(crate::policy::DisabledSpeculation { kind, optional: false })];
+    let plan = super::compile(&policy(rules), &subject(), &kernel).unwrap();
+    let launched = launch_true(&plan);
+    if real.store_bypass == crate::kernel::Mitigation::PerProcess {
+        assert!(launched.is_ok());
+    } else {
+        let error = launched.unwrap_err();
+        assert_eq!(error.to_string(), "strict.toml:1:1: disable speculation: store-bypass: ENXIO");
+    }
+}
+
 fn launch_true(plan: &Plan) -> Result<(), crate::launch::LaunchError> {
     let null = File::options().read(true).write(true).open("/dev/null").unwrap();
     let launched = launch(&Launch {
