@@ -8,7 +8,6 @@ use std::{ffi::CString, fmt};
 use seccompiler::sock_filter;
 
 use crate::{
-    compile::users::lines,
     diagnostic::{Located, Place, Sources},
     policy::{IdMap, IdRange},
 };
@@ -462,4 +461,9 @@ impl Op {
             Self::Seccomp { .. } => "seccomp",
         }
     }
+}
+
+/// The lines of `/proc/PID/uid_map`.
+fn lines(ranges: &[IdRange]) -> String {
+    ranges.iter().map(|range| format!("{range}\n")).collect()
 }

@@ -13,7 +13,7 @@ use landlock::{
 
 use crate::{
     compile::{
-        Builder, c_string,
+        Builder, c_string, missing_path,
         mounts::{Seen, View},
     },
     diagnostic::{Diagnostic, Located},
@@ -145,13 +145,6 @@ fn path_rules(wanted: &policy::Landlock, abi: ABI, view: &View, builder: &mut Bu
         };
         builder.step(Phase::LandlockRules, op, name, Some(path.at.clone()));
     }
-}
-
-/// The diagnostic for a path that a policy needs and this host lacks.
-pub(crate) fn missing_path(path: &Located<OptionalPath>, error: &std::io::Error) -> Diagnostic {
-    let name = &path.value.path;
-    Diagnostic::error("missing-path", path.at.clone(), format!("{name}: {error}"))
-        .help(format!("make it, or write {{ path = \"{name}\", optional = true }} if it may be missing"))
 }
 
 /// Makes a ruleset: rights handled, ports allowed, no path yet. Every launch makes its own, because the child adds to it.

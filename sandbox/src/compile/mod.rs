@@ -4,6 +4,7 @@
 //! be described in a test. What this machine lacks is an error here, in the parent, at the place in the file, unless the
 //! policy calls it optional: then it is in [`Plan::left_out`].
 
+mod automatic;
 mod capabilities;
 mod cgroup;
 #[cfg(test)]
@@ -21,8 +22,8 @@ pub(crate) mod users;
 
 use std::path::PathBuf;
 
+pub use automatic::auto_id;
 pub use host::{FileKind, Host, RealHost};
-pub use process::auto_id;
 
 use crate::{
     diagnostic::{Diagnostic, Located, Place, Report},
@@ -132,7 +133,7 @@ fn credential_plan(wanted: &Located<Credential>, builder: &mut Builder<'_>) -> C
         }
         Err(error) if !(*optional && error.kind() == std::io::ErrorKind::NotFound) => {
             let path = file.clone().map(|path| OptionalPath { path, optional: *optional });
-            builder.error(landlock::missing_path(&path, &error));
+            builder.error(missing_path(&path, &error));
         }
         Ok(FileKind::Other) | Err(_) => {}
     }
@@ -244,4 +245,11 @@ impl<'a> Builder<'a> {
 /// A C string out of a checked text: validation refuses NUL bytes in everything that gets here.
 pub(crate) fn c_string(text: &str) -> std::ffi::CString {
     std::ffi::CString::new(text).expect("validation refuses NUL bytes in paths")
+}
+
+/// The diagnostic for a path that a policy needs and this host lacks.
+fn missing_path(path: &Located<OptionalPath>, error: &std::io::Error) -> Diagnostic {
+    let name = &path.value.path;
+    Diagnostic::error("missing-path", path.at.clone(), format!("{name}: {error}"))
+        .help(format!("make it, or write {{ path = \"{name}\", optional = true }} if it may be missing"))
 }

@@ -8,7 +8,7 @@
 use std::ffi::CString;
 
 use crate::{
-    compile::{Builder, FileKind, c_string, landlock::missing_path},
+    compile::{Builder, FileKind, c_string, missing_path},
     diagnostic::{Diagnostic, Located, Place},
     plan::{Op, Phase, Slot},
     policy::{

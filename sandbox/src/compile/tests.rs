@@ -357,7 +357,7 @@ fn a_confined_command_runs_with_its_own_uid_no_capability_and_a_filter() {
     let (output, status) = run(strict(), &["/usr/bin/cat", "/proc/self/status"]).unwrap();
     assert_eq!(status, 0, "{output}");
     let line = |key: &str| output.lines().find(|line| line.starts_with(key)).unwrap_or("").to_owned();
-    assert!(line("Uid:").contains(&super::process::auto_id("web").to_string()), "{output}");
+    assert!(line("Uid:").contains(&super::auto_id("web").to_string()), "{output}");
     assert_eq!(line("CapEff:"), "CapEff:\t0000000000000000");
     assert_eq!(line("CapBnd:"), "CapBnd:\t0000000000000000");
     assert_eq!(line("NoNewPrivs:"), "NoNewPrivs:\t1");

@@ -16,7 +16,7 @@ const AUTO_RANGES: u32 = (0x7000_0000 - AUTO_FIRST) / AUTO_COUNT;
 
 /// The range of a service: the same on every start and every machine, since it is a function of the name alone.
 fn auto_range(name: &str) -> IdRange {
-    let number = super::process::spread(name) % u64::from(AUTO_RANGES);
+    let number = super::automatic::spread(name) % u64::from(AUTO_RANGES);
     let number = u32::try_from(number).unwrap_or(0);
     IdRange { inside: 0, outside: AUTO_FIRST + number * AUTO_COUNT, count: AUTO_COUNT }
 }
@@ -120,11 +120,6 @@ pub(crate) fn refuse_without_support(at: &Place, builder: &mut Builder<'_>) {
         let help = "it is built without CONFIG_USER_NS, or user.max_user_namespaces is 0";
         builder.error(Diagnostic::error("no-user-namespace", at.clone(), message).help(help));
     }
-}
-
-/// The lines of `/proc/PID/uid_map`.
-pub(crate) fn lines(ranges: &[IdRange]) -> String {
-    ranges.iter().map(|range| format!("{range}\n")).collect()
 }
 
 #[cfg(test)]

@@ -3,8 +3,8 @@
 
 use super::{
     Denial,
+    listed::{Keyed, Listed},
     names::CONSTANTS,
-    raw::{Keyed, Listed},
     reader::{Item, Notes, did_you_mean},
     values,
     written::quoted,

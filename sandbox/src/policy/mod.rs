@@ -7,6 +7,7 @@ mod arguments;
 pub mod codes;
 mod filesystem;
 mod filter;
+mod listed;
 mod names;
 mod namespaces;
 mod raw;

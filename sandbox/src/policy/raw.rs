@@ -14,6 +14,7 @@ use super::{
     arguments::{self, Kind},
     filesystem,
     filter::{self, NamespaceKind, Operation, RawAction, SocketRule},
+    listed::{Keyed, Listed},
     names::RESOURCES,
     namespaces,
     reader::{Item, Notes, Table, unknown},
@@ -390,17 +391,6 @@ pub(super) enum List<T> {
 /// The keys of a change to a list.
 pub(super) const CHANGE_KEYS: &[&str] = &["add", "remove"];
 
-/// What may stand in a list: it has a name, by which it is removed and by which it is known to stand there twice.
-pub(super) trait Listed: Sized {
-    /// The name: a path, a port, a capability.
-    fn id(&self) -> String;
-
-    /// What the list of this key holds where no file says anything. Lists that grant are empty; a few restrict.
-    fn default_list(_key: &'static str) -> Vec<Self> {
-        Vec::new()
-    }
-}
-
 impl<T: Listed> List<T> {
     /// The list, after every file was merged; `at` is where values that nobody wrote are said to stand.
     pub(super) fn resolve(list: Option<Self>, key: &'static str, at: &Place) -> Vec<Located<T>> {
@@ -648,20 +638,6 @@ impl<T: Listed> Merge for AnyOr<T> {
 /// A table of names of the author's own choice, in the order of the file; merged name by name.
 #[derive(Debug)]
 pub(super) struct Named<T>(pub(super) Vec<Located<T>>);
-
-/// What such a table holds.
-pub(super) trait Keyed {
-    /// The name, by which a later entry replaces an earlier one.
-    fn key(&self) -> String;
-
-    /// `NAME = false`: the inherited entry goes.
-    fn removes(&self) -> bool {
-        false
-    }
-
-    /// The name as it is written, and the value as it would be.
-    fn entry(&self) -> (String, String);
-}
 
 /// A variable of the environment; without a value it takes the inherited one away.
 pub(super) type Variable = (String, Option<String>);

@@ -2,7 +2,7 @@
 
 use super::{
     Limit,
-    raw::{Keyed, Listed},
+    listed::{Keyed, Listed},
     reader::{Item, Notes, Table},
     scheduling, values,
 };

@@ -1,7 +1,7 @@
 //! What `[process]` says about processors, memory nodes, priorities and slack: the types, and how they are read.
 
 use super::{
-    raw::Listed,
+    listed::Listed,
     reader::{Item, Notes, unknown},
     values,
 };
