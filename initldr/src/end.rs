@@ -2,7 +2,6 @@
 //! may block (sync, umount, reboot itself) is done by a child, and waited for until a deadline.
 
 use crate::boot::{Log, Role};
-use crate::init::Init;
 use core::{ffi::CStr, time::Duration};
 use initldr::sys::{self, Fd};
 use initldr::{abi::*, link::End, mounts, phase::Mercy};
@@ -19,10 +18,9 @@ const WORK_WITHIN: Duration = Duration::from_secs(20);
 const UNMOUNT_PASSES: usize = 32;
 
 /// See the module.
-pub(crate) fn end(init: &mut Init, how: End, mercy: Mercy) -> ! {
-    let Init { role, ref log, ref held, .. } = *init;
+pub(crate) fn end(role: Role, log: &Log, signals: Option<&Fd>, how: End, mercy: Mercy) -> ! {
     log.say(format_args!("ending: {how:?}, {mercy:?}"));
-    let reaper = Reaper { signals: held.signals.as_ref(), log };
+    let reaper = Reaper { signals, log };
     let sync = || reaper.have_done("sync", || sys::sync().unwrap_or_default());
     if role != Role::Process {
         sync(); // before the killing: here slow disks are waited for with everything else still running

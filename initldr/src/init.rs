@@ -26,9 +26,9 @@ const RETRY: Duration = Duration::from_millis(100);
 
 /// Everything that PID 1 is.
 pub(crate) struct Init {
-    pub(crate) role: Role,
-    pub(crate) log: Log,
-    pub(crate) held: Held,
+    role: Role,
+    log: Log,
+    held: Held,
     program: Program,
     outbox: &'static mut Outbox,
     phase: Phase,
@@ -36,8 +36,8 @@ pub(crate) struct Init {
 
 /// Descriptors, pids and figures that come and go; at first there is none of them.
 #[derive(Default)]
-pub(crate) struct Held {
-    pub(crate) signals: Option<Fd>,
+struct Held {
+    signals: Option<Fd>,
     motherd: Option<u32>,
     rescue: Option<u32>,
     link: Option<Fd>,
@@ -118,7 +118,7 @@ impl Init {
                 self.held.rescue = self.held.rescue.or_else(|| self.program.start_rescue(&self.log))
             }
             Effect::PassOn(signal) => self.outbox.signal(signal),
-            Effect::End(how, mercy) => end::end(self, how, mercy),
+            Effect::End(how, mercy) => end::end(self.role, &self.log, self.held.signals.as_ref(), how, mercy),
         }
     }
 
