@@ -3,12 +3,17 @@
 //! The texts are the shipped policies, the contract's example and the malformed ones of `diagnostics`, with parts cut
 //! out, doubled, exchanged between files, and replaced by bytes and words that mean something to the parser.
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, sync::OnceLock};
 
 use proptest::prelude::*;
 use sandbox::policy::{Store, load_text};
 
-fn texts() -> Vec<String> {
+fn texts() -> &'static [String] {
+    static TEXTS: OnceLock<Vec<String>> = OnceLock::new();
+    TEXTS.get_or_init(read_texts)
+}
+
+fn read_texts() -> Vec<String> {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut paths = vec![
         here.join("../policies/base/default.toml"),
@@ -112,13 +117,18 @@ fn survives(text: &str) {
     }
 }
 
+/// How many texts each test makes: 2,000, or what `MUTATIONS` says for a long run.
+fn cases() -> u32 {
+    std::env::var("MUTATIONS").ok().and_then(|count| count.parse().ok()).unwrap_or(2000)
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(), failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn a_changed_policy_is_loaded_or_refused(which in any::<prop::sample::Index>(), changes in prop::collection::vec(change(), 1..6)) {
         let texts = texts();
-        let mut text = which.get(&texts).clone();
+        let mut text = which.get(texts).clone();
         for change in &changes {
             text = changed(&text, change);
         }
@@ -128,7 +138,7 @@ proptest! {
     #[test]
     fn halves_of_two_policies_are_loaded_or_refused(a in any::<prop::sample::Index>(), b in any::<prop::sample::Index>(), cut in any::<usize>()) {
         let texts = texts();
-        let (a, b) = (a.get(&texts), b.get(&texts));
+        let (a, b) = (a.get(texts), b.get(texts));
         let none = |from, length| Change { from, length, instead: String::new() };
         let head = changed(a, &none(cut, a.len()));
         let tail = &changed(b, &none(0, cut % (b.len() + 1)));
