@@ -264,7 +264,7 @@ fn missing_problem(
     let why = if known { "which has errors of its own" } else { "and there is no such service" };
     let message = format!("`{}` {verb} `{}`, {why}", service.name(), name.value);
     let problem = Diagnostic::error(code, name.at.clone(), message);
-    match crate::service::nearest_name(&name.value, names.iter().copied()) {
+    match sandbox::diagnostic::nearest(&name.value, names.iter().copied()) {
         Some(near) if !known => problem.label(format!("did you mean `{near}`?")),
         Some(_) | None => problem,
     }

@@ -15,7 +15,7 @@ use crate::{
     },
     graph::{Graph, Id},
     manager::{End, Outcome, Verb},
-    service::{check_service_name, nearest_name},
+    service::check_service_name,
     supervise::{Cause, ExitHow, Requester, State, Unit},
 };
 
@@ -136,7 +136,7 @@ impl Daemon {
             .names()
             .map(|(name, _)| name)
             .chain(self.catalog.broken.keys().map(String::as_str));
-        let near = nearest_name(name, known).map(str::to_owned);
+        let near = sandbox::diagnostic::nearest(name, known).map(str::to_owned);
         Err(RequestError::NoSuchService { service: name.to_owned(), near })
     }
 

@@ -15,8 +15,8 @@ use sandbox::diagnostic::{Located, Sources};
 
 pub(crate) use load::named_instances;
 pub use load::{Catalog, Template, load_dirs};
+pub(crate) use words::check_service_name;
 pub use words::{NAME_MAX, signal_name};
-pub(crate) use words::{check_service_name, nearest as nearest_name};
 
 /// A checked service.
 #[derive(Debug, Clone)]

@@ -3,13 +3,11 @@
 //! Read from the parser's own tree and not through serde, because serde stops at the first wrong key: here all wrong
 //! keys, wrong types and syntax errors of a file come out at once.
 
-use sandbox::diagnostic::{Diagnostic, FileId, Located, Place};
+use sandbox::diagnostic::{Diagnostic, FileId, Located, Place, nearest};
 use toml::{
     Spanned,
     de::{DeTable, DeValue},
 };
-
-use super::words::nearest;
 
 /// Exactly the keys of a service file that this version executes, and the places of those that it does not.
 #[derive(Debug, Default)]

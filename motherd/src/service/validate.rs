@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use sandbox::diagnostic::{Diagnostic, FileId, Located, Place, Sources};
+use sandbox::diagnostic::{Diagnostic, FileId, Located, Place, Sources, nearest};
 
 use super::{
     Body, Dependencies, Program, Restart, Service, Start, When,
     raw::RawService,
-    words::{SIGNALS, check_name, check_service_name, duration, nearest, signal, size},
+    words::{SIGNALS, check_name, check_service_name, duration, signal, size},
 };
 
 /// The policy of a service that names none.

@@ -1,4 +1,4 @@
-//! The small words of a service file: names, times, sizes, signals, and the nearest right spelling of a wrong one.
+//! The small words of a service file: names, times, sizes and signals.
 //!
 //! Pure text to value; whoever calls knows the place and makes the diagnostic.
 
@@ -115,38 +115,6 @@ pub fn signal_name(number: i32) -> String {
     }
 }
 
-/// The word among `known` that `wrong` was probably meant to be: at most a third of it differs.
-pub(crate) fn nearest<'k>(wrong: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
-    let limit = wrong.chars().count().div_ceil(3).max(1);
-    known
-        .into_iter()
-        .map(|word| (distance(wrong, word), word))
-        .filter(|(distance, _)| *distance <= limit)
-        .min_by_key(|(distance, _)| *distance)
-        .map(|(_, word)| word)
-}
-
-/// How many characters have to be put in, taken out, changed or swapped with a neighbour (optimal string alignment).
-fn distance(left: &str, right: &str) -> usize {
-    let (left, right): (Vec<char>, Vec<char>) = (left.chars().collect(), right.chars().collect());
-    let mut rows = vec![vec![0; right.len() + 1]; left.len() + 1];
-    for i in 0..=left.len() {
-        for j in 0..=right.len() {
-            rows[i][j] = if i == 0 || j == 0 {
-                i + j
-            } else {
-                let change = rows[i - 1][j - 1] + usize::from(left[i - 1] != right[j - 1]);
-                let mut best = change.min(rows[i - 1][j] + 1).min(rows[i][j - 1] + 1);
-                if i > 1 && j > 1 && left[i - 1] == right[j - 2] && left[i - 2] == right[j - 1] {
-                    best = best.min(rows[i - 2][j - 2] + 1);
-                }
-                best
-            };
-        }
-    }
-    rows[left.len()][right.len()]
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -202,12 +170,5 @@ mod tests {
         assert_eq!(check_service_name("worker@blue"), Ok(()));
         assert!(check_service_name("worker@").is_err());
         assert!(check_service_name("worker@a@b").is_err());
-    }
-
-    #[test]
-    fn a_misspelt_word_finds_its_neighbour_and_a_strange_one_finds_none() {
-        assert_eq!(nearest("exce", ["exec", "policy"]), Some("exec"));
-        assert_eq!(nearest("polcy", ["exec", "policy"]), Some("policy"));
-        assert_eq!(nearest("zzz", ["exec", "policy"]), None);
     }
 }
