@@ -58,6 +58,8 @@ pub(crate) struct Context<'a> {
     pub(crate) steps: &'a [Step],
     /// What becomes 0, 1 and 2; each is 3 or more.
     pub(crate) stdio: [RawFd; 3],
+    /// What is handed on beside them: from where, to where. Each source is above each target.
+    pub(crate) handed: &'a [(RawFd, RawFd)],
     pub(crate) ruleset: Option<RawFd>,
     pub(crate) credentials: &'a [Option<Secret>],
     pub(crate) namespaces: Option<&'a UserNamespace>,
@@ -93,6 +95,9 @@ pub(crate) fn run(context: &Context<'_>) -> ! {
         if let Err(errno) = answer {
             context.outcome.fail(number, errno);
         }
+    }
+    if let Err(errno) = context.envp.write_own_pid() {
+        context.outcome.fail(EXEC, errno);
     }
     let Some(program) = context.argv.first() else { context.outcome.fail(EXEC, Errno::ENOENT) };
     let errno = raw::execve(program, context.argv, context.envp);
@@ -232,7 +237,7 @@ fn apply(op: &Op, context: &Context<'_>, slots: &mut Slots) -> Answer<()> {
         Op::Securebits(bits) => raw::prctl(libc::PR_SET_SECUREBITS, *bits as usize, 0),
         Op::NewKeyring => raw::join_session_keyring(),
         Op::NoNewPrivs => raw::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0),
-        Op::Descriptors => place_descriptors(context.stdio),
+        Op::Descriptors => place_descriptors(context.stdio, context.handed),
         Op::LandlockPath { path, directory, file, optional } => {
             let ruleset = context.ruleset.ok_or(Errno::EBADF)?;
             add_landlock_path(ruleset, path, *directory, *file, *optional)
@@ -279,11 +284,16 @@ fn pivot_into(tree: RawFd) -> Answer<()> {
     raw::chdir(c"/")
 }
 
-fn place_descriptors(stdio: [RawFd; 3]) -> Answer<()> {
+/// Everything becomes close-on-exec, and then the copies that are meant to stay are made: dup3(2) without the flag.
+fn place_descriptors(stdio: [RawFd; 3], handed: &[(RawFd, RawFd)]) -> Answer<()> {
     for (from, to) in stdio.into_iter().zip(0..) {
         raw::dup_onto(from, to)?;
     }
-    raw::cloexec_from(3)
+    raw::cloexec_from(3)?;
+    for (from, to) in handed {
+        raw::dup_onto(*from, *to)?;
+    }
+    Ok(())
 }
 
 /// Rights that only make sense on a directory are EINVAL on a file, so each kind has its own mask.

@@ -3,7 +3,7 @@
 use std::{
     ffi::CString,
     fmt,
-    os::fd::{AsRawFd, BorrowedFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
     sync::atomic::{AtomicU32, Ordering},
 };
 
@@ -32,6 +32,20 @@ pub enum Parent {
     CallersParent,
 }
 
+/// The first descriptor that [`Handed::listen`] becomes (sd_listen_fds(3), SD_LISTEN_FDS_START).
+const LISTEN_START: RawFd = 3;
+
+/// Descriptors for the child beside stdin, stdout and stderr, and variables that only it can fill in.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Handed<'a> {
+    /// By their names, from descriptor 3 on: LISTEN_FDS, LISTEN_FDNAMES and LISTEN_PID tell of them (sd_listen_fds(3)).
+    pub listen: &'a [(&'a str, BorrowedFd<'a>)],
+    /// At a number of its own, told of by nobody: a descriptor for readiness.
+    pub at: Option<(RawFd, BorrowedFd<'a>)>,
+    /// Variables that hold the child's own pid, as it sees itself: WATCHDOG_PID.
+    pub own_pid: &'a [&'a str],
+}
+
 /// What to launch.
 #[derive(Debug)]
 pub struct Launch<'a> {
@@ -43,6 +57,8 @@ pub struct Launch<'a> {
     pub environment: &'a [(String, String)],
     /// stdin, stdout, stderr.
     pub stdio: [BorrowedFd<'a>; 3],
+    /// What it gets beside them.
+    pub handed: Handed<'a>,
     /// Born into this cgroup; `None` stays in the caller's.
     pub cgroup: Option<&'a Cgroup>,
     /// Whose child it is.
@@ -130,8 +146,9 @@ pub(crate) struct Fault {
 
 pub(crate) fn launch_with(request: &Launch<'_>, fault: Fault) -> Result<Launched, LaunchError> {
     let plan = request.plan;
-    let argv = pointer_array("argument", request.argv.iter().cloned())?;
-    let envp = pointer_array("environment", environment(plan, request.environment))?;
+    let argv = PointerArray::new(c_strings("argument", request.argv.iter().cloned())?);
+    let envp = environment(plan, request)?;
+    let handed = Placed::prepare(request.handed)?;
     let ruleset = match &plan.landlock {
         Some(landlock) => Some(ruleset(landlock).map_err(|error| {
             let errno = Errno::last();
@@ -139,7 +156,14 @@ pub(crate) fn launch_with(request: &Launch<'_>, fault: Fault) -> Result<Launched
         })?),
         None => None,
     };
-    let stdio = stdio_above_two(request.stdio)?;
+    // The child uses it after the descriptors are in place, so it must not be where one of them goes.
+    let ruleset = match ruleset {
+        Some(ruleset) if ruleset.as_raw_fd() < handed.free => Some(copy_above(ruleset.as_fd(), handed.free)?),
+        other => other,
+    };
+    let stdio = request.stdio.map(|fd| copy_above(fd, handed.free));
+    let [stdin, stdout, stderr] = stdio;
+    let stdio = [stdin?, stdout?, stderr?];
     let namespaces = plan.user_namespace.as_ref().map(|wanted| user_namespace(plan, wanted)).transpose()?;
     let id_maps: Result<Vec<_>, _> = plan.id_maps.iter().map(|wanted| user_namespace(plan, wanted)).collect();
     let id_maps = id_maps?;
@@ -151,6 +175,7 @@ pub(crate) fn launch_with(request: &Launch<'_>, fault: Fault) -> Result<Launched
     let context = Context {
         steps: &plan.steps,
         stdio: [stdio[0].as_raw_fd(), stdio[1].as_raw_fd(), stdio[2].as_raw_fd()],
+        handed: &handed.moves,
         ruleset: ruleset.as_ref().map(AsRawFd::as_raw_fd),
         credentials: &credentials,
         namespaces: namespaces.as_ref(),
@@ -200,7 +225,6 @@ fn user_namespace(plan: &Plan, wanted: &UserNamespacePlan) -> Result<UserNamespa
 
 /// The child is gone already (its exit is what made clone3 return); this takes its status away.
 fn reap(pidfd: &OwnedFd) {
-    use std::os::fd::AsFd;
     if let Err(errno) = waitid(Id::PIDFd(pidfd.as_fd()), WaitPidFlag::WEXITED) {
         tracing::warn!(?errno, "waitid of a child that never exec'd");
     }
@@ -223,25 +247,77 @@ fn explain(plan: &Plan, argv: &[String], step: u32, errno: Errno, pid: u32) -> L
     LaunchError { kind, message, errno, pid }
 }
 
-fn environment(plan: &Plan, added: &[(String, String)]) -> Vec<String> {
-    let kept = plan.environment.iter().filter(|(name, _)| !added.iter().any(|(other, _)| other == name));
-    kept.chain(added).map(|(name, value)| format!("{name}={value}")).collect()
+/// The plan's variables, what the launcher adds, and what tells of the descriptors; a later name wins.
+fn environment(plan: &Plan, request: &Launch<'_>) -> Result<PointerArray, LaunchError> {
+    const OF_LISTENING: [&str; 3] = ["LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PID"];
+    let Handed { listen, own_pid, .. } = request.handed;
+    let mut pids = own_pid.to_vec();
+    let mut told = Vec::new();
+    if !listen.is_empty() {
+        let names: Vec<&str> = listen.iter().map(|(name, _)| *name).collect();
+        told.push(("LISTEN_FDS".to_owned(), listen.len().to_string()));
+        told.push(("LISTEN_FDNAMES".to_owned(), names.join(":")));
+        pids.push("LISTEN_PID");
+    }
+    let added = request.environment.iter().chain(&told);
+    let replaced = |name: &String| {
+        added.clone().any(|(other, _)| other == name)
+            || pids.contains(&name.as_str())
+            || (!listen.is_empty() && OF_LISTENING.contains(&name.as_str()))
+    };
+    let kept = plan.environment.iter().filter(|(name, _)| !replaced(name));
+    let strings =
+        c_strings("environment", kept.chain(added.clone()).map(|(name, value)| format!("{name}={value}")))?;
+    Ok(PointerArray::with_own_pid(strings, &pids))
 }
 
-fn pointer_array(what: &str, strings: impl IntoIterator<Item = String>) -> Result<PointerArray, LaunchError> {
-    let strings: Result<Vec<CString>, _> = strings.into_iter().map(CString::new).collect();
+fn c_strings(what: &str, strings: impl IntoIterator<Item = String>) -> Result<Vec<CString>, LaunchError> {
     strings
-        .map(PointerArray::new)
+        .into_iter()
+        .map(CString::new)
+        .collect::<Result<_, _>>()
         .map_err(|_| LaunchError::parent_side(&format!("{what} with a NUL byte"), Errno::EINVAL))
 }
 
-/// Copies that cannot be overwritten while 0, 1 and 2 are put into place.
-fn stdio_above_two(stdio: [BorrowedFd<'_>; 3]) -> Result<[OwnedFd; 3], LaunchError> {
-    let copy = |fd: BorrowedFd<'_>| -> Result<OwnedFd, LaunchError> {
-        let lowest = 3;
-        let number = fcntl(fd, FcntlArg::F_DUPFD_CLOEXEC(lowest))
-            .map_err(|errno| LaunchError::parent_side("fcntl F_DUPFD_CLOEXEC", errno))?;
-        Ok(crate::sys::adopt(number))
-    };
-    Ok([copy(stdio[0])?, copy(stdio[1])?, copy(stdio[2])?])
+/// Copies of what is handed on, above every number that something is put to.
+struct Placed {
+    /// Open until the child has its own.
+    copies: Vec<OwnedFd>,
+    /// From where to where.
+    moves: Vec<(RawFd, RawFd)>,
+    /// The first number that nothing is put to.
+    free: RawFd,
+}
+
+impl Placed {
+    fn prepare(handed: Handed<'_>) -> Result<Self, LaunchError> {
+        let wrong = |what: &str| LaunchError::parent_side(what, Errno::EINVAL);
+        let count = RawFd::try_from(handed.listen.len()).map_err(|_| wrong("descriptors"))?;
+        let mut free = LISTEN_START + count;
+        let mut targets: Vec<_> = (LISTEN_START..).zip(handed.listen.iter().map(|(_, fd)| *fd)).collect();
+        if let Some((at, fd)) = handed.at {
+            if at < free {
+                return Err(wrong(&format!("descriptor {at} is one of those that the service is passed")));
+            }
+            free = at.checked_add(1).ok_or_else(|| wrong("descriptor"))?;
+            targets.push((at, fd));
+        }
+        if let Some((name, _)) = handed.listen.iter().find(|(name, _)| name.contains(':')) {
+            return Err(wrong(&format!("a colon in the name of a descriptor, `{name}`")));
+        }
+        let mut placed = Self { copies: Vec::new(), moves: Vec::new(), free };
+        for (target, fd) in targets {
+            let copy = copy_above(fd, free)?;
+            placed.moves.push((copy.as_raw_fd(), target));
+            placed.copies.push(copy);
+        }
+        Ok(placed)
+    }
+}
+
+/// A copy that cannot be overwritten while what is below `lowest` is put into place.
+fn copy_above(fd: BorrowedFd<'_>, lowest: RawFd) -> Result<OwnedFd, LaunchError> {
+    let number = fcntl(fd, FcntlArg::F_DUPFD_CLOEXEC(lowest))
+        .map_err(|errno| LaunchError::parent_side("fcntl F_DUPFD_CLOEXEC", errno))?;
+    Ok(crate::sys::adopt(number))
 }

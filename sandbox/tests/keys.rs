@@ -17,7 +17,7 @@ use sandbox::{
     Plan,
     compile::{Subject, compile},
     kernel::{Kernel, Mitigation},
-    launch::{Launch, LaunchError, Parent, launch},
+    launch::{Handed, Launch, LaunchError, Parent, launch},
     policy::{Store, load_text},
 };
 
@@ -59,6 +59,7 @@ fn run(sections: &str, argv: &[&str]) -> Result<(String, WaitStatus), LaunchErro
         argv: &argv,
         environment: &[],
         stdio: [null.as_fd(), writer.as_fd(), writer.as_fd()],
+        handed: Handed::default(),
         cgroup: None,
         parent: Parent::Caller,
         pid_cell: None,

@@ -18,7 +18,7 @@ use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use sandbox::Plan;
 use sandbox::compile::{Subject, compile};
 use sandbox::kernel::Kernel;
-use sandbox::launch::{Launch, Parent, launch};
+use sandbox::launch::{Handed, Launch, Parent, launch};
 use sandbox::policy::{Policy, Store, load_text};
 use sandbox::question::{Question, can};
 
@@ -381,6 +381,7 @@ fn probe(plan: &Plan, program: &str, acts: &[String]) -> Result<String> {
         argv: &argv,
         environment: &[],
         stdio: [null.as_fd(), writer.as_fd(), writer.as_fd()],
+        handed: Handed::default(),
         cgroup: None,
         parent: Parent::Caller,
         pid_cell: None,

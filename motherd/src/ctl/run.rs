@@ -27,7 +27,7 @@ use sandbox::{
     cgroup::{self, Cgroup},
     compile::{Subject, compile},
     kernel::Kernel,
-    launch::{Launch, LaunchFailure, Launched, Parent, launch},
+    launch::{Handed, Launch, LaunchFailure, Launched, Parent, launch},
     policy::Store,
 };
 
@@ -98,6 +98,7 @@ fn launch_first(plan: &Plan, command: &[String], cgroup: Option<&Cgroup>) -> Res
             argv: &argv,
             environment: &[],
             stdio: [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()],
+            handed: Handed::default(),
             cgroup,
             parent: Parent::Caller,
             pid_cell: None,

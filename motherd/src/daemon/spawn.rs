@@ -12,7 +12,7 @@ use sandbox::{
     cgroup::Cgroup,
     compile::{Subject, compile},
     diagnostic::{Place, Report, Severity, Sources},
-    launch::{Launch, LaunchFailure, Launched, Parent, launch},
+    launch::{Handed, Launch, LaunchFailure, Launched, Parent, launch},
 };
 
 use super::{
@@ -109,6 +109,7 @@ impl Daemon {
             argv: &program.exec.value,
             environment: &environment,
             stdio: [null.as_fd(), log.writer(), log.writer()],
+            handed: Handed::default(),
             cgroup: Some(cgroup),
             parent: Parent::CallersParent,
             pid_cell,

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     diagnostic::Report,
-    launch::{Fault, Launch, LaunchFailure, Parent, launch, launch_with},
+    launch::{Fault, Handed, Launch, LaunchFailure, Parent, launch, launch_with},
     plan::{Op, Plan},
     policy::{
         Account, Bind, Confinement, Credential, IdMap, IdRange, IndexRange, IoClass, LandlockFeature, Limit,
@@ -300,6 +300,7 @@ fn run(rules: Confinement, argv: &[&str]) -> Result<(String, i32), crate::launch
         argv: &argv,
         environment: &[],
         stdio: [null.as_fd(), writer.as_fd(), writer.as_fd()],
+        handed: Handed::default(),
         cgroup: None,
         parent: Parent::Caller,
         pid_cell: None,
@@ -521,6 +522,7 @@ fn launch_true(plan: &Plan) -> Result<(), crate::launch::LaunchError> {
         argv: &["/usr/bin/true".to_owned()],
         environment: &[],
         stdio: [null.as_fd(), null.as_fd(), null.as_fd()],
+        handed: Handed::default(),
         cgroup: None,
         parent: Parent::Caller,
         pid_cell: None,
@@ -558,6 +560,7 @@ fn fail_every_step(rules: Confinement) {
         argv: &argv,
         environment: &[],
         stdio: [null.as_fd(), writer.as_fd(), null.as_fd()],
+        handed: Handed::default(),
         cgroup: None,
         parent: Parent::Caller,
         pid_cell: None,

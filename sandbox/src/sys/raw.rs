@@ -13,6 +13,7 @@ use std::{
     ffi::{CStr, c_char},
     os::fd::RawFd,
     ptr,
+    sync::atomic::{AtomicU8, Ordering},
 };
 
 use nix::errno::Errno;
@@ -197,6 +198,11 @@ pub(crate) fn setns(namespace: RawFd, kind: i32) -> Answer<()> {
 /// getppid(2)
 pub(crate) fn getppid() -> Answer<usize> {
     numbers(libc::SYS_getppid, [0; 6])
+}
+
+/// getpid(2): the pid in this process's own pid namespace.
+pub(crate) fn getpid() -> Answer<u32> {
+    numbers(libc::SYS_getpid, [0; 6]).map(|pid| pid as u32)
 }
 
 /// pause(2): until a signal, which is what it answers as an error.
@@ -617,13 +623,61 @@ pub(crate) fn execve(path: &CStr, argv: &PointerArray, envp: &PointerArray) -> E
 pub(crate) struct PointerArray {
     pointers: Vec<*const c_char>,
     strings: Vec<std::ffi::CString>,
+    own_pid: Vec<PidVariable>,
+}
+
+/// `NAME=` and room for a pid and the NUL after it: filled in by the child, which alone knows its pid, without allocating.
+#[derive(Debug)]
+struct PidVariable {
+    text: Box<[AtomicU8]>,
+    digits_at: usize,
+}
+
+/// The longest pid that there is, 4194304 (PID_MAX_LIMIT), would fit with three bytes to spare.
+const PID_DIGITS: usize = 10;
+
+impl PidVariable {
+    fn new(name: &str) -> Self {
+        let text = name.bytes().chain([b'=']).chain([0; PID_DIGITS + 1]).map(AtomicU8::new).collect();
+        Self { text, digits_at: name.len() + 1 }
+    }
+
+    fn write(&self, pid: u32) {
+        let mut digits = [0; PID_DIGITS];
+        let (mut rest, mut count) = (pid, 0);
+        while count == 0 || rest > 0 {
+            digits[count] = b'0' + (rest % 10) as u8;
+            rest /= 10;
+            count += 1;
+        }
+        for (place, digit) in self.text[self.digits_at..].iter().zip(digits[..count].iter().rev().chain([&0]))
+        {
+            place.store(*digit, Ordering::Relaxed);
+        }
+    }
 }
 
 impl PointerArray {
     /// Takes the strings.
     pub(crate) fn new(strings: Vec<std::ffi::CString>) -> Self {
-        let pointers = strings.iter().map(|string| string.as_ptr()).chain([ptr::null()]).collect();
-        Self { pointers, strings }
+        Self::with_own_pid(strings, &[])
+    }
+
+    /// Takes the strings, and adds a variable for each of these names, empty until [`PointerArray::write_own_pid`].
+    pub(crate) fn with_own_pid(strings: Vec<std::ffi::CString>, names: &[&str]) -> Self {
+        let own_pid: Vec<_> = names.iter().map(|name| PidVariable::new(name)).collect();
+        let variables = own_pid.iter().map(|variable| variable.text.as_ptr().cast::<c_char>());
+        let pointers = strings.iter().map(|string| string.as_ptr()).chain(variables).chain([ptr::null()]);
+        Self { pointers: pointers.collect(), strings, own_pid }
+    }
+
+    /// Fills in the pid of the process that calls this, as it sees itself.
+    pub(crate) fn write_own_pid(&self) -> Answer<()> {
+        if !self.own_pid.is_empty() {
+            let pid = getpid()?;
+            self.own_pid.iter().for_each(|variable| variable.write(pid));
+        }
+        Ok(())
     }
 
     /// The first string: argv[0].

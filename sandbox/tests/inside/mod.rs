@@ -15,7 +15,7 @@ use sandbox::{
     Plan,
     compile::{Subject, compile},
     kernel::Kernel,
-    launch::{Launch, Parent, launch},
+    launch::{Handed, Launch, Parent, launch},
     policy::{Policy, Store, load_text},
 };
 
@@ -97,6 +97,7 @@ pub(crate) fn run_plan(plan: &Plan, script: &str) -> Result<Ran, String> {
         argv: &argv,
         environment: &[],
         stdio: [null.as_fd(), writer.as_fd(), writer.as_fd()],
+        handed: Handed::default(),
         cgroup: None,
         parent: Parent::Caller,
         pid_cell: None,

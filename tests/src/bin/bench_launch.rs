@@ -19,7 +19,7 @@ use sandbox::{
     cgroup::Cgroup,
     compile::{Subject, compile},
     kernel::Kernel,
-    launch::{Launch, Parent, launch},
+    launch::{Handed, Launch, Parent, launch},
     policy::Store,
 };
 
@@ -143,6 +143,7 @@ fn run(plan: &Plan, cgroup: Option<&Cgroup>) -> Result<()> {
         argv: &[PROGRAM.to_owned()],
         environment: &[],
         stdio: [null.as_fd(), null.as_fd(), null.as_fd()],
+        handed: Handed::default(),
         cgroup,
         parent: Parent::Caller,
         pid_cell: None,
