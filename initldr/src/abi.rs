@@ -43,7 +43,7 @@ system_calls! {
     SENDMSG SYS_sendmsg = 46, RECVMSG SYS_recvmsg = 47, SOCKETPAIR SYS_socketpair = 53,
     CLONE SYS_clone = 56, EXECVE SYS_execve = 59, KILL SYS_kill = 62, FCNTL SYS_fcntl = 72,
     FTRUNCATE SYS_ftruncate = 77, CHDIR SYS_chdir = 80, UMASK SYS_umask = 95, SETSID SYS_setsid = 112,
-    STATFS SYS_statfs = 137, PRCTL SYS_prctl = 157, CHROOT SYS_chroot = 161, SYNC SYS_sync = 162,
+    STATFS SYS_statfs = 137, PIVOT_ROOT SYS_pivot_root = 155, PRCTL SYS_prctl = 157, CHROOT SYS_chroot = 161, SYNC SYS_sync = 162,
     MOUNT SYS_mount = 165, UMOUNT2 SYS_umount2 = 166, REBOOT SYS_reboot = 169,
     CLOCK_GETTIME SYS_clock_gettime = 228, EXIT_GROUP SYS_exit_group = 231, WAITID SYS_waitid = 247,
     OPENAT SYS_openat = 257, MKDIRAT SYS_mkdirat = 258, PPOLL SYS_ppoll = 271,
@@ -68,7 +68,7 @@ constants! { flags: usize {
     MSG_DONTWAIT = 0x40, MSG_NOSIGNAL = 0x4000, MSG_CMSG_CLOEXEC = 0x4000_0000,
     CLOCK_MONOTONIC = 1, CLOCK_BOOTTIME = 7, PR_SET_CHILD_SUBREAPER = 36, RLIMIT_NOFILE = 7,
     MS_RDONLY = 1, MS_NOSUID = 2, MS_NODEV = 4, MS_NOEXEC = 8, MS_REMOUNT = 32, MS_BIND = 4096,
-    MS_MOVE = 8192, MS_REC = 16384, MS_PRIVATE = 1 << 18,
+    MS_MOVE = 8192, MS_REC = 16384, MS_PRIVATE = 1 << 18, MNT_DETACH = 2,
 } }
 constants! { reboot_commands: usize {
     LINUX_REBOOT_MAGIC1 = 0xfee1_dead, LINUX_REBOOT_MAGIC2 = 672_274_793,

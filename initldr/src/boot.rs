@@ -31,7 +31,7 @@ impl Log {
     }
 
     /// Says what failed, if it did.
-    fn tried(&self, what: &str, result: Result<()>) {
+    pub(crate) fn tried(&self, what: &str, result: Result<()>) {
         result.unwrap_or_else(|errno| self.say(format_args!("{what}: {errno}")));
     }
 }
@@ -86,9 +86,31 @@ fn leave_rootfs() -> Result<()> {
     make_directory(c"/run")?;
     sys::mount(c"/", c"/run", c"", MS_BIND, None)?;
     sys::chdir(c"/run")?;
+    cover_root()
+}
+
+/// The mount that is the working directory becomes the root, over the old one.
+fn cover_root() -> Result<()> {
     sys::mount(c".", c"/", c"", MS_MOVE, None)?;
     sys::chroot(c".")?;
     sys::chdir(c"/")
+}
+
+/// Where something is mounted on /rootfs that becomes the root file system, and what the kernel serves moves there.
+/// Everything that ran is dead by now. The old root goes, or is covered where the kernel does not let go of it.
+pub(crate) fn enter_next_root(log: &Log) -> Result<()> {
+    if sys::is_mount_point(c"/rootfs") != Ok(true) {
+        return Ok(());
+    }
+    sys::chdir(c"/rootfs")?;
+    for (from, to) in [(c"/dev", c"dev"), (c"/proc", c"proc"), (c"/sys", c"sys"), (c"/run", c"run")] {
+        // Where the next root has no such directory, it is mounted anew by `prepare`, as far as that can be.
+        log.tried(text(from), sys::mount(from, to, c"", MS_MOVE, None));
+    }
+    match sys::pivot_root(c".") {
+        Ok(()) => sys::umount(c".", MNT_DETACH).and_then(|()| sys::chdir(c"/")),
+        Err(_) => cover_root(),
+    }
 }
 
 /// Where it is there already, mkdir fails for no good reason.

@@ -1,7 +1,8 @@
 //! The end of the machine, or of this process. There is no way back from here, and no step that can hold it up: what
 //! may block (sync, umount, reboot itself) is done by a child, and waited for until a deadline.
 
-use crate::boot::{Log, Role};
+use crate::boot::{self, Log, Role};
+use crate::program::Program;
 use core::{ffi::CStr, time::Duration};
 use initldr::sys::{self, Fd};
 use initldr::{abi::*, link::End, mounts, phase::Mercy};
@@ -17,8 +18,17 @@ const WORK_WITHIN: Duration = Duration::from_secs(20);
 /// A mount on a mount takes one pass each; nobody stacks more.
 const UNMOUNT_PASSES: usize = 32;
 
+/// What ends.
+pub(crate) struct Ending<'a> {
+    pub(crate) role: Role,
+    pub(crate) log: &'a Log,
+    pub(crate) signals: Option<&'a Fd>,
+    pub(crate) program: &'a mut Program,
+}
+
 /// See the module.
-pub(crate) fn end(role: Role, log: &Log, signals: Option<&Fd>, how: End, mercy: Mercy) -> ! {
+pub(crate) fn end(init: Ending<'_>, how: End, mercy: Mercy) -> ! {
+    let Ending { role, log, signals, program } = init;
     log.say(format_args!("ending: {how:?}, {mercy:?}"));
     let reaper = Reaper { signals, log };
     let sync = || reaper.have_done("sync", || sys::sync().unwrap_or_default());
@@ -36,6 +46,11 @@ pub(crate) fn end(role: Role, log: &Log, signals: Option<&Fd>, how: End, mercy: 
     });
     if !killed {
         log.say(format_args!("some processes do not die"));
+    }
+    if how == End::SoftReboot && role != Role::Process {
+        log.tried("enter /rootfs", boot::enter_next_root(log));
+        let errno = program.begin_anew();
+        log.say(format_args!("execute /sbin/initldr: {errno}"));
     }
     if role == Role::Machine {
         reaper.have_done("unmount", unmount_all);
@@ -67,6 +82,8 @@ fn commands(how: End) -> [usize; 2] {
         End::Reboot => [LINUX_REBOOT_CMD_RESTART, LINUX_REBOOT_CMD_RESTART],
         End::Halt => [LINUX_REBOOT_CMD_HALT, LINUX_REBOOT_CMD_POWER_OFF],
         End::Kexec => [LINUX_REBOOT_CMD_KEXEC, LINUX_REBOOT_CMD_RESTART],
+        // It did not come to pass; the whole machine beginning anew is the nearest to it.
+        End::SoftReboot => [LINUX_REBOOT_CMD_RESTART, LINUX_REBOOT_CMD_HALT],
     }
 }
 
@@ -135,7 +152,7 @@ fn unmount_all() {
     sys::mount(c"none", c"/", c"", MS_REC | MS_PRIVATE, None).unwrap_or_default();
     for _ in 0..UNMOUNT_PASSES {
         let mut gone = 0;
-        each_mount(|path| gone += u32::from(path != c"/" && sys::umount(path).is_ok()));
+        each_mount(|path| gone += u32::from(path != c"/" && sys::umount(path, 0).is_ok()));
         if gone == 0 {
             break;
         }

@@ -9,7 +9,7 @@
 //! as the store and the ring can check it.
 
 use crate::boot::{self, Log, Role};
-use crate::{end, program::Program};
+use crate::{end, end::Ending, program::Program};
 use core::time::Duration;
 use initldr::link::{ExitRecord, MESSAGE_SIZE, STATE_SIZE, Signal, ToInit, ToManager, Welcome};
 use initldr::phase::{Effect, Event, Phase};
@@ -118,7 +118,10 @@ impl Init {
                 self.held.rescue = self.held.rescue.or_else(|| self.program.start_rescue(&self.log))
             }
             Effect::PassOn(signal) => self.outbox.signal(signal),
-            Effect::End(how, mercy) => end::end(self.role, &self.log, self.held.signals.as_ref(), how, mercy),
+            Effect::End(how, mercy) => {
+                let Self { role, log, program, held, .. } = self;
+                end::end(Ending { role: *role, log, signals: held.signals.as_ref(), program }, how, mercy)
+            }
         }
     }
 

@@ -117,6 +117,9 @@ pub enum End {
     Halt,
     /// `LINUX_REBOOT_CMD_KEXEC`: into the kernel that `kexec_load(2)` left; a plain reboot where there is none.
     Kexec,
+    /// User space alone, and from the root file system that is mounted on /rootfs if there is one: this is how the
+    /// initramfs hands over too. The kernel runs on.
+    SoftReboot,
 }
 
 /// What initldr is and holds: the answer to [`ToInit::Hello`].
@@ -277,7 +280,7 @@ fn exit_record(words: [u64; 8]) -> ExitRecord {
 }
 
 /// In the order of their numbers.
-const ENDS: [End; 4] = [End::PowerOff, End::Reboot, End::Halt, End::Kexec];
+const ENDS: [End; 5] = [End::PowerOff, End::Reboot, End::Halt, End::Kexec, End::SoftReboot];
 
 impl ToInit {
     /// The one encoding of this message. The kinds start at 0x101, so that an echo is never taken for one.
@@ -392,7 +395,7 @@ mod tests {
             ToInit::Drop(name("é")),
             ToInit::Alive,
         ];
-        all.extend([End::PowerOff, End::Reboot, End::Halt, End::Kexec].map(ToInit::End));
+        all.extend(ENDS.map(ToInit::End));
         all
     }
 
@@ -451,7 +454,7 @@ mod tests {
     #[test]
     fn an_unknown_value_of_an_enum_is_refused() {
         let mut end = ToInit::End(End::Kexec).encode();
-        end[8] = 4;
+        end[8] = 5;
         assert_eq!(ToInit::decode(&end), Err(DecodeError::Malformed(0x106)));
 
         let welcome = all_to_manager().pop().expect("a Welcome").encode();

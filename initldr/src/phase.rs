@@ -142,6 +142,7 @@ fn request(signal: u32) -> Option<(End, bool)> {
         Some(4 | 14) => End::PowerOff,
         Some(5 | 15) => End::Reboot,
         Some(6 | 16) => End::Kexec,
+        Some(7 | 17) => End::SoftReboot,
         _ => return None,
     };
     Some((how, signal >= SIGRTMIN + 13))
@@ -409,10 +410,12 @@ mod tests {
             (SIGRTMIN, None),
             (SIGRTMIN + 3, Some((End::Halt, false))),
             (SIGRTMIN + 6, Some((End::Kexec, false))),
-            (SIGRTMIN + 7, None),
+            (SIGRTMIN + 7, Some((End::SoftReboot, false))),
+            (SIGRTMIN + 8, None),
             (SIGRTMIN + 13, Some((End::Halt, true))),
             (SIGRTMIN + 15, Some((End::Reboot, true))),
-            (SIGRTMIN + 17, None),
+            (SIGRTMIN + 17, Some((End::SoftReboot, true))),
+            (SIGRTMIN + 18, None),
             (SIGRTMIN + 30, None),
         ] {
             let (phase, did) = up(seconds(1)).step(signal(number), seconds(2));

@@ -12,8 +12,11 @@ use initldr::{abi::*, args::Args, args::variable, link::LINK_FD, link::STATE_FD}
 pub(crate) struct Program {
     motherd: &'static CStr,
     rescue: Option<&'static CStr>,
-    /// Of motherd: the tail of what initldr itself was given.
-    arguments: &'static [Arg],
+    /// What initldr itself was given. Its tail is motherd's, from `name` on.
+    arguments: &'static mut [Arg],
+    name: usize,
+    /// What stood there before motherd's name did.
+    replaced: Option<Arg>,
     environment: [Arg; 5],
     /// Of before this process raised its own.
     limit: Option<Limit>,
@@ -31,13 +34,13 @@ impl Program {
     pub(crate) fn new(args: Args, arguments: &'static mut [Arg], environment: &[Arg]) -> Program {
         let words = arguments.len().saturating_sub(1); // without the NULL
         let name = args.separator.unwrap_or(words.saturating_sub(1));
-        arguments.iter_mut().take(words).skip(name).take(1).for_each(|word| *word = Arg::new(args.motherd));
+        let word = arguments.get_mut(name).filter(|_| name < words);
+        let replaced = word.map(|word| core::mem::replace(word, Arg::new(args.motherd)));
         let [path, term] = [(&b"PATH"[..], PATH), (b"TERM", TERM)]
             .map(|(name, usual)| variable(environment, name).unwrap_or(usual));
         let environment = [LINK, STATE, path, term, Arg::NULL];
-        let arguments = arguments.get(name..).unwrap_or_default();
         let limit = raise_file_limit();
-        Program { motherd: args.motherd, rescue: args.rescue, arguments, environment, limit }
+        Program { motherd: args.motherd, rescue: args.rescue, arguments, name, replaced, environment, limit }
     }
 
     /// Starts motherd with its end of the link and the state; its pid.
@@ -48,7 +51,7 @@ impl Program {
             sys::duplicate_onto(&link, LINK_FD)?;
             sys::duplicate_onto(&state, STATE_FD)?;
             sys::setsid()?; // a Ctrl-C on initldr's terminal is for initldr alone, which passes it on
-            self.execute(self.motherd, self.arguments)
+            self.execute(self.motherd, self.arguments.get(self.name..).unwrap_or_default())
         })
     }
 
@@ -66,6 +69,17 @@ impl Program {
             self.execute(path, &[Arg::new(path), Arg::NULL])
         });
         pid.map_err(|errno| log.say(format_args!("fork for {}: {errno}", text(path)))).ok()
+    }
+
+    /// Executes the installed initldr in the place of this one, as it was started; returns why not. Nothing of it but
+    /// the arguments is carried over: what it held was for processes that are gone.
+    pub(crate) fn begin_anew(&mut self) -> Errno {
+        if let (Some(word), Some(replaced)) = (self.arguments.get_mut(self.name), self.replaced) {
+            *word = replaced;
+        }
+        // A limit that stays raised is no reason not to begin.
+        self.limit.iter().try_for_each(sys::limit_files).unwrap_or_default();
+        sys::execve(c"/sbin/initldr", self.arguments, self.environment.get(2..).unwrap_or_default())
     }
 
     /// Everything else that initldr has open is close-on-exec.

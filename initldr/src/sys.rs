@@ -195,8 +195,10 @@ calls! {
     /// mount(2).
     mount(source: &CStr, target: &CStr, kind: &CStr, flags: usize, data: Option<&CStr>) -> ():
         drop, MOUNT [source, target, kind, flags, data];
-    /// umount2(2).
-    umount(target: &CStr) -> (): drop, UMOUNT2 [target, 0_usize];
+    /// umount2(2), MNT_*.
+    umount(target: &CStr, flags: usize) -> (): drop, UMOUNT2 [target, flags];
+    /// pivot_root(2) of the working directory onto itself: the old root is mounted over the new one then.
+    pivot_root(path: &CStr) -> (): drop, PIVOT_ROOT [path, path];
     /// sync(2).
     sync() -> (): drop, SYNC [];
     /// getpid(2).

@@ -141,6 +141,7 @@ impl Table {
                 2 => Some(End::Reboot),
                 3 => Some(End::Halt),
                 4 => Some(End::Kexec),
+                5 => Some(End::SoftReboot),
                 _ => None,
             };
             Found::Known { booted: words[1] == 1, ending, torn: 0 }
@@ -217,6 +218,7 @@ impl Table {
             End::Reboot => 2,
             End::Halt => 3,
             End::Kexec => 4,
+            End::SoftReboot => 5,
         };
         self.memory.write(AT_ENDING, &word.to_le_bytes());
     }

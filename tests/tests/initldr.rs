@@ -482,10 +482,10 @@ fn the_program_is_whole_in_itself() -> Result<()> {
     Ok(())
 }
 
-/// To be read in one sitting: at most 1,500 lines of code, which is every line before the unit tests that is neither
+/// To be read in one sitting: at most 1,700 lines of code (docs/decisions/0010), which is every line before the unit tests that is neither
 /// blank nor a comment; one that only closes a bracket counts too.
 #[test]
-fn it_is_at_most_fifteen_hundred_lines() -> Result<()> {
+fn it_is_at_most_seventeen_hundred_lines() -> Result<()> {
     let mut code = 0;
     for file in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../initldr/src"))? {
         let text = fs::read_to_string(file?.path())?;
@@ -494,6 +494,6 @@ fn it_is_at_most_fifteen_hundred_lines() -> Result<()> {
         code += lines.filter(|line| !line.is_empty() && !line.starts_with("//")).count();
     }
     println!("{code} lines of code");
-    assert!(code > 1000 && code <= 1500, "{code} lines of code");
+    assert!(code > 1000 && code <= 1700, "{code} lines of code");
     Ok(())
 }

@@ -109,6 +109,10 @@ pub(crate) enum Command {
     Reboot,
     /// Stop everything and halt
     Halt,
+    /// Stop everything and start the kernel that `kexec --load` left; a reboot where there is none
+    Kexec,
+    /// Stop everything and start user space anew, on the file system mounted on /rootfs if there is one
+    SoftReboot,
 }
 
 #[derive(Debug, Subcommand)]

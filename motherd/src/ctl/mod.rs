@@ -68,6 +68,8 @@ fn execute(Args { global, command }: Args) -> Result<u8, Failure> {
         Command::PowerOff => ask(Request::PowerOff),
         Command::Reboot => ask(Request::Reboot),
         Command::Halt => ask(Request::Halt),
+        Command::Kexec => ask(Request::Kexec),
+        Command::SoftReboot => ask(Request::SoftReboot),
         Command::Run { policy, command } => run::run(&global, &policy, &command),
         Command::Policy(PolicyCommand::Check { files, host }) => policy::check(&global, &files, host),
         Command::Policy(PolicyCommand::Can { policy, act, object }) => {

@@ -75,6 +75,8 @@ fn ending(request: &Request) -> &'static str {
         Request::PowerOff => "powering off",
         Request::Reboot => "rebooting",
         Request::Halt => "halting",
+        Request::Kexec => "starting the loaded kernel",
+        Request::SoftReboot => "starting user space anew",
         Request::List
         | Request::Status { .. }
         | Request::Start { .. }

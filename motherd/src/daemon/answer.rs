@@ -56,6 +56,8 @@ impl Daemon {
             Request::PowerOff => return self.end_by(*connection, End::PowerOff, "power-off", *peer),
             Request::Reboot => return self.end_by(*connection, End::Reboot, "reboot", *peer),
             Request::Halt => return self.end_by(*connection, End::Halt, "halt", *peer),
+            Request::Kexec => return self.end_by(*connection, End::Kexec, "kexec", *peer),
+            Request::SoftReboot => return self.end_by(*connection, End::SoftReboot, "soft-reboot", *peer),
         };
         self.server.reply(*connection, &reply.unwrap_or_else(Reply::Error), now());
         Ok(())

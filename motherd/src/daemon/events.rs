@@ -221,6 +221,7 @@ impl Daemon {
                 4 => End::PowerOff,
                 5 => End::Reboot,
                 6 => End::Kexec,
+                7 => End::SoftReboot,
                 _ => {
                     tracing::info!(
                         "initldr got {} from uid {}: it means nothing",

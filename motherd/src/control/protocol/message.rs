@@ -16,7 +16,12 @@ impl Request {
     #[must_use]
     pub fn encode(&self) -> Value {
         let parameters = match self {
-            Request::List | Request::PowerOff | Request::Reboot | Request::Halt => json!({}),
+            Request::List
+            | Request::PowerOff
+            | Request::Reboot
+            | Request::Halt
+            | Request::Kexec
+            | Request::SoftReboot => json!({}),
             Request::Status { services }
             | Request::Start { services }
             | Request::Stop { services }
@@ -153,6 +158,8 @@ fn decode_call(method: &str, parameters: Map<String, Value>) -> Result<Call, Req
         "PowerOff" => none(Request::PowerOff)?,
         "Reboot" => none(Request::Reboot)?,
         "Halt" => none(Request::Halt)?,
+        "Kexec" => none(Request::Kexec)?,
+        "SoftReboot" => none(Request::SoftReboot)?,
         _ => return Err(RequestError::MethodNotFound { method: method.into() }),
     };
     Ok(Call::MotherD(request))
@@ -206,7 +213,9 @@ impl Reply {
             | Request::Restart { .. }
             | Request::Reload { .. }
             | Request::Kill { .. } => Reply::Acted(serde_json::from_value::<Of<_>>(parameters)?.services),
-            Request::PowerOff | Request::Reboot | Request::Halt => Reply::Ending,
+            Request::PowerOff | Request::Reboot | Request::Halt | Request::Kexec | Request::SoftReboot => {
+                Reply::Ending
+            }
         })
     }
 }

@@ -91,6 +91,10 @@ pub enum Request {
     Reboot,
     /// Stop everything and halt.
     Halt,
+    /// Stop everything and start the kernel that `kexec` loaded; a reboot where there is none.
+    Kexec,
+    /// Stop everything and start user space anew, on what is mounted on /rootfs if anything is; the kernel runs on.
+    SoftReboot,
 }
 
 /// What the manager answers.
@@ -102,7 +106,7 @@ pub enum Reply {
     Status(Vec<ServiceStatus>),
     /// To start, stop, restart, reload and kill: what each service is now. Sent when it has got there.
     Acted(Vec<Acted>),
-    /// To power-off, reboot and halt: it has begun.
+    /// To power-off, reboot, halt, kexec and soft-reboot: it has begun.
     Ending,
     /// To any of them.
     Error(RequestError),
@@ -213,6 +217,8 @@ impl Request {
             Request::PowerOff => "PowerOff",
             Request::Reboot => "Reboot",
             Request::Halt => "Halt",
+            Request::Kexec => "Kexec",
+            Request::SoftReboot => "SoftReboot",
         }
     }
 
@@ -228,7 +234,9 @@ impl Request {
             | Request::Kill { .. }
             | Request::PowerOff
             | Request::Reboot
-            | Request::Halt => false,
+            | Request::Halt
+            | Request::Kexec
+            | Request::SoftReboot => false,
         }
     }
 }

@@ -19,6 +19,8 @@ fn requests() -> Vec<Request> {
         Request::PowerOff,
         Request::Reboot,
         Request::Halt,
+        Request::Kexec,
+        Request::SoftReboot,
     ]
 }
 
@@ -36,7 +38,9 @@ fn answer(request: &Request) -> Reply {
         | Request::Restart { .. }
         | Request::Reload { .. }
         | Request::Kill { .. } => Reply::Acted(vec![acted()]),
-        Request::PowerOff | Request::Reboot | Request::Halt => Reply::Ending,
+        Request::PowerOff | Request::Reboot | Request::Halt | Request::Kexec | Request::SoftReboot => {
+            Reply::Ending
+        }
     }
 }
 
