@@ -3,6 +3,7 @@
 pub mod control;
 pub mod ctl;
 pub mod daemon;
+mod failpoint;
 pub mod graph;
 pub mod manager;
 #[cfg(test)]

@@ -21,6 +21,7 @@ use initldr::link::{End, STATE_SIZE};
 use nix::errno::Errno;
 
 use crate::{
+    failpoint,
     service::NAME_MAX,
     supervise::{Cause, Exit, ExitHow, Goal, History, Main, Requester, Stage, State, Then, Unit},
     sys::memory::Shared,
@@ -237,7 +238,12 @@ impl Table {
             },
         };
         let slot = encode(record, place.sequence);
-        self.memory.write(offset(place.index) + CELL_SIZE + place.newest * SLOT_SIZE, &slot);
+        let at = offset(place.index) + CELL_SIZE + place.newest * SLOT_SIZE;
+        let (half, rest) = slot.split_at(SLOT_SIZE / 2);
+        self.memory.write(at, half);
+        failpoint::hit("record.torn");
+        self.memory.write(at + half.len(), rest);
+        failpoint::hit("record.written");
         self.by_name.insert(record.name.clone(), place);
         true
     }

@@ -28,6 +28,7 @@ use super::{
     spawn::{log_slot, notify_slot},
 };
 use crate::{
+    failpoint,
     graph::Id,
     state::{Found, Record, Table},
     supervise::{Event, State},
@@ -87,16 +88,21 @@ impl Daemon {
             };
             let cgroup = cgroups.remove(&record.name);
             self.restore(id, record, cgroup, outage, exits, &mut events);
+            failpoint::hit("adopt.restored");
         }
         self.orphan(cgroups);
+        failpoint::hit("adopt.joined");
         self.adopt_descriptors(replay.stored)?;
+        failpoint::hit("adopt.descriptors");
         for (id, event) in events {
             self.event(id, event)?;
+            failpoint::hit("adopt.event");
         }
         let ids: Vec<Id> = self.manager.graph().ids().collect();
         for id in ids {
             self.notified(id)?;
         }
+        failpoint::hit("adopt.notified");
         if !safe {
             let effects = self.manager.resume(now());
             self.dispatch(effects)?;

@@ -13,6 +13,7 @@ use crate::{
         },
         server::{Incoming, Peer},
     },
+    failpoint,
     graph::{Graph, Id},
     manager::{End, Outcome, Verb},
     service::check_service_name,
@@ -32,6 +33,7 @@ enum Named {
 impl Daemon {
     /// One request: answered now, or by an effect once it is done.
     pub(super) fn answer(&mut self, incoming: &Incoming) -> Result<(), Fatal> {
+        failpoint::hit("request.heard");
         let Incoming { connection, peer, request } = incoming;
         let who = Requester { uid: peer.uid, pid: peer.pid };
         let reply = match request {
@@ -195,6 +197,7 @@ impl Daemon {
             signals.push((*id, main.pid, signal));
         }
         for (id, pid, signal) in signals {
+            failpoint::hit("reload.signal");
             // Not being stopped, so nothing follows from it.
             let _nothing = self.signal(id, pid, signal);
         }

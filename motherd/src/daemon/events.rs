@@ -21,6 +21,7 @@ use nix::{
 use super::{Daemon, Fatal, now};
 use crate::{
     control::server::Token,
+    failpoint,
     graph::Id,
     manager::End,
     service::signal_name,
@@ -165,6 +166,7 @@ impl Daemon {
         }
         self.armed = None;
         self.server.expire(now());
+        failpoint::hit("timer.due");
         let effects = self.manager.tick(now());
         self.dispatch(effects)
     }
@@ -175,7 +177,9 @@ impl Daemon {
         while let Some((message, _fd)) = self.link.receive(false)? {
             match message {
                 ToManager::Exit(exit) => {
+                    failpoint::hit("exit.heard");
                     self.exited(&exit)?;
+                    failpoint::hit("exit.handled");
                     exits.push(exit);
                 }
                 ToManager::Signal(Signal { number, sender_pid, sender_uid }) => {
@@ -253,6 +257,7 @@ impl Daemon {
                 let name = self.manager.graph().name(id);
                 tracing::warn!("{name}: a notice of process {}, which is not in its cgroup", notice.pid);
             } else if notice.ready {
+                failpoint::hit("notify.heard");
                 self.event(id, Event::Ready)?;
             }
         }

@@ -18,6 +18,7 @@ use super::{
 };
 use crate::{
     control::server::Token,
+    failpoint,
     graph::Id,
     manager::Effect,
     supervise::{Act, Event, Stage, State},
@@ -80,7 +81,10 @@ impl Daemon {
         let name = self.manager.graph().name(id);
         match self.runtime.get(&id).and_then(|runtime| runtime.pidfd.as_ref()) {
             Some(pidfd) => match pidfd_send_signal(pidfd.as_fd(), signal) {
-                Ok(()) | Err(Errno::ESRCH) => vec![],
+                Ok(()) | Err(Errno::ESRCH) => {
+                    failpoint::hit("stop.signalled");
+                    vec![]
+                }
                 Err(errno) => {
                     tracing::error!("{name}: signal {signal} to {pid}: {errno}");
                     vec![]
@@ -105,6 +109,7 @@ impl Daemon {
             }
         };
         let still = cgroup.procs().unwrap_or_default();
+        failpoint::hit("stop.all-held");
         for (pid, pidfd) in held.iter().filter(|(pid, _)| still.contains(pid)) {
             match pidfd_send_signal(pidfd.as_fd(), signal) {
                 Ok(()) | Err(Errno::ESRCH) => {}
@@ -120,6 +125,7 @@ impl Daemon {
         {
             tracing::error!("{error}");
         }
+        failpoint::hit("stop.killed");
     }
 
     /// The service's cgroup, opened if it is there.
@@ -157,6 +163,7 @@ impl Daemon {
             },
         };
         if gone {
+            failpoint::hit("stop.swept");
             self.forget_process(id);
         }
         gone

@@ -11,7 +11,7 @@ use std::{
 use initldr::link::{End, ExitRecord, MESSAGE_SIZE, Relaunch, SlotName, ToInit, ToManager, Welcome};
 use nix::errno::Errno;
 
-use crate::{service::signal_name, sys};
+use crate::{failpoint, service::signal_name, sys};
 
 /// initldr's other end is gone, or the socket fails.
 #[derive(Debug, thiserror::Error)]
@@ -63,6 +63,7 @@ impl Link {
         self.send(&ToInit::Hello, None)?;
         let mut replay = Replay::default();
         loop {
+            failpoint::hit("replay.message");
             match self.receive(true)? {
                 Some((ToManager::ReplayEnd, _)) => return Ok(replay),
                 Some((message, fd)) => replay.take(message, fd),

@@ -53,6 +53,7 @@ use sandbox::{
 use self::{events::Watching, link::Link, log::Log, readiness::Readiness};
 use crate::{
     control::{address, server::Server},
+    failpoint,
     graph::{Graph, Id},
     manager::{Effect, Manager},
     service::{self, Catalog},
@@ -247,10 +248,13 @@ impl Daemon {
         let link = sys::process::inherited(LINK_FD).ok_or(Fatal::NotUnderInitldr(LINK_FD))?;
         let state = sys::process::inherited(STATE_FD).ok_or(Fatal::NotUnderInitldr(STATE_FD))?;
         let link = Link::new(link);
-        let mut replay = link.hello()?;
         let paths = Paths::new(args);
+        failpoint::arm(&paths.run);
+        let mut replay = link.hello()?;
+        failpoint::hit("adopt.replayed");
         let server = control_server(&paths, replay.stored.remove("control"))?;
         link.store("control", server.listener())?;
+        failpoint::hit("adopt.control-kept");
 
         let base = cgroup_base(args.cgroup.as_deref())?;
         let kernel = Kernel::probe(Some(&base))?;
@@ -259,6 +263,7 @@ impl Daemon {
         let (graph, catalog) = build(catalog);
         let (table, found, records) =
             Table::map(&state).map_err(io::Error::from).map_err(Fatal::system("map the state"))?;
+        failpoint::hit("adopt.mapped");
         let epoll = Epoll::new(nix::sys::epoll::EpollCreateFlags::EPOLL_CLOEXEC)
             .map_err(io::Error::from)
             .map_err(Fatal::system("epoll_create1"))?;
@@ -288,7 +293,9 @@ impl Daemon {
         daemon.watch_all().map_err(Fatal::system("epoll_ctl"))?;
         let exits = std::mem::take(&mut replay.exits);
         let (booted, ending) = daemon.adopt(args.safe, replay, found, records, &exits)?;
+        failpoint::hit("adopt.resumed");
         daemon.acknowledge(&exits)?;
+        failpoint::hit("adopt.acknowledged");
         if let Some(how) = ending {
             let cause = Cause::new("the motherd before this one was ending the machine");
             let effects = daemon.manager.end(how, &cause, now());
@@ -308,7 +315,9 @@ impl Daemon {
         let effects = self.manager.boot(id, &Cause::new(format!("boot: {target}")), now());
         // Recorded before it is marked as begun: a motherd that ends in between begins it again, which does no harm.
         self.record();
+        failpoint::hit("boot.recorded");
         self.table.set_booted();
+        failpoint::hit("boot.marked");
         self.dispatch(effects)
     }
 
@@ -323,6 +332,7 @@ impl Daemon {
             {
                 cell.store(0, std::sync::atomic::Ordering::Relaxed);
             }
+            failpoint::hit("record.write");
             let recorded = self.table.write(&crate::state::Record {
                 name: name.to_owned(),
                 unit: unit.clone(),
@@ -347,7 +357,9 @@ impl Daemon {
         let mut queue = VecDeque::from(effects);
         self.record();
         while let Some(effect) = queue.pop_front() {
-            for (id, event) in self.execute(effect)? {
+            let events = self.execute(effect)?;
+            failpoint::hit("dispatch.executed");
+            for (id, event) in events {
                 queue.extend(self.manager.event(id, event, now()));
                 self.record();
             }
@@ -363,7 +375,9 @@ impl Daemon {
             let Some(runtime) = self.runtime.get_mut(&id).filter(|_| at_rest) else { continue };
             if let Some(mut log) = runtime.log.take() {
                 log.pump();
+                failpoint::hit("settle.log-read");
                 self.link.forget(&spawn::log_slot(&name))?;
+                failpoint::hit("settle.log-dropped");
             }
             if runtime.readiness.take().is_some() {
                 self.link.forget(&spawn::notify_slot(&name))?;

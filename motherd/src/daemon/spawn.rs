@@ -23,6 +23,7 @@ use super::{
     readiness::Readiness,
 };
 use crate::{
+    failpoint,
     graph::Id,
     service::{Program, Start},
     supervise::Event,
@@ -65,6 +66,7 @@ impl Daemon {
         };
         let event = match prepared.and_then(|()| self.start_process(id, &name, &program)) {
             Ok(Launched { pid, pidfd }) => {
+                failpoint::hit("launch.cloned");
                 let start_ticks = proc::start_ticks(pid).unwrap_or_else(|error| {
                     // It has ended already; its exit is on its way.
                     tracing::debug!("{name}: {error}");
@@ -74,6 +76,7 @@ impl Daemon {
                 runtime.pidfd = Some(pidfd);
                 runtime.start_ticks = start_ticks;
                 self.watch_cgroup(id);
+                failpoint::hit("launch.watched");
                 Event::Launched { pid }
             }
             Err(Refusal { why, permanent }) => {
@@ -90,9 +93,11 @@ impl Daemon {
         for (why, what) in left_out(&plan).into_iter().filter(|_| !known) {
             tracing::info!("{name}: left out: {what} ({why})");
         }
+        failpoint::hit("launch.planned");
         let relative = format!("{}.slice/{name}.service", program.slice);
         let cgroup = Cgroup::create(&self.base, &relative, &plan)
             .map_err(|error| Refusal::by(error.errno(), error.to_string()))?;
+        failpoint::hit("launch.cgroup-made");
         let runtime = self.runtime.entry(id).or_default();
         let cgroup = runtime.cgroup.insert(cgroup);
         runtime.watch = None;
@@ -176,7 +181,9 @@ impl Daemon {
         });
         match made {
             Ok(readiness) => {
+                failpoint::hit("launch.notify-made");
                 self.link.store(&notify_slot(name), readiness.fd())?;
+                failpoint::hit("launch.notify-kept");
                 self.runtime.entry(id).or_default().readiness = Some(readiness);
                 Ok(Ok(()))
             }
@@ -194,7 +201,9 @@ impl Daemon {
         });
         match made {
             Ok(log) => {
+                failpoint::hit("launch.log-made");
                 self.link.store(&log_slot(name), log.reader())?;
+                failpoint::hit("launch.log-kept");
                 self.runtime.entry(id).or_default().log = Some(log);
                 Ok(Ok(()))
             }
