@@ -13,7 +13,10 @@
 //! sequence. Nothing that is read here is trusted further than that: whether a process is still the recorded one is
 //! found out by `daemon::adopt`.
 //!
-//! The fields of a slot are listed once, in [`Fields`], and both directions walk that list.
+//! The fields of a slot are listed once, in [`Fields`], and both directions walk that list. Each slot says in which
+//! layout it was written. A later layout only adds fields at the end: a newer motherd reads older records, and an older
+//! one reads what it knows of newer ones. A header of another shape is not read at all: what runs is then found by
+//! its cgroup.
 
 use std::{collections::BTreeMap, os::fd::AsFd, sync::atomic::AtomicU32, time::Duration};
 
@@ -29,8 +32,21 @@ use crate::{
 
 /// "MotherDs", little endian.
 const MAGIC: u64 = u64::from_le_bytes(*b"MotherDs");
-/// The layout below. Another version is not read.
-const LAYOUT: u32 = 1;
+/// The layout of the header, and where records are. 1 had plain numbers for `booted` and `ending`, which are still read;
+/// another is not.
+const LAYOUT: u32 = 2;
+/// The layout of the fields of a slot: in the upper 16 bits of its sequence word, where layout 1 has 0.
+const FIELDS: u16 = 2;
+/// The boot target was begun. No bit that flips makes this word, or one of [`ENDINGS`].
+const BOOTED: u32 = u32::from_le_bytes(*b"boot");
+/// The machine is being ended, and how.
+const ENDINGS: [(u32, End); 5] = [
+    (u32::from_le_bytes(*b"off."), End::PowerOff),
+    (u32::from_le_bytes(*b"boot"), End::Reboot),
+    (u32::from_le_bytes(*b"halt"), End::Halt),
+    (u32::from_le_bytes(*b"exec"), End::Kexec),
+    (u32::from_le_bytes(*b"soft"), End::SoftReboot),
+];
 /// Where the fields of the header are.
 const AT_MAGIC: usize = 0;
 const AT_LAYOUT: usize = 8;
@@ -47,8 +63,12 @@ const CELL_SIZE: usize = 64;
 const SLOT_SIZE: usize = (RECORD_SIZE - CELL_SIZE) / 2;
 /// Sequence and checksum come first.
 const SLOT_HEADER: usize = 16;
-/// What is kept of the words of a cause: two of them, and 200 bytes for everything else, fill a slot.
+/// 48 bits of a slot's first word; a transition a microsecond fills them in nine years.
+const SEQUENCE: u64 = (1 << 48) - 1;
+/// What is kept of the words of a cause.
 const WORDS_MAX: usize = 380;
+/// And of the cause of the goal, which is a request or a dependency, and shorter. In layout 1 it had as much.
+const ASKED_MAX: usize = 180;
 /// (4 MiB - 4 KiB) / 2 KiB = 2046 services.
 const RECORDS: usize = (STATE_SIZE - HEADER_SIZE) / RECORD_SIZE;
 
@@ -97,6 +117,8 @@ pub enum Found {
         ending: Option<End>,
         /// Records of which neither slot was valid.
         torn: usize,
+        /// Records that a motherd with another layout wrote, read as far as both know it.
+        foreign: usize,
     },
     /// Something that no motherd of this layout wrote. It was cleared.
     Alien,
@@ -113,8 +135,9 @@ impl Table {
         let found = table.header();
         match found {
             Found::Known { booted, ending, .. } => {
-                let (records, torn) = table.read_all();
-                Ok((table, Found::Known { booted, ending, torn }, records))
+                let (records, torn, foreign) = table.read_all();
+                table.memory.write(AT_LAYOUT, &LAYOUT.to_le_bytes());
+                Ok((table, Found::Known { booted, ending, torn, foreign }, records))
             }
             Found::Fresh => {
                 table.begin();
@@ -136,16 +159,13 @@ impl Table {
         let words = [self.word(AT_LAYOUT), self.word(AT_BOOTED), self.word(AT_USED), self.word(AT_ENDING)];
         if magic == [0; 8] && words == [0; 4] {
             Found::Fresh
-        } else if magic == MAGIC.to_le_bytes() && words[0] == LAYOUT {
-            let ending = match words[3] {
-                1 => Some(End::PowerOff),
-                2 => Some(End::Reboot),
-                3 => Some(End::Halt),
-                4 => Some(End::Kexec),
-                5 => Some(End::SoftReboot),
-                _ => None,
-            };
-            Found::Known { booted: words[1] == 1, ending, torn: 0 }
+        } else if magic == MAGIC.to_le_bytes() && (1..=LAYOUT).contains(&words[0]) {
+            let ending = (1..).zip(ENDINGS).find(|(number, (word, _))| match words[0] {
+                1 => words[3] == *number || words[3] == *word,
+                _ => words[3] == *word,
+            });
+            let booted = words[1] == BOOTED || (words[0] == 1 && words[1] == 1);
+            Found::Known { booted, ending: ending.map(|(_, (_, how))| how), torn: 0, foreign: 0 }
         } else {
             Found::Alien
         }
@@ -166,14 +186,15 @@ impl Table {
         self.memory.write(AT_MAGIC, &MAGIC.to_le_bytes());
     }
 
-    fn read_all(&mut self) -> (Vec<Record>, usize) {
+    fn read_all(&mut self) -> (Vec<Record>, usize, usize) {
         let mut records = Vec::new();
-        let mut torn = 0;
+        let (mut torn, mut foreign) = (0, 0);
         self.used = usize::try_from(self.word(AT_USED)).map_or(RECORDS, |used| used.min(RECORDS));
         for index in (0..self.used).rev() {
             let slots = [self.slot(index, 0), self.slot(index, 1)];
             match newest(&slots) {
                 Some((newest, sequence, record)) if !self.by_name.contains_key(&record.name) => {
+                    foreign += usize::from(layout_of(&slots[newest]) != FIELDS);
                     self.by_name.insert(record.name.clone(), Place { index, newest, sequence });
                     records.push(record);
                 }
@@ -186,7 +207,7 @@ impl Table {
                 }
             }
         }
-        (records, torn)
+        (records, torn, foreign)
     }
 
     /// A place for one more record: one that was given back, or the next. Counted before it is written to.
@@ -209,18 +230,12 @@ impl Table {
 
     /// The boot target is being started: a motherd after this one does not start it again.
     pub fn set_booted(&mut self) {
-        self.memory.write(AT_BOOTED, &1_u32.to_le_bytes());
+        self.memory.write(AT_BOOTED, &BOOTED.to_le_bytes());
     }
 
     /// The machine is being ended: a motherd after this one goes on with that.
     pub fn set_ending(&mut self, how: End) {
-        let word: u32 = match how {
-            End::PowerOff => 1,
-            End::Reboot => 2,
-            End::Halt => 3,
-            End::Kexec => 4,
-            End::SoftReboot => 5,
-        };
+        let word = ENDINGS.iter().find(|(_, end)| *end == how).map_or(0, |(word, _)| *word);
         self.memory.write(AT_ENDING, &word.to_le_bytes());
     }
 
@@ -277,11 +292,16 @@ fn newest(slots: &[[u8; SLOT_SIZE]; 2]) -> Option<(usize, u64, Record)> {
 }
 
 fn encode(record: &Record, sequence: u64) -> [u8; SLOT_SIZE] {
-    let mut fields = Fields::new([0; SLOT_SIZE]);
+    encode_in(FIELDS, record, sequence)
+}
+
+fn encode_in(layout: u16, record: &Record, sequence: u64) -> [u8; SLOT_SIZE] {
+    let mut fields = Fields::new([0; SLOT_SIZE], layout);
     let mut record = record.clone();
     fields.record(&mut record, true);
     let mut slot = fields.bytes;
-    slot[..8].copy_from_slice(&sequence.to_le_bytes());
+    let word = (sequence & SEQUENCE) | u64::from(if layout == 1 { 0 } else { layout }) << 48;
+    slot[..8].copy_from_slice(&word.to_le_bytes());
     let sum = checksum(&slot);
     slot[8..16].copy_from_slice(&sum.to_le_bytes());
     slot
@@ -289,14 +309,19 @@ fn encode(record: &Record, sequence: u64) -> [u8; SLOT_SIZE] {
 
 fn decode(slot: &[u8; SLOT_SIZE]) -> Option<(u64, Record)> {
     let word = |at: usize| slot[at..at + 8].try_into().map(u64::from_le_bytes).unwrap_or_default();
-    let sequence = word(0);
+    let sequence = word(0) & SEQUENCE;
     if sequence == 0 || word(8) != checksum(slot) {
         return None;
     }
-    let mut fields = Fields::new(*slot);
+    let mut fields = Fields::new(*slot, layout_of(slot));
     let mut record = Record { name: String::new(), unit: Unit::default(), start_ticks: 0, cgroup_id: 0 };
     fields.record(&mut record, false);
     fields.sound.then_some((sequence, record))
+}
+
+/// In which layout a slot was written.
+fn layout_of(slot: &[u8; SLOT_SIZE]) -> u16 {
+    u16::from_le_bytes([slot[6], slot[7]]).max(1)
 }
 
 /// FNV-1a over all of a slot but the checksum itself: it tells a torn write from a whole one. Nobody else writes here.
@@ -305,17 +330,19 @@ fn checksum(slot: &[u8; SLOT_SIZE]) -> u64 {
     bytes.fold(0xcbf2_9ce4_8422_2325, |sum, byte| (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
-/// Walks the fields of a slot in their one order, writing them or reading them.
+/// Walks the fields of a slot in their one order, writing them or reading them. A field that a later layout adds goes
+/// to the end of [`Fields::record`], behind `if self.layout >= ITS_LAYOUT`: a record without it keeps the default.
 struct Fields {
     bytes: [u8; SLOT_SIZE],
     at: usize,
+    layout: u16,
     /// No field that was read has a value that its type does not have.
     sound: bool,
 }
 
 impl Fields {
-    fn new(bytes: [u8; SLOT_SIZE]) -> Self {
-        Self { bytes, at: SLOT_HEADER, sound: true }
+    fn new(bytes: [u8; SLOT_SIZE], layout: u16) -> Self {
+        Self { bytes, at: SLOT_HEADER, layout, sound: true }
     }
 
     fn record(&mut self, record: &mut Record, write: bool) {
@@ -327,8 +354,9 @@ impl Fields {
         self.goal(&mut record.unit.goal, write);
         self.history(&mut record.unit.history, write);
         self.last_exit(&mut record.unit.last_exit, write);
-        self.cause(&mut record.unit.cause, write);
-        self.cause(&mut record.unit.asked, write);
+        self.cause(&mut record.unit.cause, WORDS_MAX, write);
+        let asked_max = if self.layout == 1 { WORDS_MAX } else { ASKED_MAX };
+        self.cause(&mut record.unit.asked, asked_max, write);
     }
 
     fn raw(&mut self, value: &mut [u8], write: bool) {
@@ -460,13 +488,13 @@ impl Fields {
         }
     }
 
-    fn cause(&mut self, cause: &mut Cause, write: bool) {
+    fn cause(&mut self, cause: &mut Cause, words_max: usize, write: bool) {
         let mut asked = cause.request.is_some();
         let mut who = cause.request.unwrap_or(Requester { uid: 0, pid: 0 });
         self.flag(&mut asked, write);
         self.u32(&mut who.uid, write);
         self.u32(&mut who.pid, write);
-        self.text(&mut cause.words, WORDS_MAX, write);
+        self.text(&mut cause.words, words_max, write);
         cause.request = asked.then_some(who);
     }
 }
@@ -637,7 +665,7 @@ mod tests {
         fn alien_bytes_are_no_record(bytes in prop::collection::vec(any::<u8>(), SLOT_SIZE)) {
             let slot: [u8; SLOT_SIZE] = bytes.try_into().unwrap();
             prop_assert_eq!(decode(&slot), None);
-            let mut fields = Fields::new(slot);
+            let mut fields = Fields::new(slot, FIELDS);
             let mut record = record("x", State::Stopped);
             fields.record(&mut record, false);
         }
@@ -664,7 +692,7 @@ mod tests {
         table.set_ending(End::Reboot);
 
         let (mut table, found, mut records) = Table::map(&fd).unwrap();
-        assert_eq!(found, Found::Known { booted: true, ending: Some(End::Reboot), torn: 0 });
+        assert_eq!(found, Found::Known { booted: true, ending: Some(End::Reboot), torn: 0, foreign: 0 });
         records.sort_by(|one, other| one.name.cmp(&other.name));
         assert_eq!(records, [record("a", State::Running { main: main() }), record("b", State::Done)]);
         assert_eq!(table.cell("a").unwrap().load(Ordering::Relaxed), 99, "the cell is no part of a slot");
@@ -681,7 +709,73 @@ mod tests {
         let (_, found, records) = Table::map(&fd).unwrap();
         assert_eq!((found, records.len()), (Found::Alien, 0));
         let (_, found, _) = Table::map(&fd).unwrap();
-        assert_eq!(found, Found::Known { booted: false, ending: None, torn: 0 });
+        assert_eq!(found, Found::Known { booted: false, ending: None, torn: 0, foreign: 0 });
+    }
+
+    /// Writes a state as a motherd of layout 1 did.
+    fn state_of_layout_1(fd: &OwnedFd, records: &[Record]) {
+        let (mut table, ..) = Table::map(fd).unwrap();
+        for record in records {
+            assert!(table.write(record));
+            let place = table.by_name[&record.name];
+            let at = offset(place.index) + CELL_SIZE + place.newest * SLOT_SIZE;
+            table.memory.write(at, &encode_in(1, record, 7));
+        }
+        table.memory.write(AT_LAYOUT, &1_u32.to_le_bytes());
+        table.memory.write(AT_BOOTED, &1_u32.to_le_bytes());
+        table.memory.write(AT_ENDING, &3_u32.to_le_bytes());
+    }
+
+    #[test]
+    fn an_older_layout_is_read_and_counted_and_then_written_anew() {
+        let fd = memfd();
+        let web = record("web", State::Running { main: main() });
+        state_of_layout_1(&fd, std::slice::from_ref(&web));
+        let (mut table, found, records) = Table::map(&fd).unwrap();
+        assert_eq!(found, Found::Known { booted: true, ending: Some(End::Halt), torn: 0, foreign: 1 });
+        assert_eq!(records, std::slice::from_ref(&web));
+        table.set_booted();
+        table.set_ending(End::Halt);
+        assert!(table.write(&web));
+        let (_, found, records) = Table::map(&fd).unwrap();
+        assert_eq!(found, Found::Known { booted: true, ending: Some(End::Halt), torn: 0, foreign: 0 });
+        assert_eq!(records, [web]);
+    }
+
+    #[test]
+    fn a_newer_layout_is_read_as_far_as_it_is_known() {
+        let web = record("web", State::Running { main: main() });
+        let mut newer = encode_in(FIELDS + 1, &web, 9);
+        newer[SLOT_SIZE - 1] = 0xa5; // a field of the future
+        let sum = checksum(&newer);
+        newer[8..16].copy_from_slice(&sum.to_le_bytes());
+        assert_eq!(decode(&newer), Some((9, web)));
+    }
+
+    /// The machine is not ended, and nothing is read that nobody wrote, whatever byte of the header is damaged.
+    #[test]
+    fn a_damaged_header_ends_nothing_and_invents_nothing() {
+        let fd = memfd();
+        let web = record("web", State::Running { main: main() });
+        let (mut table, ..) = Table::map(&fd).unwrap();
+        assert!(table.write(&web));
+        table.set_booted();
+        let mut whole = [0; AT_ENDING + 4];
+        table.memory.read(0, &mut whole);
+        for at in 0..whole.len() {
+            for flip in 1..=255_u8 {
+                let mut bent = whole;
+                bent[at] ^= flip;
+                table.memory.write(0, &bent);
+                match table.header() {
+                    Found::Known { ending, .. } => assert_eq!(ending, None, "byte {at}, {flip:#x}"),
+                    Found::Fresh => panic!("byte {at}, {flip:#x}: taken for nothing"),
+                    Found::Alien => {}
+                }
+            }
+        }
+        table.memory.write(0, &whole);
+        assert_eq!(Table::map(&fd).unwrap().2, [web], "control");
     }
 
     #[test]

@@ -67,7 +67,12 @@ impl Daemon {
                 );
                 (false, None)
             }
-            Found::Known { booted, ending, torn } => {
+            Found::Known { booted, ending, torn, foreign } => {
+                if foreign > 0 {
+                    tracing::warn!(
+                        "{foreign} records are of a motherd with another layout: read as far as known"
+                    );
+                }
                 if torn > 0 {
                     tracing::error!("{torn} records were damaged: what they described is orphaned");
                 }
