@@ -692,7 +692,14 @@ fn rules_of(service: &Service) -> Option<Rules> {
         stop_signal: program.stop_signal,
         stop_timeout: program.stop_timeout,
         restart: program.restart,
+        seed: seed_of(service.name()),
     })
+}
+
+/// FNV-1a: another number for each name.
+fn seed_of(name: &str) -> u64 {
+    let mix = |sum: u64, byte: &u8| (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+    name.as_bytes().iter().fold(0xcbf2_9ce4_8422_2325, mix)
 }
 
 #[cfg(test)]

@@ -519,7 +519,7 @@ fn a_group_of_rivals_takes_the_first_and_comes_up() {
 
 #[test]
 fn beyond_the_limit_a_service_is_failing_and_still_tried() {
-    let mut world = World::tame(&[("a", "exec = [\"/b\"]\n[restart]\nlimit = 2\nfactor = 1.0")]);
+    let mut world = World::tame(&[("a", "exec = [\"/b\"]\n[restart]\nlimit = 2\nfactor = 1.0\njitter = 0")]);
     world.request(1, Verb::Start, &["a"]);
     for _ in 0..3 {
         world.exit("a", 1);

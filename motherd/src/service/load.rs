@@ -258,6 +258,7 @@ keep  = "32M"
             reset_after: Duration::from_secs(31),
             limit: 11,
             limit_window: Duration::from_secs(62),
+            ..Restart::default()
         };
         assert_eq!(program.restart, restart);
         assert_eq!(program.log_keep_bytes, 32 << 20);

@@ -6,6 +6,7 @@
 
 mod load;
 mod raw;
+mod restart;
 mod validate;
 mod words;
 
@@ -15,6 +16,7 @@ use sandbox::diagnostic::{Located, Sources};
 
 pub(crate) use load::named_instances;
 pub use load::{Catalog, Template, load_dirs};
+pub use restart::{ExitSet, Restart, When};
 pub(crate) use words::check_service_name;
 pub use words::{NAME_MAX, signal_name};
 
@@ -71,50 +73,6 @@ pub enum Start {
     Notify,
     /// When it ended with status 0; it stays up without a process.
     Oneshot,
-}
-
-/// When a service that ended by itself is started again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum When {
-    /// Never.
-    Never,
-    /// When it failed: a status other than 0, a signal, a timeout.
-    Failure,
-    /// Always.
-    Always,
-}
-
-/// `[restart]`.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Restart {
-    /// After which ends.
-    pub when: When,
-    /// The first wait.
-    pub delay: Duration,
-    /// Each further wait is this many times the one before; at least 1.
-    pub factor: f64,
-    /// No wait is longer.
-    pub max_delay: Duration,
-    /// Up this long: the delay starts from the beginning.
-    pub reset_after: Duration,
-    /// More restarts than this within `limit_window`, and the service is `failing`.
-    pub limit: u32,
-    /// See `limit`.
-    pub limit_window: Duration,
-}
-
-impl Default for Restart {
-    fn default() -> Self {
-        Self {
-            when: When::Failure,
-            delay: Duration::from_millis(100),
-            factor: 2.0,
-            max_delay: Duration::from_secs(60),
-            reset_after: Duration::from_secs(30),
-            limit: 10,
-            limit_window: Duration::from_secs(60),
-        }
-    }
 }
 
 /// `[dependencies]`, by name and place.

@@ -32,11 +32,23 @@ pub(crate) struct RawService {
     pub(crate) restart_reset_after: Option<Located<String>>,
     pub(crate) restart_limit: Option<Located<i64>>,
     pub(crate) restart_limit_window: Option<Located<String>>,
+    pub(crate) restart_jitter: Option<Located<f64>>,
+    pub(crate) restart_success_on: Option<Located<Vec<Located<RawExit>>>>,
+    pub(crate) restart_never_on: Option<Located<Vec<Located<RawExit>>>>,
     pub(crate) log_keep: Option<Located<String>>,
     /// Keys and sections of the format that this version cannot execute.
     pub(crate) not_yet: Vec<Located<&'static str>>,
     /// The first key or section that only a process has: a group that has one lacks its `exec`.
     pub(crate) process_key: Option<Located<&'static str>>,
+}
+
+/// How a process can end, as it is written.
+#[derive(Debug, Clone)]
+pub(crate) enum RawExit {
+    /// `2`
+    Status(i64),
+    /// `"SIGKILL"`
+    Signal(String),
 }
 
 /// Text to [`RawService`]; what is wrong with its shape goes to `problems`. `None` where it is no TOML: what a parser
@@ -122,8 +134,18 @@ impl Reader<'_> {
     }
 
     fn restart(&mut self, table: &DeTable<'_>, raw: &mut RawService) {
-        const KEYS: [&str; 7] =
-            ["when", "delay", "factor", "max_delay", "reset_after", "limit", "limit_window"];
+        const KEYS: [&str; 10] = [
+            "when",
+            "delay",
+            "factor",
+            "max_delay",
+            "jitter",
+            "reset_after",
+            "limit",
+            "limit_window",
+            "success_on",
+            "never_on",
+        ];
         let Some(section) = self.section(table, "restart", &KEYS) else { return };
         raw.restart_when = self.string(section, "when");
         raw.restart_delay = self.string(section, "delay");
@@ -132,6 +154,9 @@ impl Reader<'_> {
         raw.restart_reset_after = self.string(section, "reset_after");
         raw.restart_limit = self.integer(section, "limit");
         raw.restart_limit_window = self.string(section, "limit_window");
+        raw.restart_jitter = self.number(section, "jitter");
+        raw.restart_success_on = self.exits(section, "success_on");
+        raw.restart_never_on = self.exits(section, "never_on");
     }
 
     fn place(&self, span: std::ops::Range<usize>) -> Place {
@@ -200,6 +225,31 @@ impl Reader<'_> {
             match item.get_ref().as_str() {
                 Some(text) => list.push(Located::new(text.to_owned(), self.place(item.span()))),
                 None => self.wrong_type(key, item, "a string in this list"),
+            }
+        }
+        Some(Located::new(list, self.place(entry.span())))
+    }
+
+    fn exits(&mut self, table: &DeTable<'_>, key: &str) -> Option<Located<Vec<Located<RawExit>>>> {
+        let entry = table.get(key)?;
+        let Some(array) = entry.get_ref().as_array() else {
+            self.wrong_type(key, entry, "a list of statuses and signals");
+            return None;
+        };
+        let mut list = Vec::new();
+        for item in array.iter() {
+            let value = item.get_ref();
+            let number = value
+                .as_integer()
+                .and_then(|integer| i64::from_str_radix(integer.as_str(), integer.radix()).ok());
+            match (number, value.as_str()) {
+                (Some(status), _) => {
+                    list.push(Located::new(RawExit::Status(status), self.place(item.span())))
+                }
+                (None, Some(name)) => {
+                    list.push(Located::new(RawExit::Signal(name.to_owned()), self.place(item.span())));
+                }
+                (None, None) => self.wrong_type(key, item, "a status or a signal's name in this list"),
             }
         }
         Some(Located::new(list, self.place(entry.span())))

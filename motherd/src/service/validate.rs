@@ -5,9 +5,9 @@ use std::time::Duration;
 use sandbox::diagnostic::{Diagnostic, FileId, Located, Place, Sources, nearest};
 
 use super::{
-    Body, Dependencies, Program, Restart, Service, Start, When,
+    Body, Dependencies, Program, Service, Start,
     raw::RawService,
-    words::{SIGNALS, check_name, check_service_name, duration, signal, size},
+    words::{check_name, check_service_name, duration, signal, size},
 };
 
 /// The policy of a service that names none.
@@ -58,7 +58,7 @@ pub(crate) fn validate(
     (problems.len() == before).then_some(service)
 }
 
-struct Checker<'p> {
+pub(super) struct Checker<'p> {
     /// What `%i` stands for; `None` in a file that is no template.
     instance: Option<&'p str>,
     file: FileId,
@@ -66,7 +66,7 @@ struct Checker<'p> {
 }
 
 impl Checker<'_> {
-    fn refuse(
+    pub(super) fn refuse(
         &mut self,
         code: &'static str,
         at: &Place,
@@ -74,6 +74,10 @@ impl Checker<'_> {
         help: impl Into<String>,
     ) {
         self.problems.push(Diagnostic::error(code, at.clone(), message).help(help));
+    }
+
+    pub(super) fn problem(&mut self, problem: Diagnostic) {
+        self.problems.push(problem);
     }
 
     /// A group has nothing but a description and dependencies.
@@ -209,7 +213,7 @@ impl Checker<'_> {
     }
 
     /// One of a few words.
-    fn word<T: Copy>(
+    pub(super) fn word<T: Copy>(
         &mut self,
         key: &str,
         written: Option<&Located<String>>,
@@ -246,72 +250,7 @@ impl Checker<'_> {
         self.word("start.type", raw.start_type.as_ref(), &words).unwrap_or(Start::Exec)
     }
 
-    fn restart(&mut self, raw: &RawService, start: Start) -> Restart {
-        let default = Restart::default();
-        let words = [("never", When::Never), ("failure", When::Failure), ("always", When::Always)];
-        // What a oneshot does is often not safe to do twice: it is done again only where that is written.
-        let otherwise = if start == Start::Oneshot { When::Never } else { default.when };
-        let when = self.word("restart.when", raw.restart_when.as_ref(), &words).unwrap_or(otherwise);
-        if let (Start::Oneshot, When::Always, Some(written)) = (start, when, &raw.restart_when) {
-            self.refuse(
-                "bad-value",
-                &written.at,
-                "a oneshot that succeeded is done, so it cannot restart \"always\"",
-                "write \"failure\", or another `start.type`",
-            );
-        }
-        let delay = self.duration(raw.restart_delay.as_ref()).unwrap_or(default.delay);
-        let max_delay = self.duration(raw.restart_max_delay.as_ref()).unwrap_or(default.max_delay.max(delay));
-        if let (Some(written), true) = (&raw.restart_max_delay, max_delay < delay) {
-            self.refuse(
-                "bad-value",
-                &written.at,
-                "`restart.max_delay` is shorter than `restart.delay`",
-                "the delay grows from the one to the other",
-            );
-        }
-        Restart {
-            when,
-            delay,
-            factor: self.factor(raw).unwrap_or(default.factor),
-            max_delay,
-            reset_after: self.duration(raw.restart_reset_after.as_ref()).unwrap_or(default.reset_after),
-            limit: self.limit(raw).unwrap_or(default.limit),
-            limit_window: self.duration(raw.restart_limit_window.as_ref()).unwrap_or(default.limit_window),
-        }
-    }
-
-    fn factor(&mut self, raw: &RawService) -> Option<f64> {
-        let written = raw.restart_factor.as_ref()?;
-        if (1.0..=100.0).contains(&written.value) {
-            return Some(written.value);
-        }
-        self.refuse(
-            "bad-value",
-            &written.at,
-            "`restart.factor` is between 1 and 100",
-            "2.0 doubles each delay",
-        );
-        None
-    }
-
-    fn limit(&mut self, raw: &RawService) -> Option<u32> {
-        let written = raw.restart_limit.as_ref()?;
-        match u32::try_from(written.value).ok().filter(|limit| *limit >= 1) {
-            Some(limit) => Some(limit),
-            None => {
-                self.refuse(
-                    "bad-value",
-                    &written.at,
-                    "`restart.limit` is at least 1",
-                    "`when = \"never\"` is how not to restart",
-                );
-                None
-            }
-        }
-    }
-
-    fn duration(&mut self, written: Option<&Located<String>>) -> Option<Duration> {
+    pub(super) fn duration(&mut self, written: Option<&Located<String>>) -> Option<Duration> {
         let written = written?;
         match duration(&written.value) {
             Ok(value) => Some(value),
@@ -326,19 +265,7 @@ impl Checker<'_> {
         let written = written?;
         let number = signal(&written.value);
         if number.is_none() {
-            let problem = Diagnostic::error(
-                "bad-signal",
-                written.at.clone(),
-                format!("no signal is named \"{}\"", written.value),
-            )
-            .help("the kernel's names, as in signal(7): \"SIGTERM\", \"SIGHUP\", \"SIGRTMIN+3\"");
-            let with_prefix = format!("SIG{}", written.value);
-            let near = nearest(&written.value, SIGNALS.iter().map(|(name, _)| *name))
-                .or_else(|| SIGNALS.iter().map(|(name, _)| *name).find(|name| *name == with_prefix));
-            self.problems.push(match near {
-                Some(near) => problem.label(format!("did you mean \"{near}\"?")),
-                None => problem,
-            });
+            self.no_such_signal(written);
         }
         number
     }

@@ -26,7 +26,7 @@ use std::{fmt, time::Duration};
 
 pub use restart::History;
 
-use crate::service::{Restart, Start, signal_name};
+use crate::service::{ExitSet, Restart, Start, signal_name};
 
 /// After SIGKILL to the whole cgroup the next look (and the next SIGKILL) comes after this long: 10 s. What survives it
 /// hangs in the kernel, and no haste helps.
@@ -154,6 +154,15 @@ impl Exit {
     pub fn is_success(&self) -> bool {
         self.how == ExitHow::Exited && self.status == 0
     }
+
+    /// Whether it is one of these.
+    #[must_use]
+    pub fn is_in(&self, set: &ExitSet) -> bool {
+        match self.how {
+            ExitHow::Exited => set.has_status(self.status),
+            ExitHow::Killed | ExitHow::Dumped => set.has_signal(self.status),
+        }
+    }
 }
 
 impl fmt::Display for Exit {
@@ -277,6 +286,16 @@ pub struct Rules {
     pub stop_timeout: Duration,
     /// When it is started again.
     pub restart: Restart,
+    /// What its waits differ by: another one for each service.
+    pub seed: u64,
+}
+
+impl Rules {
+    /// Whether it ended well.
+    #[must_use]
+    pub fn is_success(&self, exit: &Exit) -> bool {
+        exit.is_success() || exit.is_in(&self.restart.success_on)
+    }
 }
 
 /// One service at run time.

@@ -50,7 +50,7 @@ impl Unit {
                 Event::Ready if rules.start == Start::Notify => {
                     self.go(State::Running { main }, Cause::new("it said that it is ready"), now, [])
                 }
-                Event::Exited(exit) if rules.start == Start::Oneshot && exit.is_success() => {
+                Event::Exited(exit) if rules.start == Start::Oneshot && rules.is_success(&exit) => {
                     self.last_exit = Some(exit);
                     self.kill(None, Then::Done, Cause::new(exit.to_string()), now)
                 }
@@ -61,8 +61,7 @@ impl Unit {
                     } else {
                         exit.to_string()
                     };
-                    let then = self.after_failure(rules, exit.at, now);
-                    self.kill(None, then, Cause::new(words), now)
+                    self.kill_after(rules, exit, words, now)
                 }
                 Event::Lost => self.lost(rules, now),
                 Event::Timer if deadline.is_some_and(|deadline| now >= deadline) => {
@@ -253,22 +252,29 @@ impl Unit {
     /// A running service's main process ended by itself: what its file says about that.
     fn ended(&mut self, rules: &Rules, exit: Exit, now: Duration) -> Vec<Act> {
         self.last_exit = Some(exit);
+        let success = rules.is_success(&exit);
         let again = match rules.restart.when {
             When::Never => false,
-            When::Failure => !exit.is_success(),
+            When::Failure => !success,
             When::Always => true,
         };
-        let then = if again {
-            self.after_failure(rules, exit.at, now)
-        } else if exit.is_success() {
-            if self.goal == Goal::Up {
-                self.goal = Goal::Down;
-            }
-            Then::Settle
-        } else {
-            Then::Fail
-        };
-        self.kill(None, then, Cause::new(exit.to_string()), now)
+        if again || !success {
+            return self.kill_after(rules, exit, exit.to_string(), now);
+        }
+        if self.goal == Goal::Up {
+            self.goal = Goal::Down;
+        }
+        self.kill(None, Then::Settle, Cause::new(exit.to_string()), now)
+    }
+
+    /// It ended in a way that is to be followed by another try, if its file does not say otherwise.
+    fn kill_after(&mut self, rules: &Rules, exit: Exit, words: String, now: Duration) -> Vec<Act> {
+        if exit.is_in(&rules.restart.never_on) {
+            let words = format!("{words}, which is not tried again (`restart.never_on`)");
+            return self.kill(None, Then::Fail, Cause::new(words), now);
+        }
+        let then = self.after_failure(rules, exit.at, now);
+        self.kill(None, then, Cause::new(words), now)
     }
 
     fn lost(&mut self, rules: &Rules, now: Duration) -> Vec<Act> {
@@ -294,7 +300,7 @@ impl Unit {
         match rules.restart.when {
             When::Never => Then::Fail,
             When::Failure | When::Always => {
-                Then::Restart { until: self.history.next(&rules.restart, up, now) }
+                Then::Restart { until: self.history.next(&rules.restart, rules.seed, up, now) }
             }
         }
     }
@@ -325,7 +331,10 @@ impl Unit {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{service::Restart, supervise::ExitHow};
+    use crate::{
+        service::{ExitSet, Restart},
+        supervise::ExitHow,
+    };
 
     const NOW: Duration = Duration::from_secs(100);
     const MAIN: Main = Main { pid: 7, launched: NOW };
@@ -336,7 +345,8 @@ mod tests {
             start_timeout: Some(Duration::from_secs(5)),
             stop_signal: libc::SIGTERM,
             stop_timeout: Duration::from_secs(10),
-            restart: Restart::default(),
+            restart: Restart { jitter: 0.0, ..Restart::default() },
+            seed: 7,
         }
     }
 
@@ -439,6 +449,26 @@ mod tests {
     fn a_clean_end_is_no_failure() {
         let (unit, _) = run(&rules(Start::Exec), after(started(), vec![(1, exit(0)), (1, Event::Gone)]));
         assert_eq!((unit.state, unit.goal), (State::Stopped, Goal::Down));
+    }
+
+    #[test]
+    fn what_an_end_means_is_for_the_file_to_say() {
+        let ends =
+            |rules: &Rules, status| run(rules, after(started(), vec![(1, exit(status)), (1, Event::Gone)])).0;
+        let exec = rules(Start::Exec);
+        let unit = ends(&exec, 125);
+        assert_eq!(unit.state, State::Failed);
+        assert_eq!(unit.cause.words, "exited with status 125, which is not tried again (`restart.never_on`)");
+        let always = Rules { restart: Restart { when: When::Always, ..exec.restart }, ..exec };
+        assert_eq!(ends(&always, 125).state, State::Failed, "whatever `when` says");
+        let calm = Rules {
+            restart: Restart { success_on: ExitSet::default().with_status(3), ..exec.restart },
+            ..exec
+        };
+        assert_eq!(ends(&calm, 3).state, State::Stopped);
+        assert!(matches!(ends(&exec, 3).state, State::Backoff { .. }));
+        let once = Rules { start: Start::Oneshot, ..calm };
+        assert_eq!(ends(&once, 3).state, State::Done);
     }
 
     #[test]
