@@ -260,6 +260,17 @@ impl Manager {
         effects
     }
 
+    /// Restarts services, and who needs them, for a reason that is no request.
+    #[must_use]
+    pub fn restart(&mut self, ids: &[Id], cause: &Cause, now: Duration) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        for id in ids {
+            self.bounce(*id, cause, now, &mut effects);
+        }
+        self.settle(now, &mut effects);
+        effects
+    }
+
     /// Something happened to a service.
     #[must_use]
     pub fn event(&mut self, id: Id, event: Event, now: Duration) -> Vec<Effect> {

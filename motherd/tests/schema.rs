@@ -293,7 +293,8 @@ fn the_schemas_know_types_words_and_tables() {
     let at =
         |pointer: &str| policy.pointer(pointer).cloned().unwrap_or_else(|| panic!("{pointer} in {policy:#}"));
     let section = "/properties/namespaces/properties/net";
-    assert_eq!(at(&format!("{section}/enum")), json!(["private", "none", "host"]));
+    assert_eq!(at(&format!("{section}/anyOf/0/enum")), json!(["private", "none", "host"]));
+    assert_eq!(at(&format!("{section}/anyOf/1/type")), "string"); // "service:NAME"
     assert_eq!(at("/properties/process/properties/no_new_privs/type"), "boolean");
     assert_eq!(at("/properties/unconfined/type"), "boolean");
     assert_eq!(at("/additionalProperties"), json!(false));

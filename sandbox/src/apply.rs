@@ -63,6 +63,8 @@ pub(crate) struct Context<'a> {
     pub(crate) ruleset: Option<RawFd>,
     pub(crate) credentials: &'a [Option<Secret>],
     pub(crate) namespaces: Option<&'a UserNamespace>,
+    /// A pidfd: the process whose network is joined.
+    pub(crate) network: Option<RawFd>,
     pub(crate) id_maps: &'a [UserNamespace],
     pub(crate) argv: &'a PointerArray,
     pub(crate) envp: &'a PointerArray,
@@ -144,6 +146,8 @@ fn apply(op: &Op, context: &Context<'_>, slots: &mut Slots) -> Answer<()> {
             let namespace = context.namespaces.and_then(|made| made.get(*kind)).ok_or(Errno::EBADF)?;
             raw::setns(namespace, kind.flag())
         }
+        // A pidfd stands for the namespaces of its process, and for no other's once that has ended (setns(2)).
+        Op::JoinNetwork => raw::setns(context.network.ok_or(Errno::EBADF)?, libc::CLONE_NEWNET),
         Op::LoopbackUp => raw::loopback_up(),
         Op::HostName(name) => raw::sethostname(name),
         Op::DomainName(name) => raw::setdomainname(name),

@@ -165,6 +165,15 @@ pub fn attest(pid: u32) -> Result<Attested, Unreadable> {
     Ok(Attested { pid, namespaces, status, known_capabilities: known_capabilities()?, cgroup, mounts })
 }
 
+/// The inode number of one namespace of a process (`net`, `mnt`, ...): two processes that have one number share it.
+/// `None` where this kernel has no namespaces of the kind.
+///
+/// # Errors
+/// The process is gone, or this one may not look at it.
+pub fn namespace(pid: u32, kind: &str) -> Result<Option<u64>, Unreadable> {
+    Process::open(pid)?.namespace(kind)
+}
+
 fn known_capabilities() -> Result<u8, Unreadable> {
     let file = "/proc/sys/kernel/cap_last_cap";
     let odd = |why: String| Unreadable { file: file.into(), why };

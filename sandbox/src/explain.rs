@@ -258,16 +258,15 @@ fn beneath(plan: &Plan, right: AccessFs) -> Vec<&str> {
 }
 
 fn network(rules: &Confinement, plan: &Plan) -> Vec<String> {
-    let mut lines = vec![
-        match rules.namespaces.net.value {
-            Net::Private => {
-                "a network of its own with loopback alone: nothing outside can be reached, nor reaches it"
-            }
-            Net::None => "no network, not even loopback",
-            Net::Host => "the host's network",
+    let mut lines = vec![match &rules.namespaces.net.value {
+        Net::Private => {
+            "a network of its own with loopback alone: nothing outside can be reached, nor reaches it"
+                .to_owned()
         }
-        .to_owned(),
-    ];
+        Net::None => "no network, not even loopback".to_owned(),
+        Net::Host => "the host's network".to_owned(),
+        Net::Service(name) => format!("the network of the service {name}, loopback and all that it has"),
+    }];
     let families: Vec<&str> =
         FAMILIES.iter().filter(|(_, family)| socket_of(plan, *family)).map(|(name, _)| *name).collect();
     lines.push(match families.len() {
@@ -696,8 +695,9 @@ fn grants((policy, plan): Side<'_>, host: &dyn Host) -> BTreeSet<String> {
         for (kind, _) in kinds.into_iter().filter(|(_, share)| *share == Share::Host) {
             grant("share the host's namespace", kind);
         }
-        match shared.net.value {
+        match &shared.net.value {
             Net::Host => grant("use the host's network", ""),
+            Net::Service(name) => grant("use the network of the service", name),
             Net::Private => grant("have a loopback interface", ""),
             Net::None => {}
         }

@@ -61,6 +61,9 @@ pub struct Launch<'a> {
     pub handed: Handed<'a>,
     /// Born into this cgroup; `None` stays in the caller's.
     pub cgroup: Option<&'a Cgroup>,
+    /// A pidfd of the process whose network it joins, for a plan that does ([`Plan::network_of`]); it must not have been
+    /// reaped.
+    pub network: Option<BorrowedFd<'a>>,
     /// Whose child it is.
     pub parent: Parent,
     /// The kernel writes the pid here before the child's first instruction; in a shared mapping it survives the caller.
@@ -146,6 +149,11 @@ pub(crate) struct Fault {
 
 pub(crate) fn launch_with(request: &Launch<'_>, fault: Fault) -> Result<Launched, LaunchError> {
     let plan = request.plan;
+    if let (Some(joined), None) = (&plan.network_of, request.network) {
+        let place = plan.sources.locate(&joined.at);
+        let message = format!("{place}: setns: the network of {}: its process was not given", joined.value);
+        return Err(LaunchError::parent_side(&message, Errno::EINVAL));
+    }
     let argv = PointerArray::new(c_strings("argument", request.argv.iter().cloned())?);
     let envp = environment(plan, request)?;
     let handed = Placed::prepare(request.handed)?;
@@ -179,6 +187,7 @@ pub(crate) fn launch_with(request: &Launch<'_>, fault: Fault) -> Result<Launched
         ruleset: ruleset.as_ref().map(AsRawFd::as_raw_fd),
         credentials: &credentials,
         namespaces: namespaces.as_ref(),
+        network: request.network.map(|process| process.as_raw_fd()),
         id_maps: &id_maps,
         argv: &argv,
         envp: &envp,

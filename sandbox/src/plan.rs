@@ -154,6 +154,8 @@ pub(crate) enum Op {
     Unshare(i32),
     /// setns(2) into a namespace that the parent made.
     Join(Joined),
+    /// setns(2) into the network of a process that the caller of the launch holds.
+    JoinNetwork,
     /// Loopback up.
     LoopbackUp,
     /// sethostname(2)
@@ -301,6 +303,8 @@ pub struct Plan {
     pub(crate) namespaces: u64,
     /// Made by the parent and joined by the child.
     pub(crate) user_namespace: Option<UserNamespacePlan>,
+    /// The service whose network the child joins.
+    pub(crate) network_of: Option<Located<String>>,
     /// For idmapped binds, likewise.
     pub(crate) id_maps: Vec<UserNamespacePlan>,
     pub(crate) steps: Vec<Step>,
@@ -355,6 +359,12 @@ impl Plan {
     pub fn automatic_ids(&self) -> Option<std::ops::RangeInclusive<u32>> {
         let IdRange { inside: _, outside, count } = self.user_namespace.as_ref()?.automatic?;
         Some(outside..=outside + (count - 1))
+    }
+
+    /// The service whose network it joins (`net = "service:NAME"`): [`crate::launch::Launch::network`] has to be given.
+    #[must_use]
+    pub fn network_of(&self) -> Option<&str> {
+        self.network_of.as_ref().map(|service| service.value.as_str())
     }
 
     /// How many rules on paths its Landlock ruleset has; `None` without a ruleset.
@@ -423,7 +433,7 @@ impl Op {
             Self::DisableSpeculation(_) => "disable speculation",
             Self::OomScoreAdj(_) => "oom_score_adj",
             Self::Unshare(_) => "unshare",
-            Self::Join(_) => "setns",
+            Self::Join(_) | Self::JoinNetwork => "setns",
             Self::LoopbackUp => "loopback up",
             Self::HostName(_) => "sethostname",
             Self::DomainName(_) => "setdomainname",

@@ -27,6 +27,7 @@ fn run(lines: &str, script: &str, handed: Handed<'_>) -> Result<String, LaunchEr
         stdio: [null.as_fd(), writer.as_fd(), writer.as_fd()],
         handed,
         cgroup: None,
+        network: None,
         parent: Parent::Caller,
         pid_cell: None,
     })?;

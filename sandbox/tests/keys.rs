@@ -61,6 +61,7 @@ fn run(sections: &str, argv: &[&str]) -> Result<(String, WaitStatus), LaunchErro
         stdio: [null.as_fd(), writer.as_fd(), writer.as_fd()],
         handed: Handed::default(),
         cgroup: None,
+        network: None,
         parent: Parent::Caller,
         pid_cell: None,
     })?;

@@ -383,6 +383,7 @@ fn probe(plan: &Plan, program: &str, acts: &[String]) -> Result<String> {
         stdio: [null.as_fd(), writer.as_fd(), writer.as_fd()],
         handed: Handed::default(),
         cgroup: None,
+        network: None,
         parent: Parent::Caller,
         pid_cell: None,
     })?;

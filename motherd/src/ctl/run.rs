@@ -63,6 +63,12 @@ pub(super) fn run(global: &Global, name: &str, command: &[String]) -> Result<u8,
     if let Some(line) = left_out_line(&policy::left_out(&plan)) {
         complain(&format!("motherctl: {line}\n"));
     }
+    if let Some(owner) = plan.network_of() {
+        let message =
+            format!("{name} joins the network of the service {owner}, which motherd alone can enter it into");
+        return Err(Failure::say(NO_SANDBOX, message)
+            .advise("run it as a service, or under a policy that extends this one with net = \"private\""));
+    }
     // From here on: a signal must not end us before the cgroup is gone, nor be lost between launch and wait.
     let signals = Forwarded::take().map_err(|errno| no_sandbox(&errno))?;
     // A host without any cgroup2 tree: a policy that needs one was refused just now.
@@ -100,6 +106,7 @@ fn launch_first(plan: &Plan, command: &[String], cgroup: Option<&Cgroup>) -> Res
             stdio: [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()],
             handed: Handed::default(),
             cgroup,
+            network: None,
             parent: Parent::Caller,
             pid_cell: None,
         };

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use sandbox::diagnostic::{Report, Severity};
 
-use super::{Daemon, Fatal, log, now, proc};
+use super::{Daemon, Fatal, log, networks::imply_need, now, proc};
 use crate::{
     control::{
         protocol::{
@@ -159,7 +159,8 @@ impl Daemon {
                 failures: vec![Failure { service: next.clone(), why: brief(report) }],
                 done: vec![],
             };
-            let service = template.instantiate(&next).map_err(|report| refused(&report))?;
+            let mut service = template.instantiate(&next).map_err(|report| refused(&report))?;
+            imply_need(&mut service, &self.store).map_err(|report| refused(&report))?;
             wanted.extend(crate::service::named_instances(&service));
             services.push(service);
         }
@@ -352,7 +353,14 @@ impl Daemon {
             left_out: plan.iter().flat_map(|plan| plan.left_out()).map(LeftOut::from).collect(),
             cgroup,
             figures,
-            isolation: unit.main().map(|main| Isolation::read(main.pid, landlock)),
+            isolation: unit.main().map(|main| {
+                let isolation = Isolation::read(main.pid, landlock);
+                let owner = service.network_of().and_then(|owner| Some((owner, self.main_of(owner)?)));
+                match owner {
+                    Some((owner, pid)) => isolation.compared_with(owner, pid),
+                    None => isolation,
+                }
+            }),
             log: if service.is_group() { vec![] } else { log::tail(&self.paths.log.join(&name), LINES) },
             name,
         }

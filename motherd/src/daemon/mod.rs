@@ -18,6 +18,7 @@ mod events;
 mod execute;
 mod link;
 mod log;
+mod networks;
 mod proc;
 mod readiness;
 mod spawn;
@@ -259,7 +260,9 @@ impl Daemon {
         let base = cgroup_base(args.cgroup.as_deref())?;
         let kernel = Kernel::probe(Some(&base))?;
         leave_base(&base, &kernel);
-        let catalog = service::load_dirs(&paths.services);
+        let store = Store::new(paths.policies.clone());
+        let mut catalog = service::load_dirs(&paths.services);
+        networks::imply_needs(&mut catalog, &store);
         let (graph, catalog) = build(catalog);
         let (table, found, records) =
             Table::map(&state).map_err(io::Error::from).map_err(Fatal::system("map the state"))?;
@@ -272,7 +275,7 @@ impl Daemon {
             .map_err(io::Error::from)
             .map_err(Fatal::system("timerfd_create"))?;
         let mut daemon = Self {
-            store: Store::new(paths.policies.clone()),
+            store,
             paths,
             kernel,
             base,
@@ -360,8 +363,13 @@ impl Daemon {
             let events = self.execute(effect)?;
             failpoint::hit("dispatch.executed");
             for (id, event) in events {
+                let launched = matches!(event, Event::Launched { .. });
                 queue.extend(self.manager.event(id, event, now()));
                 self.record();
+                if launched {
+                    queue.extend(self.renew_network(id));
+                    self.record();
+                }
             }
         }
         self.let_go()

@@ -41,6 +41,11 @@ impl Refusal {
         Self { why: why.into(), permanent: true }
     }
 
+    /// It may be different in a moment.
+    fn passing(why: impl Into<String>) -> Self {
+        Self { why: why.into(), permanent: false }
+    }
+
     /// What was being done, and what the kernel said.
     fn io(what: &str, error: &io::Error) -> Self {
         Self::by(error.raw_os_error().map(Errno::from_raw), format!("{what}: {error}"))
@@ -94,6 +99,7 @@ impl Daemon {
             tracing::info!("{name}: left out: {what} ({why})");
         }
         failpoint::hit("launch.planned");
+        let network = self.network(plan.network_of()).map_err(Refusal::passing)?;
         let relative = format!("{}.slice/{name}.service", program.slice);
         let cgroup = Cgroup::create(&self.base, &relative, &plan)
             .map_err(|error| Refusal::by(error.errno(), error.to_string()))?;
@@ -116,10 +122,15 @@ impl Daemon {
             stdio: [null.as_fd(), log.writer(), log.writer()],
             handed: Handed::default(),
             cgroup: Some(cgroup),
+            network: network.as_ref().map(AsFd::as_fd),
             parent: Parent::CallersParent,
             pid_cell,
         })
         .map_err(|error| match error.kind() {
+            // Its owner ended just now, and is perhaps tried again.
+            LaunchFailure::Sandbox if network.is_some() && error.errno() == Errno::ESRCH => {
+                Refusal::passing(error.to_string())
+            }
             LaunchFailure::Sandbox => Refusal::by(Some(error.errno()), error.to_string()),
             LaunchFailure::NotExecutable | LaunchFailure::NotFound => {
                 let sources = self.manager.graph().service(id).sources();

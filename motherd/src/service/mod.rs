@@ -28,6 +28,7 @@ pub struct Service {
     sources: Sources,
     body: Body,
     dependencies: Dependencies,
+    network_of: Option<String>,
 }
 
 /// What a service runs.
@@ -126,6 +127,21 @@ impl Service {
     #[must_use]
     pub fn dependencies(&self) -> &Dependencies {
         &self.dependencies
+    }
+
+    /// The service whose network its policy joins.
+    #[must_use]
+    pub fn network_of(&self) -> Option<&str> {
+        self.network_of.as_deref()
+    }
+
+    /// Its policy joins the network of `owner`, which it therefore needs.
+    pub(crate) fn join_network_of(&mut self, owner: &str) {
+        self.network_of = Some(owner.to_owned());
+        let Some(at) = self.program().map(|program| program.policy.at.clone()) else { return };
+        if self.dependencies.needs.iter().all(|need| need.value != owner) {
+            self.dependencies.needs.push(Located::new(owner.to_owned(), at));
+        }
     }
 
     /// Its cgroup below the base: `web.slice/web.service`. `None` for a group.

@@ -53,8 +53,14 @@ pub(crate) fn validate(
         Some(exec) => checker.program(exec, &raw).map(|program| Body::Program(Box::new(program))),
         None => checker.group(&raw),
     };
-    let service =
-        Service { name: name.to_owned(), description, sources: sources.clone(), body: body?, dependencies };
+    let service = Service {
+        name: name.to_owned(),
+        description,
+        sources: sources.clone(),
+        body: body?,
+        dependencies,
+        network_of: None,
+    };
     (problems.len() == before).then_some(service)
 }
 

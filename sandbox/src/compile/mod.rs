@@ -227,6 +227,7 @@ impl<'a> Builder<'a> {
             sources: policy.sources.clone(),
             namespaces: outcome.namespaces.new,
             user_namespace: outcome.namespaces.owner,
+            network_of: outcome.namespaces.network_of,
             id_maps: self.id_maps,
             steps,
             credentials: outcome.credentials,

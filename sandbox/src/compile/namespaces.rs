@@ -2,7 +2,7 @@
 
 use crate::{
     compile::{Builder, c_string, users::Ids},
-    diagnostic::Diagnostic,
+    diagnostic::{Diagnostic, Located},
     kernel::Version,
     plan::{Joined, Op, Phase, UserNamespacePlan},
     policy::{Confinement, Namespaces, Net, Share, UserNamespace},
@@ -19,6 +19,8 @@ pub(crate) struct Wanted {
     pub(crate) new: u64,
     /// The service's user namespace and what it owns: made by the parent, joined by the child.
     pub(crate) owner: Option<UserNamespacePlan>,
+    /// The service whose network it joins.
+    pub(crate) network_of: Option<Located<String>>,
 }
 
 /// The steps of the section.
@@ -33,12 +35,21 @@ pub(crate) fn compile(rules: &Confinement, ids: &Ids, builder: &mut Builder<'_>)
         let op = Op::Unshare(libc::CLONE_NEWCGROUP);
         builder.step(Phase::CgroupNamespace, op, "cgroup namespace", Some(at));
     }
-    if wanted.net.value == Net::Private {
-        builder.step(Phase::Network, Op::LoopbackUp, "lo", Some(wanted.net.at.clone()));
-    }
-    let net = match wanted.net.value {
-        Net::Private | Net::None => libc::CLONE_NEWNET,
+    let mut network_of = None;
+    let net = match &wanted.net.value {
+        Net::Private => {
+            builder.step(Phase::Network, Op::LoopbackUp, "lo", Some(wanted.net.at.clone()));
+            libc::CLONE_NEWNET
+        }
+        Net::None => libc::CLONE_NEWNET,
         Net::Host => 0,
+        Net::Service(service) => {
+            // Into it before the service gives up what it takes to enter: the capabilities over whoever owns it.
+            let object = format!("the network of {service}");
+            builder.step(Phase::OwnNamespaces, Op::JoinNetwork, object, Some(wanted.net.at.clone()));
+            network_of = Some(Located::new(service.clone(), wanted.net.at.clone()));
+            0
+        }
     };
     // What a capability of the service may be used on belongs to its user namespace. The mounts do not, or the service
     // could take them away; nor do pid, cgroup and time, for which no capability is needed.
@@ -48,7 +59,7 @@ pub(crate) fn compile(rules: &Confinement, ids: &Ids, builder: &mut Builder<'_>)
     let hosts = flag(wanted.mount.value, libc::CLONE_NEWNS)
         | flag(wanted.pid.value, libc::CLONE_NEWPID)
         | flag(wanted.time.value, libc::CLONE_NEWTIME);
-    let Ids::Own(map) = ids else { return Wanted { new: hosts | own, owner: None } };
+    let Ids::Own(map) = ids else { return Wanted { new: hosts | own, owner: None, network_of } };
     for joined in Joined::ALL {
         let flag = u64::from(joined.flag().cast_unsigned());
         let phase = match joined {
@@ -60,7 +71,8 @@ pub(crate) fn compile(rules: &Confinement, ids: &Ids, builder: &mut Builder<'_>)
     }
     let automatic =
         (wanted.user.value == UserNamespace::Auto).then(|| map.value.uid.first().copied()).flatten();
-    Wanted { new: hosts, owner: Some(UserNamespacePlan { automatic, ..UserNamespacePlan::new(map, own) }) }
+    let owner = Some(UserNamespacePlan { automatic, ..UserNamespacePlan::new(map, own) });
+    Wanted { new: hosts, owner, network_of }
 }
 
 fn names(wanted: &Namespaces, builder: &mut Builder<'_>) {

@@ -302,6 +302,7 @@ fn run(rules: Confinement, argv: &[&str]) -> Result<(String, i32), crate::launch
         stdio: [null.as_fd(), writer.as_fd(), writer.as_fd()],
         handed: Handed::default(),
         cgroup: None,
+        network: None,
         parent: Parent::Caller,
         pid_cell: None,
     })?;
@@ -524,6 +525,7 @@ fn launch_true(plan: &Plan) -> Result<(), crate::launch::LaunchError> {
         stdio: [null.as_fd(), null.as_fd(), null.as_fd()],
         handed: Handed::default(),
         cgroup: None,
+        network: None,
         parent: Parent::Caller,
         pid_cell: None,
     })?;
@@ -562,6 +564,7 @@ fn fail_every_step(rules: Confinement) {
         stdio: [null.as_fd(), writer.as_fd(), null.as_fd()],
         handed: Handed::default(),
         cgroup: None,
+        network: None,
         parent: Parent::Caller,
         pid_cell: None,
     };

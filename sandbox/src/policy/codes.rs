@@ -24,6 +24,7 @@ pub const CODES: &[(&str, &str)] = &[
     ("invalid-mode", "a text is not a mode in octal"),
     ("invalid-path", "a text is not an absolute, normal path"),
     ("invalid-policy-name", "a text cannot be the name of a policy"),
+    ("invalid-service-name", "a text cannot be the name of a service"),
     ("missing-key", "a table lacks a key that it must have"),
     ("needs-mount-namespace", "[filesystem] is asked for without a mount namespace to apply it in"),
     ("needs-namespace", "a key is asked for without the namespace of the service's own that it belongs to"),

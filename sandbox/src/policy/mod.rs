@@ -91,7 +91,7 @@ pub enum Share {
 }
 
 /// The network namespace (network_namespaces(7)).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Net {
     /// A new one with the loopback interface up (the default).
     Private,
@@ -99,6 +99,8 @@ pub enum Net {
     None,
     /// The one that motherd is in.
     Host,
+    /// The one of another service, by its name, while that runs.
+    Service(String),
 }
 
 /// Some ids of a map: `inside` to `inside + count - 1` are `outside` to `outside + count - 1` (user_namespaces(7)).

@@ -1,8 +1,8 @@
 //! Reads the values of `[namespaces]`: names, offsets and maps of ids.
 
 use super::{
-    IdMap, IdRange, UserNamespace,
-    reader::{Item, Notes},
+    IdMap, IdRange, Net, UserNamespace,
+    reader::{Item, Notes, unknown},
     scheduling::parse_duration,
     values,
 };
@@ -30,6 +30,48 @@ pub(super) fn host_name(item: &Item<'_>, notes: &mut Notes) -> Option<Located<St
     let message = format!("`{}` cannot be the value of `{}`", text.value, item.key);
     notes.push(Diagnostic::error("invalid-host-name", text.at, message).label(problem));
     None
+}
+
+/// `"private"`, `"none"`, `"host"`, or `"service:NAME"`.
+pub(super) fn net(item: &Item<'_>, notes: &mut Notes) -> Option<Located<Net>> {
+    if !item.value().is_str() {
+        return item.wrong_type("\"private\", \"none\", \"host\", or \"service:NAME\"", notes);
+    }
+    let text = item.text(notes)?;
+    let net = match (text.value.as_str(), text.value.strip_prefix("service:")) {
+        (_, Some(name)) if is_service_name(name) => Net::Service(name.to_owned()),
+        (_, Some(name)) => {
+            let message = format!("`{name}` cannot be the name of a service");
+            let label =
+                "letters, digits and - _ . : from a letter or a digit on, at most 56; @ before an instance";
+            notes.push(Diagnostic::error("invalid-service-name", text.at, message).label(label));
+            return None;
+        }
+        ("private", None) => Net::Private,
+        ("none", None) => Net::None,
+        ("host", None) => Net::Host,
+        (other, None) => {
+            let message = format!("`{other}` is no value of `{}`", item.key);
+            let words = ["private", "none", "host", "service:NAME"];
+            notes.push(unknown("unknown-value", text.at.clone(), message, other, &words));
+            return None;
+        }
+    };
+    Some(Located::new(net, text.at))
+}
+
+/// As file names of services are: whether there is one of this name is the service manager's question.
+fn is_service_name(name: &str) -> bool {
+    const LONGEST: usize = 56;
+    let part = |part: &str| {
+        part.starts_with(|first: char| first.is_ascii_alphanumeric())
+            && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.:".contains(&byte))
+    };
+    name.len() <= LONGEST
+        && match name.split_once('@') {
+            None => part(name),
+            Some((template, instance)) => part(template) && part(instance),
+        }
 }
 
 /// `KTIME_SEC_MAX / 2`, beyond which the kernel takes no offset (kernel/time/namespace.c), in nanoseconds.

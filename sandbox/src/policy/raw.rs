@@ -100,7 +100,7 @@ section! {
         ipc: Located<Share> = share,
         uts: Located<Share> = share,
         cgroup: Located<Share> = share,
-        net: Located<Net> = net,
+        net: Located<Net> = namespaces::net,
         user: Located<UserNamespace> = namespaces::user,
         time: Located<Share> = share,
         hostname: Located<String> = namespaces::host_name,
@@ -777,11 +777,6 @@ const SHARES: &[(&str, Share)] = &[("private", Share::Private), ("host", Share::
 
 fn share(item: &Item<'_>, notes: &mut Notes) -> Option<Located<Share>> {
     values::word(item, "unknown-value", SHARES, notes)
-}
-
-fn net(item: &Item<'_>, notes: &mut Notes) -> Option<Located<Net>> {
-    let words = [("private", Net::Private), ("none", Net::None), ("host", Net::Host)];
-    values::word(item, "unknown-value", &words, notes)
 }
 
 /// Valid, and not enforced by this version.

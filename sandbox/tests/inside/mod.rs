@@ -99,6 +99,7 @@ pub(crate) fn run_plan(plan: &Plan, script: &str) -> Result<Ran, String> {
         stdio: [null.as_fd(), writer.as_fd(), writer.as_fd()],
         handed: Handed::default(),
         cgroup: None,
+        network: None,
         parent: Parent::Caller,
         pid_cell: None,
     })

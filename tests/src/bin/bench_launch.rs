@@ -145,6 +145,7 @@ fn run(plan: &Plan, cgroup: Option<&Cgroup>) -> Result<()> {
         stdio: [null.as_fd(), null.as_fd(), null.as_fd()],
         handed: Handed::default(),
         cgroup,
+        network: None,
         parent: Parent::Caller,
         pid_cell: None,
     })?;

@@ -17,6 +17,18 @@ impl Isolation {
     pub fn read(pid: u32, landlock: Option<LandlockApplied>) -> Self {
         Self { attested: attest::attest(pid).map(Attested::from).into(), landlock }
     }
+
+    /// Looks whether the network is the one that the main process `pid` of `service` is in now, and says so if it is.
+    #[must_use]
+    pub fn compared_with(mut self, service: &str, pid: u32) -> Self {
+        if let Figure::Value(attested) = &mut self.attested
+            && let Some(network) = attested.namespaces.iter_mut().find(|one| one.kind == "net")
+            && attest::namespace(pid, "net").is_ok_and(|inode| inode == Some(network.inode))
+        {
+            network.shared_with = Some(service.to_owned());
+        }
+        self
+    }
 }
 
 impl<T> From<Result<T, Unreadable>> for Figure<T> {
@@ -33,7 +45,12 @@ impl From<attest::Attested> for Attested {
         let attest::Attested { pid, namespaces, status, known_capabilities, cgroup, mounts } = found;
         let namespaces = namespaces
             .into_iter()
-            .map(|one| Namespace { kind: one.kind.into(), inode: one.inode, private: one.private })
+            .map(|one| Namespace {
+                kind: one.kind.into(),
+                inode: one.inode,
+                private: one.private,
+                shared_with: None,
+            })
             .collect();
         let capabilities = Capabilities {
             inheritable: status.inheritable.names(),

@@ -62,6 +62,7 @@ pub(crate) fn web() -> ServiceStatus {
                         kind: (*kind).into(),
                         inode,
                         private: !matches!(*kind, "net" | "user" | "time"),
+                        shared_with: None,
                     })
                     .collect(),
                 capabilities: Capabilities {

@@ -339,6 +339,9 @@ pub struct Namespace {
     pub inode: u64,
     /// It is not the manager's own.
     pub private: bool,
+    /// The service whose main process is in it too, where the policy joins that one's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shared_with: Option<String>,
 }
 
 /// The capability sets, by name.

@@ -267,11 +267,15 @@ impl<'a> Row<'a> {
 
 fn split_namespaces(namespaces: &[Namespace]) -> String {
     let kinds = |private: bool| {
-        let kinds: Vec<&str> =
-            namespaces.iter().filter(|one| one.private == private).map(|one| one.kind.as_str()).collect();
+        let of = namespaces.iter().filter(|one| one.private == private && one.shared_with.is_none());
+        let kinds: Vec<&str> = of.map(|one| one.kind.as_str()).collect();
         if kinds.is_empty() { "none".into() } else { kinds.join(" ") }
     };
-    format!("private: {}; the host's: {}", kinds(true), kinds(false))
+    let shared = namespaces.iter().filter_map(|one| {
+        let service = one.shared_with.as_deref()?;
+        Some(format!("; shared with {}: {}", printable(service), one.kind))
+    });
+    format!("private: {}; the host's: {}{}", kinds(true), kinds(false), shared.collect::<String>())
 }
 
 fn identity(attested: &Attested) -> String {
