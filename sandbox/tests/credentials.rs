@@ -77,7 +77,7 @@ fn a_credential_is_read_at_each_start() {
     assert_eq!(read().map(|text| text.len()), Ok(1 << 20));
     let refused = |why: &str| {
         let error = read().unwrap_err();
-        let expected = format!("t.toml:3:21: credential password: {}: {why}", file.display());
+        let expected = format!("test.toml:3:21: credential password: {}: {why}", file.display());
         assert_eq!(error, expected);
     };
     fs::write(&file, vec![b'x'; (1 << 20) + 1]).expect("it is ours");

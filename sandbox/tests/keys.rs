@@ -4,72 +4,25 @@
 //! The whole way is walked: text, policy, plan, launch. Perl is the probe where no tool shows the effect: it can make
 //! any system call, and belongs to what Debian calls essential.
 
-use std::{
-    fs::{self, File},
-    io::Read,
-    os::{fd::AsFd, unix::fs::PermissionsExt},
-    path::{Path, PathBuf},
-    sync::OnceLock,
-};
+mod inside;
 
-use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
+use inside::{command, is_root, plan_for, try_plan_for};
+use nix::sys::wait::WaitStatus;
 use sandbox::{
     Plan,
-    compile::{Subject, compile},
     kernel::{Kernel, Mitigation},
-    launch::{Handed, Launch, LaunchError, Parent, launch},
-    policy::{Store, load_text},
+    launch::LaunchError,
 };
-
-/// A folder with the shipped policies and the modes that a loader insists on.
-fn policies() -> &'static Path {
-    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
-    FOLDER.get_or_init(|| {
-        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("keys");
-        let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("../policies/base/default.toml");
-        fs::create_dir_all(folder.join("base")).expect("the target folder is ours");
-        let copy = folder.join("base/default.toml");
-        fs::write(&copy, fs::read(shipped).expect("it ships")).expect("the target folder is ours");
-        for (path, mode) in [(&folder, 0o755), (&folder.join("base"), 0o755), (&copy, 0o644)] {
-            fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("the file is ours");
-        }
-        folder
-    })
-}
 
 /// `base/default` with these sections on top, compiled for this machine, or what is wrong with it.
 fn plan(sections: &str) -> Result<Plan, String> {
-    let text = format!("extends = [\"base/default\"]\n{sections}");
-    let store = Store::new(vec![policies().to_owned()]);
-    let policy =
-        load_text(Path::new("test.toml"), &text, &store).map_err(|report| format!("{text}\n{report}"))?;
-    let subject = Subject { name: "keys".to_owned(), root: "/".into(), sockets: vec![] };
-    let kernel = Kernel::probe(None).expect("the kernel can be asked");
-    compile(&policy, &subject, &kernel).map_err(|report| report.to_string())
+    try_plan_for("keys", sections).map_err(|report| report.to_string())
 }
 
 /// Runs a command under a policy: what it printed on both, and how it ended.
 fn run(sections: &str, argv: &[&str]) -> Result<(String, WaitStatus), LaunchError> {
-    let plan = plan(sections).unwrap_or_else(|report| panic!("{report}"));
-    let (mut reader, writer) = std::io::pipe().expect("there are descriptors");
-    let null = File::options().read(true).write(true).open("/dev/null").expect("/dev is there");
-    let argv: Vec<String> = argv.iter().map(|argument| (*argument).to_owned()).collect();
-    let launched = launch(&Launch {
-        plan: &plan,
-        argv: &argv,
-        environment: &[],
-        stdio: [null.as_fd(), writer.as_fd(), writer.as_fd()],
-        handed: Handed::default(),
-        cgroup: None,
-        network: None,
-        parent: Parent::Caller,
-        pid_cell: None,
-    })?;
-    drop(writer);
-    let mut output = Vec::new();
-    reader.read_to_end(&mut output).expect("a pipe can be read");
-    let status = waitid(Id::PIDFd(launched.pidfd.as_fd()), WaitPidFlag::WEXITED).expect("it is our child");
-    Ok((String::from_utf8_lossy(&output).trim().to_owned(), status))
+    let (output, ended) = command(&plan_for("keys", sections), argv)?;
+    Ok((output.trim().to_owned(), ended))
 }
 
 /// What a command prints that ends well.
@@ -82,14 +35,6 @@ fn output(sections: &str, argv: &[&str]) -> String {
 /// What a line of Perl prints.
 fn perl(sections: &str, script: &str) -> String {
     output(sections, &["/usr/bin/perl", "-e", script])
-}
-
-fn is_root() -> bool {
-    let root = nix::unistd::geteuid().is_root();
-    if !root {
-        eprintln!("SKIPPED: needs root");
-    }
-    root
 }
 
 #[test]

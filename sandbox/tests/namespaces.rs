@@ -53,7 +53,7 @@ fn a_clock_cannot_be_before_the_machines_start() {
     }
     let lines = "[namespaces]\ntime = \"private\"\ntime_offset_monotonic = \"-1200000h\"\n";
     let error = try_run(lines, "true").unwrap_err();
-    assert!(error.starts_with("t.toml:4:25: time offsets: monotonic -4320000000 0: ERANGE"), "{error}");
+    assert!(error.starts_with("test.toml:4:25: time offsets: monotonic -4320000000 0: ERANGE"), "{error}");
 }
 
 const MAPPED: &str = "[namespaces.user]\nuid_map = [\"0 100000 65536\"]\ngid_map = [\"0 200000 65536\"]\n";

@@ -1,8 +1,13 @@
 //! The compiler against described kernels and hosts, and one real launch.
 
+#[path = "../../tests/inside/skipped.rs"]
+mod skipped;
+
 use std::{fs::File, io::Read, os::fd::AsFd};
 
 use nix::errno::Errno;
+
+use skipped::is_root;
 
 use super::{
     compile_on,
@@ -341,14 +346,6 @@ fn what_a_service_wrote_it_can_read_back() {
     rules.landlock.write = beneath(&["/dev/null"]);
     let (_, status) = run(rules, &write_and_read).unwrap();
     assert_ne!(status, 0);
-}
-
-fn is_root() -> bool {
-    let root = nix::unistd::geteuid().is_root();
-    if !root {
-        eprintln!("SKIPPED: needs root");
-    }
-    root
 }
 
 #[test]

@@ -33,14 +33,10 @@ pub(super) fn validate(raw: RawPolicy, file: FileId, notes: &mut Notes) -> Rules
     let at = |name| written(name).unwrap_or(Place { file, span: 0..0 });
     let namespaces = namespaces(raw.namespaces, &at("namespaces"));
     check_names_and_offsets(&namespaces, notes);
-    let filesystem = match namespaces.mount.value {
-        Share::Private => filesystem(raw.filesystem, &at("filesystem")),
-        Share::Host => {
-            let filesystem = host_filesystem(raw.filesystem, &at("filesystem"));
-            refuse_without_namespace(&filesystem, &namespaces.mount, notes);
-            filesystem
-        }
-    };
+    let filesystem = filesystem(raw.filesystem, namespaces.mount.value, &at("filesystem"));
+    if namespaces.mount.value == Share::Host {
+        refuse_without_namespace(&filesystem, &namespaces.mount, notes);
+    }
     check_paths(&filesystem, notes);
     let process = process(raw.process, &at("process"), notes);
     check_privileges(&process, notes);
@@ -139,7 +135,8 @@ fn check_names_and_offsets(namespaces: &Namespaces, notes: &mut Notes) {
     check(boottime.map(|offset| &offset.at), "time_offset_boottime", time.value, "time");
 }
 
-fn filesystem(raw: RawFilesystem, at: &Place) -> Filesystem {
+/// What nobody wrote is the strict value; with `mount = "host"` it is the host's tree as it is.
+fn filesystem(raw: RawFilesystem, mount: Share, at: &Place) -> Filesystem {
     let RawFilesystem {
         root,
         read_only,
@@ -153,43 +150,22 @@ fn filesystem(raw: RawFilesystem, at: &Place) -> Filesystem {
         overlay,
         places: _,
     } = raw;
+    let (proc_view, dev_view, sys_view) = match mount {
+        Share::Private => (ProcView::SelfOnly, DevView::Minimal, SysView::ReadOnly),
+        Share::Host => (ProcView::Full, DevView::Host, SysView::Host),
+    };
+    let restricting = |list: Option<List<String>>, key| match (mount, list) {
+        (Share::Host, None) => Vec::new(),
+        (_, list) => List::resolve(list, key, at),
+    };
     Filesystem {
         root: or(root, Root::Host, at),
-        read_only: List::resolve(read_only, "read_only", at),
-        hidden: List::resolve(hidden, "hidden", at),
+        read_only: restricting(read_only, "read_only"),
+        hidden: restricting(hidden, "hidden"),
         tmpfs: List::resolve(tmpfs, "tmpfs", at),
-        proc: or(proc, ProcView::SelfOnly, at),
-        dev: or(dev, DevView::Minimal, at),
-        sys: or(sys, SysView::ReadOnly, at),
-        read_write: List::resolve(read_write, "read_write", at),
-        bind: List::resolve(bind, "bind", at),
-        overlay: List::resolve(overlay, "overlay", at),
-    }
-}
-
-/// `mount = "host"`: what nobody wrote is the host's tree as it is.
-fn host_filesystem(raw: RawFilesystem, at: &Place) -> Filesystem {
-    let RawFilesystem {
-        root,
-        read_only,
-        hidden,
-        tmpfs,
-        proc,
-        dev,
-        sys,
-        read_write,
-        bind,
-        overlay,
-        places: _,
-    } = raw;
-    Filesystem {
-        root: or(root, Root::Host, at),
-        read_only: read_only.map(|list| List::resolve(Some(list), "read_only", at)).unwrap_or_default(),
-        hidden: hidden.map(|list| List::resolve(Some(list), "hidden", at)).unwrap_or_default(),
-        tmpfs: List::resolve(tmpfs, "tmpfs", at),
-        proc: or(proc, ProcView::Full, at),
-        dev: or(dev, DevView::Host, at),
-        sys: or(sys, SysView::Host, at),
+        proc: or(proc, proc_view, at),
+        dev: or(dev, dev_view, at),
+        sys: or(sys, sys_view, at),
         read_write: List::resolve(read_write, "read_write", at),
         bind: List::resolve(bind, "bind", at),
         overlay: List::resolve(overlay, "overlay", at),

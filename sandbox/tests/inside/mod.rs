@@ -1,6 +1,8 @@
 //! Runs a shell under a policy and answers what it saw.
 
-#![allow(dead_code, reason = "each test file uses its part of this")]
+#![allow(dead_code, unused_imports, reason = "each test file uses its part of this")]
+
+mod skipped;
 
 use std::{
     fs,
@@ -10,12 +12,15 @@ use std::{
     sync::OnceLock,
 };
 
+pub(crate) use skipped::{is_root, skip};
+
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use sandbox::{
     Plan,
     compile::{Subject, compile},
+    diagnostic::Report,
     kernel::Kernel,
-    launch::{Handed, Launch, Parent, launch},
+    launch::{Handed, Launch, LaunchError, Parent, launch},
     policy::{Policy, Store, load_text},
 };
 
@@ -26,15 +31,6 @@ pub(crate) struct Ran {
     pub(crate) output: String,
     /// The exit status; a signal is negative.
     pub(crate) status: i32,
-}
-
-/// Whether a test can be run at all; it says so where it cannot.
-pub(crate) fn is_root() -> bool {
-    let root = nix::unistd::geteuid().is_root();
-    if !root {
-        eprintln!("SKIPPED: needs root");
-    }
-    root
 }
 
 /// The shipped policies, with the modes that a loader insists on whatever the umask of the checkout was.
@@ -66,15 +62,24 @@ pub(crate) fn scratch(name: &str) -> PathBuf {
 
 /// A policy that extends `base/default` by these lines.
 pub(crate) fn policy(lines: &str) -> Policy {
+    try_policy(lines).unwrap_or_else(|report| panic!("{report}"))
+}
+
+fn try_policy(lines: &str) -> Result<Policy, Report> {
     let text = format!("extends = [\"base/default\"]\n{lines}");
-    load_text(Path::new("t.toml"), &text, &store()).unwrap_or_else(|report| panic!("{report}"))
+    load_text(Path::new("test.toml"), &text, &store())
 }
 
 /// That policy for this machine, as the service `name`.
 pub(crate) fn plan_for(name: &str, lines: &str) -> Plan {
+    try_plan_for(name, lines).unwrap_or_else(|report| panic!("{lines}\n{report}"))
+}
+
+/// The same, or everything that is wrong with it.
+pub(crate) fn try_plan_for(name: &str, lines: &str) -> Result<Plan, Report> {
     let kernel = Kernel::probe(None).expect("this machine can be asked");
     let subject = Subject { name: name.to_owned(), root: "/".into(), sockets: vec![] };
-    compile(&policy(lines), &subject, &kernel).unwrap_or_else(|report| panic!("{report}"))
+    compile(&try_policy(lines)?, &subject, &kernel)
 }
 
 /// Runs `script` in a shell under `base/default` and these lines; a launch that fails is the error's text.
@@ -89,9 +94,20 @@ pub(crate) fn run(lines: &str, script: &str) -> Ran {
 
 /// The same, for a plan.
 pub(crate) fn run_plan(plan: &Plan, script: &str) -> Result<Ran, String> {
+    let (output, ended) = command(plan, &["/bin/sh", "-c", script]).map_err(|error| error.to_string())?;
+    let status = match (ended, ended.pid()) {
+        (WaitStatus::Exited(_, status), _) => status,
+        (WaitStatus::Signaled(_, signal, _), _) => -(signal as i32),
+        (_, of) => panic!("{of:?} did not end: {ended:?}"),
+    };
+    Ok(Ran { output, status })
+}
+
+/// Runs a command under a plan: what it printed on both, and how it ended.
+pub(crate) fn command(plan: &Plan, argv: &[&str]) -> Result<(String, WaitStatus), LaunchError> {
     let (mut reader, writer) = std::io::pipe().expect("a pipe can be made");
     let null = fs::File::options().read(true).write(true).open("/dev/null").expect("it is there");
-    let argv = ["/bin/sh", "-c", script].map(str::to_owned);
+    let argv: Vec<String> = argv.iter().map(|argument| (*argument).to_owned()).collect();
     let launched = launch(&Launch {
         plan,
         argv: &argv,
@@ -102,24 +118,17 @@ pub(crate) fn run_plan(plan: &Plan, script: &str) -> Result<Ran, String> {
         network: None,
         parent: Parent::Caller,
         pid_cell: None,
-    })
-    .map_err(|error| error.to_string())?;
+    })?;
     drop(writer);
-    let mut output = String::new();
-    reader.read_to_string(&mut output).expect("shells write UTF-8 here");
-    let status = match waitid(Id::PIDFd(launched.pidfd.as_fd()), WaitPidFlag::WEXITED) {
-        Ok(WaitStatus::Exited(_, status)) => status,
-        Ok(WaitStatus::Signaled(_, signal, _)) => -(signal as i32),
-        other => panic!("{other:?}"),
-    };
-    Ok(Ran { output, status })
+    let mut output = Vec::new();
+    reader.read_to_end(&mut output).expect("a pipe can be read");
+    let ended = waitid(Id::PIDFd(launched.pidfd.as_fd()), WaitPidFlag::WEXITED).expect("it is our child");
+    Ok((String::from_utf8_lossy(&output).into_owned(), ended))
 }
 
 /// The codes of what compiling these lines for this machine complains about.
 pub(crate) fn complaints(lines: &str) -> Vec<&'static str> {
-    let kernel = Kernel::probe(None).expect("this machine can be asked");
-    let subject = Subject { name: "test".to_owned(), root: "/".into(), sockets: vec![] };
-    match compile(&policy(lines), &subject, &kernel) {
+    match try_plan_for("test", lines) {
         Ok(_) => Vec::new(),
         Err(report) => report.diagnostics.iter().map(|diagnostic| diagnostic.code).collect(),
     }
