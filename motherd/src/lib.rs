@@ -1,8 +1,10 @@
 //! The service manager, and motherctl.
 
+pub mod calendar;
 pub mod control;
 pub mod ctl;
 pub mod daemon;
+pub mod eventlog;
 mod failpoint;
 pub mod graph;
 pub mod manager;

@@ -161,6 +161,17 @@ impl Scratch {
         Ok(self.init.as_ref().context("initldr was not started")?.pid)
     }
 
+    /// The motherd that initldr has started: its one child with that program.
+    pub fn motherd(&self) -> Result<i32> {
+        let init = self.init()?;
+        let children = fs::read_to_string(format!("/proc/{init}/task/{init}/children"))?;
+        let program = Programs::built()?.motherd.canonicalize()?;
+        let is_motherd =
+            |pid: &&str| fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe == program);
+        let found = children.split_whitespace().find(is_motherd).context("initldr has no motherd")?;
+        Ok(found.parse()?)
+    }
+
     /// What initldr and motherd have said.
     pub fn log(&self) -> Result<String> {
         Ok(fs::read_to_string(self.path("log"))?)

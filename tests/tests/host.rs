@@ -205,16 +205,16 @@ fn a_killed_motherd_is_replaced_and_its_services_go_on() -> Result<()> {
     scratch.service("system", "[dependencies]\nwants = [\"sleeper\"]\n")?;
     scratch.start()?;
     let sleeper = scratch.running("sleeper")?;
-    let first = motherd(&scratch)?;
+    let first = scratch.motherd()?;
     for _ in 0..3 {
-        let before = motherd(&scratch)?;
+        let before = scratch.motherd()?;
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(before), nix::sys::signal::Signal::SIGKILL)?;
         scratch.eventually("another motherd is there", |scratch| {
-            Ok(motherd(scratch).ok().filter(|pid| *pid != before))
+            Ok(scratch.motherd().ok().filter(|pid| *pid != before))
         })?;
         ensure!(scratch.running("sleeper")? == sleeper, "the same process");
     }
-    ensure!(motherd(&scratch)? != first);
+    ensure!(scratch.motherd()? != first);
     ensure!(scratch.status("sleeper")?["restarts"] == 0);
     // What the old one started, the new one restarts; also when it dies by itself.
     nix::sys::signal::kill(
@@ -275,14 +275,4 @@ fn parent(pid: u64) -> Result<String> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
     let line = status.lines().find_map(|line| line.strip_prefix("PPid:")).context("no PPid")?;
     Ok(line.trim().to_owned())
-}
-
-/// The motherd that this initldr has started: its one child with that program.
-fn motherd(scratch: &Scratch) -> Result<i32> {
-    let init = scratch.init()?;
-    let children = fs::read_to_string(format!("/proc/{init}/task/{init}/children"))?;
-    let program = Programs::built()?.motherd.canonicalize()?;
-    let is_motherd = |pid: &&str| fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe == program);
-    let found = children.split_whitespace().find(is_motherd).context("initldr has no motherd")?;
-    Ok(found.parse()?)
 }

@@ -21,6 +21,8 @@ const REPLY_MAX_BYTES: usize = 64 << 20;
 pub struct Client {
     path: PathBuf,
     stream: UnixStream,
+    /// What came after the message that was taken last.
+    rest: Vec<u8>,
 }
 
 /// Why a call has no good answer.
@@ -77,7 +79,7 @@ impl Client {
     /// [`CallError::Unreachable`]
     pub fn connect(path: &Path) -> Result<Self, CallError> {
         match address::connect(path) {
-            Ok(stream) => Ok(Self { path: path.to_owned(), stream }),
+            Ok(stream) => Ok(Self { path: path.to_owned(), stream, rest: Vec::new() }),
             Err(source) => Err(CallError::Unreachable { path: path.to_owned(), source }),
         }
     }
@@ -94,6 +96,33 @@ impl Client {
             Err(source) => {
                 Err(CallError::Nonsense { path: self.path.clone(), method: request.method(), source })
             }
+        }
+    }
+
+    /// Asks for a stream and hands over each reply as it comes, until `take` has seen enough or the stream ends.
+    ///
+    /// # Errors
+    /// As for [`Client::call`].
+    pub fn call_each(
+        &mut self,
+        request: &Request,
+        mut take: impl FnMut(Reply) -> bool,
+    ) -> Result<(), CallError> {
+        let mut text = self.exchange(&request.encode()).map_err(|source| self.broken(source))?;
+        loop {
+            let more = Reply::continues(&text);
+            let reply = Reply::decode(request, &text).map_err(|source| CallError::Nonsense {
+                path: self.path.clone(),
+                method: request.method(),
+                source,
+            })?;
+            if let Reply::Error(error) = reply {
+                return Err(error.into());
+            }
+            if !take(reply) || !more {
+                return Ok(());
+            }
+            text = self.receive().map_err(|source| self.broken(source))?;
         }
     }
 
@@ -116,9 +145,19 @@ impl Client {
     }
 
     fn receive(&mut self) -> io::Result<Vec<u8>> {
-        let mut text = Vec::new();
+        let mut text = std::mem::take(&mut self.rest);
         let mut chunk = [0; 16 << 10];
+        let mut seen = 0;
         loop {
+            if let Some(end) = text[seen..].iter().position(|byte| *byte == 0) {
+                self.rest = text.split_off(seen + end + 1);
+                text.pop();
+                return Ok(text);
+            }
+            seen = text.len();
+            if seen > REPLY_MAX_BYTES {
+                return Err(io::ErrorKind::FileTooLarge.into());
+            }
             let read = match self.stream.read(&mut chunk) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 other => other?,
@@ -126,14 +165,7 @@ impl Client {
             if read == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
-            if let Some(end) = chunk[..read].iter().position(|byte| *byte == 0) {
-                text.extend_from_slice(&chunk[..end]);
-                return Ok(text);
-            }
             text.extend_from_slice(&chunk[..read]);
-            if text.len() > REPLY_MAX_BYTES {
-                return Err(io::ErrorKind::FileTooLarge.into());
-            }
         }
     }
 }

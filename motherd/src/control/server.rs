@@ -6,7 +6,12 @@
 //!     ^  \                            (the peer hangs up: gone)          |
 //!     |   `-- refused, introspection: answered here ------------------>  |
 //!     `------------------------------------------------------------------' all of it is written
+//!
+//!                                   Waiting --the first of many replies--> Streaming, until the peer hangs up
 //! ```
+//!
+//! A stream is pulled: the daemon asks [`Server::hungry`] who has taken all that it was given, and gives it the next
+//! part. So a slow reader holds one part, not a queue, and one that takes nothing for [`TIME_MAX`] is disconnected.
 //!
 //! The daemon keeps the epoll: [`Server::watches`] says what to wait for, [`Server::ready`] is told what is ready,
 //! [`Server::expire`] what time it is. Invariants:
@@ -42,6 +47,9 @@ pub const CONNECTIONS_MAX: usize = 64;
 
 /// At most so many of them from peers that may only read: half, so that root always finds a place.
 pub const READERS_MAX: usize = CONNECTIONS_MAX / 2;
+
+/// At most so many streams to peers that may only read: a stream may last for ever, and they are to find a place too.
+pub const READER_STREAMS_MAX: usize = READERS_MAX / 2;
 
 /// A longer message ends the connection: 1 MiB, some ten thousand names of services.
 pub const MESSAGE_MAX_BYTES: usize = 1 << 20;
@@ -142,9 +150,23 @@ struct Connection {
 
 #[derive(Debug)]
 enum Phase {
-    Reading { deadline: Duration },
-    Waiting { one_way: bool },
-    Writing { output: Vec<u8>, written: usize, deadline: Duration },
+    Reading {
+        deadline: Duration,
+    },
+    Waiting {
+        one_way: bool,
+    },
+    Writing {
+        output: Vec<u8>,
+        written: usize,
+        deadline: Duration,
+    },
+    /// `deadline` is there while something of `output` is not taken.
+    Streaming {
+        output: Vec<u8>,
+        written: usize,
+        deadline: Option<Duration>,
+    },
 }
 
 /// The connection is of no use any more: the peer is gone, or broke the rules.
@@ -224,6 +246,37 @@ impl Server {
         };
         if let Err(gone) = sent {
             self.close(connection, &gone);
+        }
+    }
+
+    /// The same with one of many replies: the connection is a stream from now on.
+    pub fn reply_more(&mut self, connection: Token, reply: &Reply, now: Duration) {
+        let streams =
+            self.connections.values().filter(|open| !open.privileged && open.is_streaming()).count();
+        let Some(open) = self.connections.get_mut(&connection) else { return };
+        let sent = match open.phase {
+            Phase::Waiting { .. } if !open.privileged && streams >= READER_STREAMS_MAX => {
+                let why = "too many streams are open".into();
+                open.answer(&Reply::Error(RequestError::Refused { why }).encode(), now)
+            }
+            Phase::Waiting { one_way: true } => Err(Gone("it wants a stream and no reply")),
+            Phase::Waiting { one_way: false } | Phase::Streaming { .. } => open.stream(reply.encode(), now),
+            Phase::Reading { .. } | Phase::Writing { .. } => {
+                tracing::error!(connection = connection.0, "a part of a stream that nobody asked for");
+                Ok(())
+            }
+        };
+        if let Err(gone) = sent {
+            self.close(connection, &gone);
+        }
+    }
+
+    /// Whether a connection is a stream, and has taken all that it was given. `None`: it is no stream (any more).
+    #[must_use]
+    pub fn hungry(&self, connection: Token) -> Option<bool> {
+        match &self.connections.get(&connection)?.phase {
+            Phase::Streaming { output, .. } => Some(output.is_empty()),
+            Phase::Reading { .. } | Phase::Waiting { .. } | Phase::Writing { .. } => None,
         }
     }
 
@@ -308,13 +361,14 @@ impl Server {
 
 impl Connection {
     fn interest(&self) -> (bool, bool) {
-        match self.phase {
+        match &self.phase {
             // A whole message that came together with the one before it: no byte may follow to wake us, but the
             // socket can be written to, so that does.
             Phase::Reading { .. } => (true, self.input.contains(&0)),
             // A hang-up is reported all the same.
             Phase::Waiting { .. } => (false, false),
             Phase::Writing { .. } => (false, true),
+            Phase::Streaming { output, .. } => (false, !output.is_empty()),
         }
     }
 
@@ -329,7 +383,30 @@ impl Connection {
             }
             Phase::Waiting { .. } => self.still_there().map(|()| None),
             Phase::Writing { .. } => self.write(now).map(|()| None),
+            Phase::Streaming { ref output, .. } if output.is_empty() => self.still_there().map(|()| None),
+            Phase::Streaming { .. } => self.write(now).map(|()| None),
         }
+    }
+
+    fn is_streaming(&self) -> bool {
+        matches!(self.phase, Phase::Streaming { .. })
+    }
+
+    /// Begins one of many replies.
+    fn stream(&mut self, mut message: Value, now: Duration) -> Result<(), Gone> {
+        message["continues"] = Value::Bool(true);
+        let mut next = message.to_string().into_bytes();
+        next.push(0);
+        match &mut self.phase {
+            Phase::Streaming { output, deadline, .. } => {
+                output.append(&mut next);
+                deadline.get_or_insert(now + TIME_MAX);
+            }
+            Phase::Reading { .. } | Phase::Waiting { .. } | Phase::Writing { .. } => {
+                self.phase = Phase::Streaming { output: next, written: 0, deadline: Some(now + TIME_MAX) };
+            }
+        }
+        self.write(now)
     }
 
     /// Reads once.
@@ -395,7 +472,12 @@ impl Connection {
     }
 
     fn write(&mut self, now: Duration) -> Result<(), Gone> {
-        let Phase::Writing { output, written, .. } = &mut self.phase else { return Ok(()) };
+        let (output, written) = match &mut self.phase {
+            Phase::Writing { output, written, .. } | Phase::Streaming { output, written, .. } => {
+                (output, written)
+            }
+            Phase::Reading { .. } | Phase::Waiting { .. } => return Ok(()),
+        };
         while *written < output.len() {
             let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
             match send(self.stream.as_raw_fd(), &output[*written..], flags) {
@@ -405,7 +487,11 @@ impl Connection {
                 Err(_) => return Err(Gone("the peer hung up within a reply")),
             }
         }
-        self.phase = Phase::Reading { deadline: now + TIME_MAX };
+        self.phase = if self.is_streaming() {
+            Phase::Streaming { output: Vec::new(), written: 0, deadline: None }
+        } else {
+            Phase::Reading { deadline: now + TIME_MAX }
+        };
         Ok(())
     }
 
@@ -424,6 +510,7 @@ impl Phase {
     fn deadline(&self) -> Option<Duration> {
         match self {
             Phase::Reading { deadline } | Phase::Writing { deadline, .. } => Some(*deadline),
+            Phase::Streaming { deadline, .. } => *deadline,
             Phase::Waiting { .. } => None,
         }
     }

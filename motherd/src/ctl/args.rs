@@ -56,6 +56,18 @@ pub(crate) enum Command {
     },
     /// All services, one a line
     List,
+    /// What happened, oldest first: each change of a service with its cause
+    Events {
+        /// Go on as it happens
+        #[arg(short, long)]
+        follow: bool,
+        /// Only the last so many
+        #[arg(short = 'n', long, value_name = "N")]
+        lines: Option<usize>,
+        /// Only what is about these
+        #[arg(value_name = "SERVICE")]
+        services: Vec<String>,
+    },
     /// Start services and what they need
     Start {
         #[arg(value_name = "SERVICE", required = true)]

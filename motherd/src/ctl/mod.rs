@@ -10,6 +10,7 @@
 mod answers;
 mod args;
 mod doctor;
+mod events;
 mod failure;
 mod output;
 mod policy;
@@ -59,6 +60,7 @@ fn execute(Args { global, command }: Args) -> Result<u8, Failure> {
     let ask = |request| remote::ask(&global, &request);
     match command {
         Command::Status { services } => ask(Request::Status { services }),
+        Command::Events { follow, lines, services } => events::events(&global, services, lines, follow),
         Command::List => ask(Request::List),
         Command::Start { services } => ask(Request::Start { services }),
         Command::Stop { services } => ask(Request::Stop { services }),

@@ -23,14 +23,25 @@ pub(super) fn print_json(value: &Value) -> Result<(), Failure> {
     print(&format!("{value:#}\n"))
 }
 
-pub(super) fn print(text: &str) -> Result<(), Failure> {
-    let mut stdout = io::stdout().lock();
-    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-        // `motherctl list | head -1`: who has seen enough is no failure of ours.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        Err(error) => Err(Failure::say(1, format!("write to standard output: {error}"))),
-        Ok(()) => Ok(()),
+/// Standard output of a command that goes on until nobody reads.
+#[derive(Debug)]
+pub(super) struct Stdout;
+
+impl Stdout {
+    /// Prints; `false`: whoever read has gone.
+    pub(super) fn print(&mut self, text: &str) -> Result<bool, Failure> {
+        let mut stdout = io::stdout().lock();
+        match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+            Err(error) => Err(Failure::say(1, format!("write to standard output: {error}"))),
+            Ok(()) => Ok(true),
+        }
     }
+}
+
+/// Prints; `motherctl list | head -1`: who has seen enough is no failure of ours.
+pub(super) fn print(text: &str) -> Result<(), Failure> {
+    Stdout.print(text).map(drop)
 }
 
 /// Writes to standard error. If that is closed there is nobody left to tell.

@@ -50,6 +50,7 @@ impl Output {
             Reply::Status(services) if services.is_empty() => self.text("no services\n"),
             Reply::Status(services) => self.text(&render::status(services, self.style)),
             Reply::Acted(services) => self.text(&render::acted(services, self.style)),
+            Reply::Events(events) => self.text(&render::events(events, self.style)),
             Reply::Ending => self.text(&format!("{}\n", ending(request))),
             Reply::Error(error) => Err(Failure::new(error.exit_status(), error)),
         }
@@ -79,6 +80,7 @@ fn ending(request: &Request) -> &'static str {
         Request::SoftReboot => "starting user space anew",
         Request::List
         | Request::Status { .. }
+        | Request::Events { .. }
         | Request::Start { .. }
         | Request::Stop { .. }
         | Request::Restart { .. }

@@ -28,10 +28,11 @@ use super::{
     spawn::{log_slot, notify_slot},
 };
 use crate::{
+    eventlog::What,
     failpoint,
     graph::Id,
     state::{Found, Record, Table},
-    supervise::{Event, State},
+    supervise::{Cause, Event, State},
     sys::process::pidfd_open,
 };
 
@@ -55,6 +56,8 @@ impl Daemon {
     ) -> Result<(bool, Option<End>), Fatal> {
         if let Some(cause) = &replay.cause {
             tracing::warn!("this is motherd number {}: the one before {cause}", replay.generation);
+            let cause = Cause::new(format!("motherd number {}: the one before {cause}", replay.generation));
+            self.note(What::Manager, "", &cause);
         } else {
             let pid = if replay.pid1 { "PID 1" } else { "an ordinary process" };
             tracing::info!("motherd {} under initldr as {pid}", env!("CARGO_PKG_VERSION"));

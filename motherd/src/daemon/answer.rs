@@ -13,6 +13,7 @@ use crate::{
         },
         server::{Incoming, Peer},
     },
+    eventlog::What,
     failpoint,
     graph::{Graph, Id},
     manager::{End, Outcome, Verb},
@@ -39,6 +40,11 @@ impl Daemon {
         let reply = match request {
             Request::List => Ok(Reply::List(self.list())),
             Request::Status { services } => self.status(services).map(Reply::Status),
+            Request::Events { services, after, follow: false } => self.events(services, *after),
+            Request::Events { services, after, follow: true } => {
+                self.follow_events(*connection, services, *after);
+                return Ok(());
+            }
             Request::Start { services } => match self.named(services) {
                 Ok(ids) => return self.act(*connection, Verb::Start, &ids, who),
                 Err(error) => Err(error),
@@ -80,6 +86,15 @@ impl Daemon {
                 runtime.plan = None;
             }
         }
+        let what = match verb {
+            Verb::Start => "start",
+            Verb::Stop => "stop",
+            Verb::Restart => "restart",
+        };
+        for id in ids {
+            let name = self.manager.graph().name(*id).to_owned();
+            self.note(What::Asked, &name, &Cause::request(&format!("{what} requested"), who));
+        }
         let effects = self.manager.request(connection.as_u64(), verb, ids, who, now());
         self.dispatch(effects)
     }
@@ -119,6 +134,11 @@ impl Daemon {
             }
         }
         Ok(ids)
+    }
+
+    /// Whether there is anything of this name.
+    pub(super) fn check_name(&mut self, name: &str) -> Result<(), RequestError> {
+        self.find(name).map(|_found| ())
     }
 
     fn find(&mut self, name: &str) -> Result<Named, RequestError> {
@@ -365,6 +385,11 @@ impl Daemon {
             name,
         }
     }
+}
+
+/// How people see a state.
+pub(super) fn state_name(state: &State) -> &'static str {
+    wire_state(state).name()
 }
 
 fn wire_state(state: &State) -> Wire {

@@ -21,6 +21,7 @@ use nix::{
 use super::{Daemon, Fatal, now};
 use crate::{
     control::server::Token,
+    eventlog::What,
     failpoint,
     graph::Id,
     manager::End,
@@ -105,6 +106,7 @@ impl Daemon {
     pub(super) fn run(&mut self) -> Result<Infallible, Fatal> {
         let mut events = [EpollEvent::empty(); 64];
         loop {
+            self.feed_streams();
             self.watch_control().map_err(Fatal::system("epoll_ctl"))?;
             self.arm().map_err(Fatal::system("timerfd_settime"))?;
             let count = match self.epoll.wait(&mut events, EpollTimeout::NONE) {
@@ -243,6 +245,7 @@ impl Daemon {
     /// Everything down, then the machine.
     pub(super) fn end(&mut self, how: End, cause: &Cause) -> Result<(), Fatal> {
         tracing::info!("{how:?}: {}", cause.words);
+        self.note(What::Manager, "", cause);
         let effects = self.manager.end(how, cause, now());
         self.table.set_ending(how);
         self.dispatch(effects)

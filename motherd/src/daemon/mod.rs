@@ -16,12 +16,14 @@ mod adopt;
 mod answer;
 mod events;
 mod execute;
+mod journal;
 mod link;
 mod log;
 mod networks;
 mod proc;
 mod readiness;
 mod spawn;
+mod streams;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -51,9 +53,10 @@ use sandbox::{
     policy::Store,
 };
 
-use self::{events::Watching, link::Link, log::Log, readiness::Readiness};
+use self::{events::Watching, link::Link, log::Log, readiness::Readiness, streams::Streams};
 use crate::{
     control::{address, server::Server},
+    eventlog::{EventLog, What},
     failpoint,
     graph::{Graph, Id},
     manager::{Effect, Manager},
@@ -179,6 +182,10 @@ struct Daemon {
     catalog: Catalog,
     manager: Manager,
     table: Table,
+    /// What happened, for `events` and `why`.
+    events: EventLog,
+    /// Who is told of it as it happens.
+    streams: Streams,
     link: Link,
     epoll: Epoll,
     timer: TimerFd,
@@ -256,6 +263,7 @@ impl Daemon {
         let server = control_server(&paths, replay.stored.remove("control"))?;
         link.store("control", server.listener())?;
         failpoint::hit("adopt.control-kept");
+        let events = journal::open(&link, replay.stored.remove(journal::SLOT))?;
 
         let base = cgroup_base(args.cgroup.as_deref())?;
         let kernel = Kernel::probe(Some(&base))?;
@@ -282,6 +290,8 @@ impl Daemon {
             catalog,
             manager: Manager::new(graph),
             table,
+            events,
+            streams: Streams::default(),
             link,
             epoll,
             timer,
@@ -315,7 +325,9 @@ impl Daemon {
             tracing::error!("there is no service `{target}` to start: nothing is started by itself");
             return Ok(());
         };
-        let effects = self.manager.boot(id, &Cause::new(format!("boot: {target}")), now());
+        let cause = Cause::new(format!("boot: {target}"));
+        self.note(What::Manager, "", &cause);
+        let effects = self.manager.boot(id, &cause, now());
         // Recorded before it is marked as begun: a motherd that ends in between begins it again, which does no harm.
         self.record();
         failpoint::hit("boot.recorded");
@@ -350,7 +362,9 @@ impl Daemon {
             }
             if self.said.get(&id) != Some(&unit.state) {
                 say(name, unit, &self.manager, id);
-                self.said.insert(id, unit.state.clone());
+                let state = unit.state.clone();
+                let before = self.said.insert(id, state.clone());
+                self.note_state(id, before.as_ref(), &state);
             }
         }
     }

@@ -7,7 +7,7 @@ use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Map, Value, json};
 
 use super::{
-    Acted, Call, DESCRIPTION, Failure, INTERFACE, Reply, Request, RequestError, SERVICE_DESCRIPTION,
+    Acted, Call, DESCRIPTION, Events, Failure, INTERFACE, Reply, Request, RequestError, SERVICE_DESCRIPTION,
     SERVICE_INTERFACE, VERSION,
 };
 
@@ -28,8 +28,15 @@ impl Request {
             | Request::Restart { services }
             | Request::Reload { services } => json!({ "services": services }),
             Request::Kill { services, signal } => json!({ "services": services, "signal": signal }),
+            Request::Events { services, after: None, .. } => json!({ "services": services }),
+            Request::Events { services, after, .. } => json!({ "services": services, "after": after }),
         };
-        json!({ "method": format!("{INTERFACE}.{}", self.method()), "parameters": parameters })
+        let mut message =
+            json!({ "method": format!("{INTERFACE}.{}", self.method()), "parameters": parameters });
+        if let Request::Events { follow: true, .. } = self {
+            message["more"] = Value::Bool(true);
+        }
+        message
     }
 }
 
@@ -59,17 +66,16 @@ impl Message {
             #[serde(default)]
             oneway: bool,
             #[serde(default)]
-            #[serde(rename = "more")]
-            _more: bool,
+            more: bool,
             #[serde(default)]
             upgrade: bool,
         }
-        let Envelope { method, parameters, oneway, _more: _, upgrade } = serde_json::from_slice(text)?;
+        let Envelope { method, parameters, oneway, more, upgrade } = serde_json::from_slice(text)?;
         let call = if upgrade {
-            // Nothing here turns a connection into something else; `more` needs no refusal: one reply is a stream.
+            // Nothing here turns a connection into something else; `more` needs no refusal: one reply is a stream too.
             Err(RequestError::InvalidParameter { parameter: "upgrade: no method here upgrades".into() })
         } else {
-            decode_call(&method, parameters.unwrap_or_default())
+            decode_call(&method, parameters.unwrap_or_default(), more)
         };
         Ok(Self { call, one_way: oneway })
     }
@@ -106,6 +112,14 @@ struct SomeServices {
     services: Option<Vec<String>>,
 }
 
+/// The parameters of `Events`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct EventsParameters {
+    services: Option<Vec<String>>,
+    after: Option<u64>,
+}
+
 /// The parameters of `Kill`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -121,7 +135,7 @@ struct InterfaceParameters {
     interface: String,
 }
 
-fn decode_call(method: &str, parameters: Map<String, Value>) -> Result<Call, RequestError> {
+fn decode_call(method: &str, parameters: Map<String, Value>, more: bool) -> Result<Call, RequestError> {
     let Some((interface, name)) = method.rsplit_once('.') else {
         return Err(RequestError::MethodNotFound { method: method.into() });
     };
@@ -143,6 +157,10 @@ fn decode_call(method: &str, parameters: Map<String, Value>) -> Result<Call, Req
         "Status" => Request::Status {
             services: from_parameters::<SomeServices>(parameters)?.services.unwrap_or_default(),
         },
+        "Events" => {
+            let EventsParameters { services, after } = from_parameters(parameters)?;
+            Request::Events { services: services.unwrap_or_default(), after, follow: more }
+        }
         "Start" => Request::Start { services: some(parameters)? },
         "Stop" => Request::Stop { services: some(parameters)? },
         "Restart" => Request::Restart { services: some(parameters)? },
@@ -178,9 +196,24 @@ impl Reply {
             Reply::List(services) => json!({ "parameters": { "version": VERSION, "services": services } }),
             Reply::Status(services) => json!({ "parameters": { "version": VERSION, "services": services } }),
             Reply::Acted(services) => json!({ "parameters": { "version": VERSION, "services": services } }),
+            Reply::Events(Events { events, lost }) => {
+                json!({ "parameters": { "version": VERSION, "events": events, "lost": lost } })
+            }
             Reply::Ending => json!({ "parameters": { "version": VERSION } }),
             Reply::Error(error) => error.encode(),
         }
+    }
+
+    /// Whether another reply follows this one.
+    #[must_use]
+    pub fn continues(text: &[u8]) -> bool {
+        /// The one key that matters here.
+        #[derive(Deserialize)]
+        struct Envelope {
+            #[serde(default)]
+            continues: bool,
+        }
+        serde_json::from_slice(text).is_ok_and(|Envelope { continues }| continues)
     }
 
     /// Reads the answer to `request`, as a client does. Unknown fields are ignored: a later server adds some.
@@ -201,6 +234,12 @@ impl Reply {
         struct Of<T> {
             services: Vec<T>,
         }
+        /// The reply to `Events`.
+        #[derive(Deserialize)]
+        struct OfEvents {
+            events: Vec<super::Event>,
+            lost: u64,
+        }
         let Envelope { parameters, error } = serde_json::from_slice(text)?;
         if let Some(name) = error {
             return RequestError::decode(&name, parameters).map(Reply::Error);
@@ -208,6 +247,10 @@ impl Reply {
         Ok(match request {
             Request::List => Reply::List(serde_json::from_value::<Of<_>>(parameters)?.services),
             Request::Status { .. } => Reply::Status(serde_json::from_value::<Of<_>>(parameters)?.services),
+            Request::Events { .. } => {
+                let OfEvents { events, lost } = serde_json::from_value(parameters)?;
+                Reply::Events(Events { events, lost })
+            }
             Request::Start { .. }
             | Request::Stop { .. }
             | Request::Restart { .. }

@@ -7,6 +7,7 @@
 //! that introspection returns is [`DESCRIPTION`], and a test holds it against these types.
 
 mod convert;
+mod events;
 mod message;
 mod status;
 
@@ -17,7 +18,7 @@ mod tests;
 
 use serde::{Deserialize, Serialize};
 
-pub use self::{message::*, status::*};
+pub use self::{events::*, message::*, status::*};
 
 /// The version of the replies' shape. Fields are only ever added under one version.
 pub const VERSION: u32 = 1;
@@ -57,6 +58,15 @@ pub enum Request {
     Status {
         /// Names.
         services: Vec<String>,
+    },
+    /// What happened, oldest first.
+    Events {
+        /// Only what is about these; everything when the list is empty.
+        services: Vec<String>,
+        /// Only what came after the event of this sequence number.
+        after: Option<u64>,
+        /// And go on saying what happens: Varlink's `more`.
+        follow: bool,
     },
     /// Start them and what they need.
     Start {
@@ -104,6 +114,8 @@ pub enum Reply {
     List(Vec<ServiceSummary>),
     /// To [`Request::Status`].
     Status(Vec<ServiceStatus>),
+    /// To [`Request::Events`].
+    Events(Events),
     /// To start, stop, restart, reload and kill: what each service is now. Sent when it has got there.
     Acted(Vec<Acted>),
     /// To power-off, reboot, halt, kexec and soft-reboot: it has begun.
@@ -209,6 +221,7 @@ impl Request {
         match self {
             Request::List => "List",
             Request::Status { .. } => "Status",
+            Request::Events { .. } => "Events",
             Request::Start { .. } => "Start",
             Request::Stop { .. } => "Stop",
             Request::Restart { .. } => "Restart",
@@ -226,7 +239,7 @@ impl Request {
     #[must_use]
     pub fn only_reads(&self) -> bool {
         match self {
-            Request::List | Request::Status { .. } => true,
+            Request::List | Request::Status { .. } | Request::Events { .. } => true,
             Request::Start { .. }
             | Request::Stop { .. }
             | Request::Restart { .. }

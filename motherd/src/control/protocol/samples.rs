@@ -88,6 +88,19 @@ pub(crate) fn web() -> ServiceStatus {
     }
 }
 
+pub(crate) fn event() -> Event {
+    Event {
+        sequence: 8,
+        boottime_usec: 3_000_000,
+        time: "2026-11-22T23:50:01.000042Z".into(),
+        kind: EventKind::Became,
+        service: Some("web".into()),
+        state: Some("running".into()),
+        words: "started by uid 0 (pid 812)".into(),
+        request: Some(Requester { uid: 0, pid: 812 }),
+    }
+}
+
 pub(crate) fn stopped() -> ServiceStatus {
     ServiceStatus {
         name: "backup".into(),

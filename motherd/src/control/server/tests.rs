@@ -11,6 +11,8 @@ use serde_json::json;
 use super::*;
 use crate::control::protocol::{Acted, INTERFACE, State};
 
+mod streams;
+
 /// Neither root nor whoever runs the tests.
 const READER: u32 = 4_000_000_000;
 

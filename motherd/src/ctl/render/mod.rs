@@ -1,11 +1,12 @@
 //! Replies as text for people. Pure: a reply and a [`Style`] in, a text out; the tests compare whole screens.
 
+mod events;
 mod human;
 mod list;
 mod status;
 mod style;
 
-pub(crate) use self::{human::printable, list::list, status::status, style::Style};
+pub(crate) use self::{events::events, human::printable, list::list, status::status, style::Style};
 
 use crate::control::protocol::{Acted, LeftOut};
 

@@ -1,0 +1,54 @@
+//! What the manager says of what happened, and of why a service is as it is.
+
+use serde::{Deserialize, Serialize};
+
+use super::status::Requester;
+
+/// What an event is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EventKind {
+    /// A service came into a state.
+    Became,
+    /// Somebody asked for something.
+    Asked,
+    /// A timer went off.
+    Timer,
+    /// Somebody connected to a socket.
+    Socket,
+    /// motherd itself: started, relaunched, ending the machine.
+    Manager,
+}
+
+/// Something that happened.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// From 1, over the whole life of initldr.
+    pub sequence: u64,
+    /// On CLOCK_BOOTTIME.
+    pub boottime_usec: u64,
+    /// RFC 3339, UTC.
+    pub time: String,
+    /// What it is about.
+    pub kind: EventKind,
+    /// Which service, where it is about one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<String>,
+    /// The state that the service came into: a state's name, or `blocked`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<String>,
+    /// Why, or what was asked.
+    pub words: String,
+    /// Who asked, where somebody did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request: Option<Requester>,
+}
+
+/// Events, oldest first.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Events {
+    /// Each.
+    pub events: Vec<Event>,
+    /// How many there were between what was asked for and the first of these that are no longer known.
+    pub lost: u64,
+}
