@@ -1,14 +1,14 @@
 //! Dependencies: names resolved, cycles refused naming every edge, and the order that is left.
 //!
 //! Whatever cannot be started with what it needs is refused here, with a diagnostic, and takes only those with it that
-//! need it: the rest of the graph boots. Holding a [`Graph`] proves that every need is there and that
-//! needs, wants and after together have no cycle; so recursion along them ends.
+//! need it: the rest of the graph boots. Holding a [`Graph`] proves that everything that is required is there and that
+//! all relations but `conflicts` together have no cycle; so recursion along them ends.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use sandbox::diagnostic::{Diagnostic, Located, Report, Severity};
 
-use crate::service::Service;
+use crate::service::{Relation, Service};
 
 /// One service among those of a [`Graph`]: an index, stable while services are only added.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -17,18 +17,34 @@ pub struct Id(pub(crate) usize);
 /// What one service depends on, and who depends on it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Edges {
-    /// Must be up before it.
+    /// Must be up before it and while it runs: needs.
     pub needs: Vec<Id>,
+    /// Must be up before it and at every moment after: what it is bound to, and its needs where it tolerates no restart.
+    pub bonds: Vec<Id>,
+    /// What is done before each of its starts.
+    pub prepared_by: Vec<Id>,
+    /// All that must be up before it starts: needs, milestones, what it is bound to and what prepares it.
+    pub requires: Vec<Id>,
     /// Started too; settled before it.
     pub wants: Vec<Id>,
-    /// Settled before it, if they are on their way.
+    /// Settled before it, if they are on their way: whom it is after, and who is before it.
     pub after: Vec<Id>,
     /// Never up together with it, whichever of the two files says so.
     pub conflicts: Vec<Id>,
-    /// Who needs it.
-    pub needed_by: Vec<Id>,
-    /// Who comes later than it: whoever needs it, wants it or is after it. They stop first.
+    /// All that comes before it: requires, wants and after.
+    pub earlier: Vec<Id>,
+    /// Who comes later than it. They stop first.
     pub later: Vec<Id>,
+    /// Who cannot start without it.
+    pub required_by: Vec<Id>,
+    /// Who cannot run without it: who needs it, is bound to it or is prepared by it.
+    pub sustains: Vec<Id>,
+    /// Who cannot run at any moment without it.
+    pub bonded: Vec<Id>,
+    /// Whom it prepares.
+    pub prepares: Vec<Id>,
+    /// Who has it started: who requires it or wants it. As long as one of them is meant to be up, so is it.
+    pub kept_by: Vec<Id>,
 }
 
 /// Services and their dependencies.
@@ -37,6 +53,7 @@ pub struct Graph {
     services: Vec<Service>,
     edges: Vec<Edges>,
     order: Vec<Id>,
+    rank: Vec<usize>,
     by_name: BTreeMap<String, Id>,
 }
 
@@ -49,24 +66,6 @@ pub struct Built {
     pub refused: BTreeMap<String, Report>,
     /// What the authors should know.
     pub warnings: Vec<Report>,
-}
-
-/// The relations that order two services in time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Relation {
-    Needs,
-    Wants,
-    After,
-}
-
-impl Relation {
-    fn verb(self) -> &'static str {
-        match self {
-            Self::Needs => "needs",
-            Self::Wants => "wants",
-            Self::After => "is after",
-        }
-    }
 }
 
 impl Graph {
@@ -92,33 +91,21 @@ impl Graph {
             .enumerate()
             .map(|(index, service)| (service.name().to_owned(), Id(index)))
             .collect();
-        let find = |names: &[Located<String>]| -> Vec<Id> {
-            names.iter().filter_map(|name| by_name.get(&name.value).copied()).collect()
-        };
-        let mut edges: Vec<Edges> = services
-            .iter()
-            .map(|service| Edges {
-                needs: find(&service.dependencies().needs),
-                wants: find(&service.dependencies().wants),
-                after: find(&service.dependencies().after),
-                conflicts: find(&service.dependencies().conflicts),
-                ..Edges::default()
-            })
-            .collect();
-        for index in 0..edges.len() {
-            let own = edges[index].clone();
-            for need in &own.needs {
-                push_new(&mut edges[need.0].needed_by, Id(index));
-            }
-            for earlier in own.needs.iter().chain(&own.wants).chain(&own.after) {
-                push_new(&mut edges[earlier.0].later, Id(index));
-            }
-            for other in own.conflicts {
-                push_new(&mut edges[other.0].conflicts, Id(index));
+        let mut edges: Vec<Edges> = vec![Edges::default(); services.len()];
+        for (index, service) in services.iter().enumerate() {
+            let dependencies = service.dependencies();
+            for (relation, name) in dependencies.each() {
+                if let Some(other) = by_name.get(&name.value) {
+                    connect(&mut edges, Id(index), relation, *other, dependencies.tolerate_restart);
+                }
             }
         }
         let order = order(&edges);
-        Self { services, edges, order, by_name }
+        let mut rank = vec![0; services.len()];
+        for (place, id) in order.iter().enumerate() {
+            rank[id.0] = place;
+        }
+        Self { services, edges, order, rank, by_name }
     }
 
     /// How many services there are.
@@ -162,10 +149,34 @@ impl Graph {
         &self.edges[id.0]
     }
 
+    /// How `id` depends on `other`, between their names.
+    #[must_use]
+    pub fn verb(&self, id: Id, other: Id) -> &'static str {
+        let edges = self.edges(id);
+        let relation = if edges.needs.contains(&other) {
+            Relation::Needs
+        } else if edges.bonds.contains(&other) {
+            Relation::BoundTo
+        } else if edges.prepared_by.contains(&other) {
+            Relation::PreparedBy
+        } else if edges.requires.contains(&other) {
+            Relation::Milestone
+        } else {
+            Relation::Conflicts
+        };
+        relation.verb()
+    }
+
     /// All ids, whatever comes earlier (a need, a want, an after) before what comes later.
     #[must_use]
     pub fn order(&self) -> &[Id] {
         &self.order
+    }
+
+    /// Its place in that order.
+    #[must_use]
+    pub fn rank(&self, id: Id) -> usize {
+        self.rank[id.0]
     }
 
     /// All services, in the order of their ids.
@@ -177,6 +188,50 @@ impl Graph {
     /// All names, sorted.
     pub fn names(&self) -> impl Iterator<Item = (&str, Id)> {
         self.by_name.iter().map(|(name, id)| (name.as_str(), *id))
+    }
+}
+
+/// One relation of `id` to `other`, seen from both ends.
+fn connect(edges: &mut [Edges], id: Id, relation: Relation, other: Id, tolerates: bool) {
+    let (first, second) = if relation == Relation::Before { (id, other) } else { (other, id) };
+    let own = &mut edges[id.0];
+    match relation {
+        Relation::Needs => {
+            push_new(&mut own.needs, other);
+            if !tolerates {
+                push_new(&mut own.bonds, other);
+            }
+        }
+        Relation::BoundTo => push_new(&mut own.bonds, other),
+        Relation::PreparedBy => push_new(&mut own.prepared_by, other),
+        Relation::Wants => push_new(&mut own.wants, other),
+        Relation::After | Relation::Before => push_new(&mut edges[second.0].after, first),
+        Relation::Conflicts => push_new(&mut own.conflicts, other),
+        Relation::Milestone => {}
+    }
+    let bonded = relation == Relation::BoundTo || relation == Relation::Needs && !tolerates;
+    if bonded {
+        push_new(&mut edges[other.0].bonded, id);
+    }
+    match relation {
+        Relation::Needs | Relation::BoundTo => push_new(&mut edges[other.0].sustains, id),
+        Relation::PreparedBy => {
+            push_new(&mut edges[other.0].sustains, id);
+            push_new(&mut edges[other.0].prepares, id);
+        }
+        Relation::Conflicts => push_new(&mut edges[other.0].conflicts, id),
+        Relation::Milestone | Relation::Wants | Relation::After | Relation::Before => {}
+    }
+    if relation.is_required() {
+        push_new(&mut edges[id.0].requires, other);
+        push_new(&mut edges[other.0].required_by, id);
+    }
+    if relation.starts() {
+        push_new(&mut edges[other.0].kept_by, id);
+    }
+    if relation.orders() {
+        push_new(&mut edges[second.0].earlier, first);
+        push_new(&mut edges[first.0].later, second);
     }
 }
 
@@ -206,15 +261,6 @@ fn push_new(list: &mut Vec<Id>, id: Id) {
     }
 }
 
-/// The ordering edges of one service, needs first.
-fn ordering(service: &Service) -> impl Iterator<Item = (Relation, &Located<String>)> {
-    let dependencies = service.dependencies();
-    let needs = dependencies.needs.iter().map(|name| (Relation::Needs, name));
-    let wants = dependencies.wants.iter().map(|name| (Relation::Wants, name));
-    let after = dependencies.after.iter().map(|name| (Relation::After, name));
-    needs.chain(wants).chain(after)
-}
-
 fn report(service: &Service, problem: Diagnostic) -> Report {
     Report { sources: service.sources().clone(), diagnostics: vec![problem] }
 }
@@ -238,11 +284,13 @@ fn refuse_missing_needs(
         let names: BTreeSet<&str> = services.iter().map(Service::name).collect();
         let mut out = BTreeMap::new();
         for service in services.iter() {
-            let missing =
-                service.dependencies().needs.iter().find(|need| !names.contains(need.value.as_str()));
-            if let Some(need) = missing {
+            let missing = service
+                .dependencies()
+                .each()
+                .find(|(relation, name)| relation.is_required() && !names.contains(name.value.as_str()));
+            if let Some((relation, need)) = missing {
                 let known = broken.contains(&need.value) || refused.contains_key(&need.value);
-                let problem = missing_problem("missing-need", "needs", service, need, known, &names);
+                let problem = missing_problem("missing-need", relation.verb(), service, need, known, &names);
                 out.insert(service.name().to_owned(), report(service, problem));
             }
         }
@@ -293,27 +341,37 @@ fn refuse_shared_ids(services: &mut Vec<Service>, refused: &mut BTreeMap<String,
 fn refuse_cycles(services: &mut Vec<Service>, refused: &mut BTreeMap<String, Report>) {
     loop {
         let Some(cycle) = find_cycle(services) else { return };
+        let said = |edge: &Edge| {
+            let owner = &services[edge.owner];
+            format!("`{}` {} `{}`", owner.name(), edge.relation.verb(), edge.name.value)
+        };
         let edges: Vec<String> = cycle
             .iter()
-            .map(|(from, relation, to)| {
-                let at = services[*from].sources().locate(&to.at);
-                format!("`{}` {} `{}` ({at})", services[*from].name(), relation.verb(), to.value)
-            })
+            .map(|edge| format!("{} ({})", said(edge), services[edge.owner].sources().locate(&edge.name.at)))
             .collect();
         let mut out = BTreeMap::new();
-        for (from, relation, to) in &cycle {
-            let service = &services[*from];
+        for edge in &cycle {
             let message = format!("a cycle: {}", edges.join(", "));
-            let problem = Diagnostic::error("dependency-cycle", to.at.clone(), message)
-                .label(format!("`{}` {} `{}`", service.name(), relation.verb(), to.value))
+            let problem = Diagnostic::error("dependency-cycle", edge.name.at.clone(), message)
+                .label(said(edge))
                 .help("take one of these edges out; none of them is dropped silently");
-            out.insert(service.name().to_owned(), report(service, problem));
+            out.insert(services[edge.later].name().to_owned(), report(&services[edge.owner], problem));
         }
         take_out(services, refused, out);
     }
 }
 
-type Edge = (usize, Relation, Located<String>);
+/// Why one service comes later than another.
+#[derive(Debug, Clone)]
+struct Edge {
+    /// Who comes later.
+    later: usize,
+    /// Who says so: the later one, or with `before` the earlier one.
+    owner: usize,
+    relation: Relation,
+    /// The name as the owner writes it.
+    name: Located<String>,
+}
 
 /// Some cycle, edge by edge: depth first, the current path kept.
 fn find_cycle(services: &[Service]) -> Option<Vec<Edge>> {
@@ -325,17 +383,14 @@ fn find_cycle(services: &[Service]) -> Option<Vec<Edge>> {
     }
     let index: BTreeMap<&str, usize> =
         services.iter().enumerate().map(|(index, service)| (service.name(), index)).collect();
-    let edges: Vec<Vec<(usize, Edge)>> = services
-        .iter()
-        .enumerate()
-        .map(|(from, service)| {
-            ordering(service)
-                .filter_map(|(relation, to)| {
-                    Some((*index.get(to.value.as_str())?, (from, relation, to.clone())))
-                })
-                .collect()
-        })
-        .collect();
+    let mut edges: Vec<Vec<(usize, Edge)>> = vec![Vec::new(); services.len()];
+    for (owner, service) in services.iter().enumerate() {
+        for (relation, name) in service.dependencies().each().filter(|(relation, _)| relation.orders()) {
+            let Some(other) = index.get(name.value.as_str()).copied() else { continue };
+            let (earlier, later) = if relation == Relation::Before { (owner, other) } else { (other, owner) };
+            edges[later].push((earlier, Edge { later, owner, relation, name: name.clone() }));
+        }
+    }
     let mut marks = vec![Mark::New; services.len()];
     for start in 0..services.len() {
         // An own stack instead of recursion: a chain may be as long as there are services.
@@ -376,7 +431,7 @@ fn refuse_conflicts(services: &mut Vec<Service>, refused: &mut BTreeMap<String, 
         let mut closure = BTreeSet::from([id]);
         let mut queue = vec![id];
         while let Some(next) = queue.pop() {
-            queue.extend(graph.edges(next).needs.iter().filter(|need| closure.insert(**need)));
+            queue.extend(graph.edges(next).requires.iter().filter(|need| closure.insert(**need)));
         }
         let pair = closure.iter().find_map(|one| {
             graph
@@ -389,7 +444,9 @@ fn refuse_conflicts(services: &mut Vec<Service>, refused: &mut BTreeMap<String, 
         if let Some((one, other)) = pair {
             let service = graph.service(id);
             let dependencies = service.dependencies();
-            let at = dependencies.needs.iter().chain(&dependencies.conflicts).map(|name| &name.at).next();
+            let named =
+                |(relation, _): &(Relation, _)| relation.is_required() || *relation == Relation::Conflicts;
+            let at = dependencies.each().find(named).map(|(_, name)| &name.at);
             let message = format!(
                 "`{}` cannot be up: it takes `{}` and `{}`, which conflict",
                 service.name(),
@@ -417,11 +474,12 @@ fn warnings(
     let names: BTreeSet<&str> = services.iter().map(Service::name).collect();
     let mut warnings = Vec::new();
     for service in services {
-        let missing = ordering(service)
-            .filter(|(relation, name)| *relation != Relation::Needs && !names.contains(name.value.as_str()));
+        let missing = service.dependencies().each().filter(|(relation, name)| {
+            relation.orders() && !relation.is_required() && !names.contains(name.value.as_str())
+        });
         for (relation, name) in missing {
             let known = broken.contains(&name.value) || refused.contains_key(&name.value);
-            let code = if relation == Relation::Wants { "missing-want" } else { "missing-after" };
+            let code = if relation == Relation::Wants { "missing-want" } else { "missing-order" };
             let mut problem = missing_problem(code, relation.verb(), service, name, known, &names);
             problem.severity = Severity::Warning;
             warnings.push(report(service, problem));
@@ -460,7 +518,7 @@ mod tests {
         let graph = &built.graph;
         let (a, b, c) = (graph.find("a").unwrap(), graph.find("b").unwrap(), graph.find("c").unwrap());
         assert_eq!(graph.edges(a).needs, [b]);
-        assert_eq!(graph.edges(b).needed_by, [a]);
+        assert_eq!(graph.edges(b).required_by, [a]);
         assert_eq!(graph.edges(b).later, [a, c]);
         assert_eq!(graph.edges(c).conflicts, [a]);
         assert!(built.refused.is_empty() && built.warnings.is_empty());
@@ -487,6 +545,24 @@ mod tests {
     }
 
     #[test]
+    fn every_relation_can_close_a_cycle() {
+        for relation in Relation::ALL.into_iter().filter(|relation| relation.orders()) {
+            let text = format!("{} = [\"b\"]", relation.key());
+            let back = if relation == Relation::Before { "before = [\"a\"]" } else { "after = [\"a\"]" };
+            let built = build(&[("a", &text), ("b", back), ("c", "")]);
+            assert_eq!(left(&built), ["c"], "{text}");
+            for name in ["a", "b"] {
+                let report = built.refused[name].to_string();
+                assert!(report.contains(&format!("`a` {} `b` (a.toml:3:", relation.verb())), "{report}");
+            }
+        }
+        let built = build(&[("a", "before = [\"b\"]"), ("b", "before = [\"c\"]"), ("c", "needs = [\"a\"]")]);
+        assert_eq!(built.refused.len(), 0, "what is before is earlier");
+        let order: Vec<_> = built.graph.order().iter().map(|id| built.graph.name(*id)).collect();
+        assert_eq!(order, ["a", "b", "c"]);
+    }
+
+    #[test]
     fn a_missing_need_refuses_and_a_missing_want_warns() {
         let built = build(&[
             ("web", "needs = [\"netwrok\"]"),
@@ -505,7 +581,7 @@ mod tests {
         assert!(built.refused["top"].to_string().contains("which has errors of its own"));
         assert!(built.refused["unlucky"].to_string().contains("which has errors of its own"));
         let codes: Vec<_> = built.warnings.iter().map(|report| report.diagnostics[0].code).collect();
-        assert_eq!(codes, ["missing-want", "missing-after"]);
+        assert_eq!(codes, ["missing-want", "missing-order"]);
         assert!(built.warnings.iter().all(|report| !report.has_errors()));
     }
 

@@ -2,51 +2,42 @@
 //!
 //! A request only moves *goals*; [`Manager::settle`] then gives every service whose turn has come its next event, until
 //! nothing moves. So nothing is queued that could be lost: what is still to be done follows, at any time and also after
-//! a restart of motherd, from the goals and the states alone.
+//! a restart of motherd, from the goals and the states alone. Only those are looked at whose turn may have come: who
+//! changed, and who is joined to them by a relation.
 //!
-//! When may a service start? When all that it needs is up; when all that it wants, or comes after, is not *on its way*
-//! any more; and when nothing that conflicts with it is there. When may it stop? When whoever comes later than it and is
-//! to stop as well has stopped. Both relations follow edges of a graph without cycles, so some service can always move.
+//! When may a service start? When all that it requires is up; when all that it wants, or comes after, is not *on its
+//! way* any more; and when nothing that conflicts with it is there. When may it stop? When whoever comes later than it
+//! and is to stop as well has stopped. Both relations follow edges of a graph without cycles, so some service can always
+//! move.
 //!
-//! What a need's fate does to a service `X` that needs `D`:
+//! A goal is up because somebody asked for the service by name, or because somebody whose goal is up has it started.
+//! When the last of these reasons goes, the goal is down: what nobody needs stops.
 //!
-//! | `D` | `X` |
-//! | --- | --- |
-//! | crashes and is tried again | runs on |
-//! | fails for good, or ends by itself for good | stops, waits, and starts again when `D` is up again |
-//! | is stopped by a request | is stopped first, and stays down |
-//! | is restarted by a request | is stopped first, and starts again after it |
+//! What each relation does is the table in `docs/services.md`; `table.rs` tests it cell by cell.
 
-use std::{
-    collections::{BTreeSet, VecDeque},
-    time::Duration,
+mod fate;
+mod goals;
+mod requests;
+
+use std::{collections::BTreeSet, time::Duration};
+
+use self::{
+    fate::{Fate, Turn},
+    requests::Pending,
 };
-
 use crate::{
     graph::{Graph, Id},
     service::Service,
-    supervise::{Act, Cause, Event, Goal, Requester, Rules, Stage, State, Then, Unit},
+    supervise::{Act, Cause, Event, Goal, Rules, Stage, State, Unit},
 };
+
+pub use self::requests::{Outcome, Verb};
 
 /// Beyond the longest stop timeout, what ending everything may take before the machine ends with whatever is left: 15 s.
 const ENDING_GRACE: Duration = Duration::from_secs(15);
 
 /// How the machine is to end.
 pub use initldr::link::End;
-
-/// What somebody asks for some services.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verb {
-    /// Start them and what they need and want.
-    Start,
-    /// Stop them, and first what needs them.
-    Stop,
-    /// Both, in this order.
-    Restart,
-}
-
-/// For each service of a request whether anything changed, or why it did not come to pass.
-pub type Outcome = Vec<(Id, Result<bool, String>)>;
 
 /// What is to be done. Executed in order, after the state was recorded.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,14 +60,6 @@ pub enum Effect {
     },
 }
 
-/// A request that waits for its services.
-#[derive(Debug)]
-struct Pending {
-    token: u64,
-    verb: Verb,
-    services: Vec<(Id, bool)>,
-}
-
 /// The machine is on its way down.
 #[derive(Debug, Clone, Copy)]
 enum Ending {
@@ -86,27 +69,39 @@ enum Ending {
     Ended { how: End },
 }
 
-/// What follows for one service from the goals and states of all. Made anew for each pass of [`Manager::settle`], so
-/// that all decisions of a pass rest on the same picture and cannot contradict each other.
-#[derive(Debug, Clone, Copy, Default)]
-struct Fate {
-    /// The need through which it cannot stay up: one that is down for good.
-    doom: Option<Id>,
-    /// Why it will not start by itself: a need that is neither up nor on its way, or an orphan that conflicts.
-    blocker: Option<Id>,
-    /// It will be up, or will have failed, without anybody's doing.
-    on_its_way: bool,
-}
-
 /// All services.
 #[derive(Debug, Default)]
 pub struct Manager {
     graph: Graph,
     units: Vec<Unit>,
     rules: Vec<Option<Rules>>,
+    /// What follows from the states and goals of all, kept up to date by [`Manager::settle`].
+    fates: Vec<Fate>,
+    /// Who changed since the fates were last found out.
+    dirty: BTreeSet<Id>,
+    deadlines: Deadlines,
     pending: Vec<Pending>,
     ending: Option<Ending>,
     touched: BTreeSet<Id>,
+}
+
+/// Who waits until when, earliest first.
+#[derive(Debug, Default)]
+struct Deadlines {
+    sorted: BTreeSet<(Duration, Id)>,
+    of: Vec<Option<Duration>>,
+}
+
+impl Deadlines {
+    fn set(&mut self, id: Id, deadline: Option<Duration>) {
+        if let Some(old) = self.of[id.0] {
+            self.sorted.remove(&(old, id));
+        }
+        if let Some(new) = deadline {
+            self.sorted.insert((new, id));
+        }
+        self.of[id.0] = deadline;
+    }
 }
 
 impl Manager {
@@ -122,7 +117,10 @@ impl Manager {
     pub fn grow(&mut self, graph: Graph) {
         self.rules = graph.services().iter().map(rules_of).collect();
         self.units.resize_with(graph.len(), Unit::default);
+        self.fates.resize_with(graph.len(), Fate::default);
+        self.deadlines.of.resize(graph.len(), None);
         self.graph = graph;
+        self.dirty.extend(self.graph.ids());
     }
 
     /// The services and their dependencies.
@@ -158,13 +156,13 @@ impl Manager {
             Ending::Stopping { deadline, .. } => Some(*deadline),
             Ending::Ended { .. } => None,
         });
-        self.units.iter().filter_map(Unit::deadline).chain(ending).min()
+        self.deadlines.sorted.first().map(|(deadline, _)| *deadline).into_iter().chain(ending).min()
     }
 
     /// What the record of a service said before motherd was restarted. Nothing follows from it before [`Manager::resume`].
     pub fn restore(&mut self, id: Id, unit: Unit) {
         self.units[id.0] = unit;
-        self.touched.insert(id);
+        self.changed(id);
     }
 
     /// A service's cgroup has processes, and there is no record of them.
@@ -172,9 +170,10 @@ impl Manager {
         let unit = &mut self.units[id.0];
         unit.state = State::Orphan;
         unit.goal = Goal::Down;
+        unit.explicit = false;
         unit.since = now;
         unit.cause = Cause::new("its cgroup has processes that no record knows; stop it to end them");
-        self.touched.insert(id);
+        self.changed(id);
     }
 
     /// What was decided before motherd was restarted and may not have been done is done (again).
@@ -223,43 +222,6 @@ impl Manager {
         effects
     }
 
-    /// Somebody's request; [`Effect::Reply`] with this token follows, now or later.
-    #[must_use]
-    pub fn request(
-        &mut self,
-        token: u64,
-        verb: Verb,
-        ids: &[Id],
-        who: Requester,
-        now: Duration,
-    ) -> Vec<Effect> {
-        let mut effects = Vec::new();
-        let mut services = Vec::new();
-        for id in ids {
-            let unit = &self.units[id.0];
-            let changed = match verb {
-                Verb::Start => !unit.is_up() || unit.goal != Goal::Up,
-                Verb::Stop => unit.state != State::Stopped || unit.goal != Goal::Down,
-                Verb::Restart => true,
-            };
-            services.push((*id, changed));
-            match verb {
-                Verb::Start => self.want(*id, &Cause::request("started", who), now, &mut effects),
-                Verb::Stop => {
-                    let cause = Cause::request("stopped", who);
-                    self.unwant(*id, &cause);
-                    if self.units[id.0].state == State::Orphan {
-                        self.step(*id, Event::Stop(cause), now, &mut effects);
-                    }
-                }
-                Verb::Restart => self.bounce(*id, &Cause::request("restarted", who), now, &mut effects),
-            }
-        }
-        self.pending.push(Pending { token, verb, services });
-        self.settle(now, &mut effects);
-        effects
-    }
-
     /// Restarts services, and who needs them, for a reason that is no request.
     #[must_use]
     pub fn restart(&mut self, ids: &[Id], cause: &Cause, now: Duration) -> Vec<Effect> {
@@ -284,10 +246,10 @@ impl Manager {
     #[must_use]
     pub fn tick(&mut self, now: Duration) -> Vec<Effect> {
         let mut effects = Vec::new();
-        for id in self.graph.ids() {
-            if self.units[id.0].deadline().is_some_and(|deadline| now >= deadline) {
-                self.step(id, Event::Timer, now, &mut effects);
-            }
+        let due: Vec<Id> =
+            self.deadlines.sorted.iter().take_while(|(at, _)| now >= *at).map(|(_, id)| *id).collect();
+        for id in due {
+            self.step(id, Event::Timer, now, &mut effects);
         }
         self.settle(now, &mut effects);
         effects
@@ -313,56 +275,22 @@ impl Manager {
         effects
     }
 
-    /// Whether a service waits for something that will not come by itself.
-    #[must_use]
-    pub fn is_blocked(&self, id: Id) -> bool {
-        self.units[id.0].state == State::Waiting && self.fates()[id.0].blocker.is_some()
-    }
-
-    /// What a waiting service waits for, for people.
-    #[must_use]
-    pub fn waits_for(&self, id: Id) -> Option<String> {
-        self.obstacle(id, &self.fates())
-    }
-
-    fn obstacle(&self, id: Id, fates: &[Fate]) -> Option<String> {
-        let edges = self.graph.edges(id);
-        let name = |id: &Id| self.graph.name(*id);
-        if let Some(other) = &fates[id.0].blocker {
-            let verb = if edges.needs.contains(other) { "needs" } else { "conflicts with" };
-            return Some(format!("blocked: it {verb} {}, which is {}", name(other), self.phrase(*other)));
-        }
-        if let Some(need) = edges.needs.iter().find(|need| !self.units[need.0].is_up()) {
-            return Some(format!("waits for {}, which it needs", name(need)));
-        }
-        if let Some(other) = edges.wants.iter().chain(&edges.after).find(|other| fates[other.0].on_its_way) {
-            return Some(format!("waits for {}, which comes before it", name(other)));
-        }
-        let conflict = edges.conflicts.iter().find(|other| self.units[other.0].is_active());
-        conflict.map(|other| format!("waits until {} is down, which conflicts with it", name(other)))
-    }
-
-    fn phrase(&self, id: Id) -> &'static str {
-        match self.units[id.0].state {
-            State::Stopped => "stopped",
-            State::Waiting => "blocked itself",
-            State::Launching | State::Starting { .. } => "starting",
-            State::Running { .. } | State::Done => "up",
-            State::Stopping { then: Then::Fail, .. } => "failed",
-            State::Stopping { then: Then::Restart { .. }, .. } => "waiting for its next try",
-            State::Stopping { then: Then::Settle | Then::Done, .. } => "stopping",
-            State::Backoff { .. } => "waiting for its next try",
-            State::Failed => "failed",
-            State::Orphan => "running without a record",
-        }
-    }
-
     fn step(&mut self, id: Id, event: Event, now: Duration, effects: &mut Vec<Effect>) {
         let before = self.units[id.0].clone();
         let acts = self.units[id.0].step(self.rules[id.0].as_ref(), event, now);
         effects.extend(acts.into_iter().map(|act| Effect::Service(id, act)));
-        if self.units[id.0] != before {
-            self.touched.insert(id);
+        let unit = &self.units[id.0];
+        if *unit == before {
+            return;
+        }
+        let ended = before.goal != Goal::Down && unit.goal == Goal::Down;
+        let again = matches!(before.state, State::Backoff { .. }) && unit.state == State::Waiting;
+        self.changed(id);
+        if ended {
+            self.units[id.0].explicit = false;
+            self.release(vec![id]);
+        } else if again {
+            self.pull(id, now, effects);
         }
     }
 
@@ -370,315 +298,41 @@ impl Manager {
         let unit = &mut self.units[id.0];
         unit.goal = goal;
         unit.asked = cause.clone();
+        unit.explicit &= goal != Goal::Down;
+        self.changed(id);
+    }
+
+    /// To be called after every change of a unit.
+    fn changed(&mut self, id: Id) {
         self.touched.insert(id);
-    }
-
-    /// Goal up for a service and, along needs and wants, for what it takes. Whoever conflicts with those goes down. What
-    /// is only wanted is left out where it, or something that it needs, conflicts with what was taken before.
-    fn want(&mut self, id: Id, cause: &Cause, now: Duration, effects: &mut Vec<Effect>) {
-        if self.ending.is_some() {
-            return;
-        }
-        let mut taken = BTreeSet::new();
-        let mut candidates = VecDeque::from([(id, cause.clone())]);
-        while let Some((candidate, cause)) = candidates.pop_front() {
-            let closure = self.needs_closure(candidate, &cause);
-            let clashes =
-                |member: &Id| self.graph.edges(*member).conflicts.iter().any(|other| taken.contains(other));
-            if closure.iter().any(|(member, _)| clashes(member)) {
-                continue;
-            }
-            for (member, cause) in closure {
-                if taken.insert(member) {
-                    self.want_one(member, &cause, member == id, now, effects);
-                    let name = self.graph.name(member);
-                    let wants = self.graph.edges(member).wants.iter();
-                    candidates.extend(wants.map(|want| (*want, cause.because(format!("wanted by {name}")))));
-                }
-            }
-        }
-        for member in taken {
-            let because = cause.because(format!("stopped: it conflicts with {}", self.graph.name(member)));
-            for other in self.graph.edges(member).conflicts.clone() {
-                self.unwant(other, &because);
-            }
-        }
-    }
-
-    /// A service and all that it needs, however far away, each with the reason.
-    fn needs_closure(&self, id: Id, cause: &Cause) -> Vec<(Id, Cause)> {
-        let mut closure = vec![(id, cause.clone())];
-        let mut seen = BTreeSet::from([id]);
-        let mut next = 0;
-        while let Some((current, cause)) = closure.get(next).cloned() {
-            next += 1;
-            for need in &self.graph.edges(current).needs {
-                if seen.insert(*need) {
-                    closure.push((*need, cause.because(format!("needed by {}", self.graph.name(current)))));
-                }
-            }
-        }
-        closure
-    }
-
-    fn want_one(&mut self, id: Id, cause: &Cause, asked: bool, now: Duration, effects: &mut Vec<Effect>) {
-        let unit = &mut self.units[id.0];
-        let again = match unit.state {
-            State::Failed => true,
-            State::Backoff { .. } => asked,
-            State::Stopped
-            | State::Waiting
-            | State::Launching
-            | State::Starting { .. }
-            | State::Running { .. }
-            | State::Done
-            | State::Stopping { .. }
-            | State::Orphan => false,
-        };
-        if again {
-            unit.history.forgive();
-        }
-        if unit.goal == Goal::Down || again {
-            let inactive = !unit.is_active();
-            self.set_goal(id, Goal::Up, cause);
-            if inactive {
-                self.step(id, Event::Wait(cause.clone()), now, effects);
-            }
-        }
-    }
-
-    /// Goal down for a service and for whoever needs it.
-    fn unwant(&mut self, id: Id, cause: &Cause) {
-        for (next, need) in self.dependents(id) {
-            let cause = match need {
-                None => cause.clone(),
-                Some(need) => {
-                    cause.because(format!("stopped: it needs {}, {}", self.graph.name(need), cause.words))
-                }
-            };
-            if next == id || self.units[next.0].goal != Goal::Down || self.units[next.0].is_active() {
-                self.set_goal(next, Goal::Down, &cause);
-            }
-        }
-    }
-
-    /// Down and up again, for a service and for those that need it and are there.
-    fn bounce(&mut self, id: Id, cause: &Cause, now: Duration, effects: &mut Vec<Effect>) {
-        if self.ending.is_some() {
-            return;
-        }
-        let was_up = self.units[id.0].is_active();
-        for (next, need) in self.dependents(id) {
-            let cause = match need {
-                None => cause.clone(),
-                Some(need) => {
-                    cause.because(format!("restarted: it needs {}, {}", self.graph.name(need), cause.words))
-                }
-            };
-            let unit = &self.units[next.0];
-            if unit.is_active() && (next == id || unit.goal != Goal::Down) {
-                self.set_goal(next, Goal::Bounce, &cause);
-            }
-        }
-        if was_up {
-            self.units[id.0].history.forgive();
-        } else {
-            self.want(id, cause, now, effects);
-        }
-    }
-
-    /// A service and, transitively, whoever needs it, each with the need through which it was reached.
-    fn dependents(&self, id: Id) -> Vec<(Id, Option<Id>)> {
-        let mut found = vec![(id, None)];
-        let mut seen = BTreeSet::from([id]);
-        let mut next = 0;
-        while let Some((current, _)) = found.get(next).copied() {
-            next += 1;
-            for dependent in &self.graph.edges(current).needed_by {
-                if seen.insert(*dependent) {
-                    found.push((*dependent, Some(current)));
-                }
-            }
-        }
-        found
+        self.dirty.insert(id);
+        self.deadlines.set(id, self.units[id.0].deadline());
     }
 
     /// Gives every service whose turn has come its event, until nothing moves. Ends, because along the graph each pass
-    /// brings some service nearer to its goal and none away from it.
+    /// brings some service nearer to its goal and none away from it. All decisions of a pass rest on the same picture, so
+    /// they cannot contradict each other.
     fn settle(&mut self, now: Duration, effects: &mut Vec<Effect>) {
         loop {
-            let fates = self.fates();
-            let turns: Vec<(Id, Event)> =
-                self.graph.ids().filter_map(|id| Some((id, self.turn(id, &fates)?))).collect();
-            let mut moved = !turns.is_empty();
-            for (id, event) in turns {
-                self.step(id, event, now, effects);
-            }
-            for (index, unit) in self.units.iter_mut().enumerate() {
-                if unit.goal == Goal::Bounce && !unit.is_active() {
-                    unit.goal = Goal::Up;
-                    self.touched.insert(Id(index));
-                    moved = true;
-                }
-            }
-            if !moved {
-                self.answer(&fates, effects);
+            let candidates = self.look();
+            let turns: Vec<(Id, Turn)> =
+                candidates.into_iter().filter_map(|id| Some((id, self.turn(id)?))).collect();
+            if turns.is_empty() {
                 break;
             }
+            for (id, turn) in turns {
+                match turn {
+                    Turn::Event(event) => self.step(id, event, now, effects),
+                    Turn::Again(cause) => self.set_goal(id, Goal::Bounce, &cause),
+                    Turn::Rise => {
+                        self.units[id.0].goal = Goal::Up;
+                        self.changed(id);
+                    }
+                }
+            }
         }
+        self.answer(effects);
         self.finish(now, effects);
-    }
-
-    /// What follows for each service, earlier ones first: a fate depends on the fates of needs alone.
-    fn fates(&self) -> Vec<Fate> {
-        let mut fates = vec![Fate::default(); self.units.len()];
-        for id in self.graph.order() {
-            let edges = self.graph.edges(*id);
-            let down_for_good = |need: &Id| {
-                let unit = &self.units[need.0];
-                unit.goal == Goal::Down
-                    || matches!(unit.state, State::Failed | State::Orphan)
-                    || fates[need.0].doom.is_some()
-            };
-            let doom = edges.needs.iter().copied().find(down_for_good);
-            let hopeless = |need: &Id| !self.units[need.0].is_up() && !fates[need.0].on_its_way;
-            let orphan = |other: &Id| self.units[other.0].state == State::Orphan;
-            let need = edges.needs.iter().copied().find(hopeless);
-            let blocker = need.or_else(|| edges.conflicts.iter().copied().find(orphan));
-            let unit = &self.units[id.0];
-            let on_its_way = match unit.goal {
-                Goal::Down => false,
-                Goal::Bounce => true,
-                Goal::Up => match unit.state {
-                    State::Stopped | State::Waiting | State::Stopping { then: Then::Settle, .. } => {
-                        blocker.is_none() && doom.is_none()
-                    }
-                    State::Launching | State::Starting { .. } | State::Stopping { then: Then::Done, .. } => {
-                        true
-                    }
-                    State::Stopping { then: Then::Restart { .. } | Then::Fail, .. }
-                    | State::Running { .. }
-                    | State::Done
-                    | State::Backoff { .. }
-                    | State::Failed
-                    | State::Orphan => false,
-                },
-            };
-            fates[id.0] = Fate { doom, blocker, on_its_way };
-        }
-        fates
-    }
-
-    /// The event whose turn has come for a service, if any.
-    fn turn(&self, id: Id, fates: &[Fate]) -> Option<Event> {
-        let unit = &self.units[id.0];
-        match unit.goal {
-            Goal::Up => match unit.state {
-                State::Stopped => Some(Event::Wait(unit.asked.clone())),
-                State::Waiting => self.may_start(id, fates).then_some(Event::Start),
-                State::Starting { .. } | State::Running { .. } | State::Done => {
-                    let need = fates[id.0].doom?;
-                    let words = format!(
-                        "stopped: it needs {}, which is {}",
-                        self.graph.name(need),
-                        self.phrase(need)
-                    );
-                    self.may_stop(id, fates).then(|| Event::Stop(Cause::new(words)))
-                }
-                State::Launching
-                | State::Stopping { .. }
-                | State::Backoff { .. }
-                | State::Failed
-                | State::Orphan => None,
-            },
-            Goal::Down | Goal::Bounce => match unit.state {
-                State::Stopped | State::Launching | State::Orphan => None,
-                State::Waiting | State::Backoff { .. } | State::Failed => {
-                    Some(Event::Stop(unit.asked.clone()))
-                }
-                State::Starting { .. } | State::Running { .. } | State::Done => {
-                    self.may_stop(id, fates).then(|| Event::Stop(unit.asked.clone()))
-                }
-                State::Stopping { then, .. } => {
-                    (then != Then::Settle).then(|| Event::Stop(unit.asked.clone()))
-                }
-            },
-        }
-    }
-
-    fn may_start(&self, id: Id, fates: &[Fate]) -> bool {
-        let edges = self.graph.edges(id);
-        let up = |need: &Id| self.units[need.0].is_up() && self.units[need.0].goal == Goal::Up;
-        let settled = |other: &Id| !fates[other.0].on_its_way;
-        let gone = |other: &Id| !self.units[other.0].is_active() && self.units[other.0].goal == Goal::Down;
-        fates[id.0].doom.is_none()
-            && edges.needs.iter().all(up)
-            && edges.wants.iter().chain(&edges.after).all(settled)
-            && edges.conflicts.iter().all(gone)
-    }
-
-    /// Whether all that come later and are to stop as well have stopped.
-    fn may_stop(&self, id: Id, fates: &[Fate]) -> bool {
-        self.graph.edges(id).later.iter().all(|later| {
-            let unit = &self.units[later.0];
-            let stays = unit.goal == Goal::Up && fates[later.0].doom.is_none();
-            !unit.is_active() || unit.state == State::Orphan || stays
-        })
-    }
-
-    /// Answers the requests that are done.
-    fn answer(&mut self, fates: &[Fate], effects: &mut Vec<Effect>) {
-        let pending = std::mem::take(&mut self.pending);
-        for request in pending {
-            let outcome: Option<Vec<_>> = request
-                .services
-                .iter()
-                .map(|(id, changed)| {
-                    let result = match request.verb {
-                        Verb::Start | Verb::Restart => self.started(*id, fates),
-                        Verb::Stop => self.stopped(*id),
-                    }?;
-                    Some((*id, result.map(|()| *changed)))
-                })
-                .collect();
-            match outcome {
-                Some(outcome) => effects.push(Effect::Reply { token: request.token, outcome }),
-                None => self.pending.push(request),
-            }
-        }
-    }
-
-    /// Whether a service is up as asked, or why it will not be. `None`: it is on its way.
-    fn started(&self, id: Id, fates: &[Fate]) -> Option<Result<(), String>> {
-        let unit = &self.units[id.0];
-        match unit.goal {
-            Goal::Bounce => None,
-            Goal::Down if self.ending.is_some() => Some(Err("the machine is ending".to_owned())),
-            Goal::Down => Some(Err(unit.asked.words.clone())),
-            Goal::Up => match unit.state {
-                State::Running { .. } | State::Done => Some(Ok(())),
-                State::Failed | State::Backoff { .. } | State::Orphan => Some(Err(unit.cause.words.clone())),
-                State::Waiting if fates[id.0].blocker.is_some() => {
-                    Some(Err(self.obstacle(id, fates).unwrap_or_default()))
-                }
-                State::Stopped
-                | State::Waiting
-                | State::Launching
-                | State::Starting { .. }
-                | State::Stopping { .. } => None,
-            },
-        }
-    }
-
-    fn stopped(&self, id: Id) -> Option<Result<(), String>> {
-        let unit = &self.units[id.0];
-        match (unit.goal, &unit.state) {
-            (Goal::Down, State::Stopped) => Some(Ok(())),
-            (Goal::Down, _) => None,
-            (Goal::Up | Goal::Bounce, _) => {
-                Some(Err(format!("started again meanwhile: {}", unit.asked.words)))
-            }
-        }
     }
 
     /// Ends the machine when nothing is left, or when the time for that is over.

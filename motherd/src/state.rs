@@ -36,7 +36,7 @@ const MAGIC: u64 = u64::from_le_bytes(*b"MotherDs");
 /// another is not.
 const LAYOUT: u32 = 2;
 /// The layout of the fields of a slot: in the upper 16 bits of its sequence word, where layout 1 has 0.
-const FIELDS: u16 = 2;
+const FIELDS: u16 = 3;
 /// The boot target was begun. No bit that flips makes this word, or one of [`ENDINGS`].
 const BOOTED: u32 = u32::from_le_bytes(*b"boot");
 /// The machine is being ended, and how.
@@ -357,6 +357,14 @@ impl Fields {
         self.cause(&mut record.unit.cause, WORDS_MAX, write);
         let asked_max = if self.layout == 1 { WORDS_MAX } else { ASKED_MAX };
         self.cause(&mut record.unit.asked, asked_max, write);
+        if self.layout >= 3 {
+            self.flag(&mut record.unit.explicit, write);
+            self.time(&mut record.unit.launched, write);
+        } else {
+            // A motherd that did not tell these apart: nothing of it is taken for unneeded.
+            record.unit.explicit = record.unit.goal != Goal::Down;
+            record.unit.launched = record.unit.main().map_or(Duration::ZERO, |main| main.launched);
+        }
     }
 
     fn raw(&mut self, value: &mut [u8], write: bool) {
@@ -587,6 +595,8 @@ mod tests {
             cause: Cause::request("started", Requester { uid: 7, pid: 8 }),
             goal: Goal::Up,
             asked: Cause::new("boot"),
+            explicit: true,
+            launched: Duration::from_millis(1_500),
             history: History { streak: 3, in_window: 2, failing: true, total: 9, ..History::default() },
             last_exit: Some(Exit { how: ExitHow::Dumped, status: 11, at: Duration::from_secs(5) }),
         };

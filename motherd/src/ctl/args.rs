@@ -73,8 +73,13 @@ pub(crate) enum Command {
         #[arg(value_name = "SERVICE", required = true)]
         services: Vec<String>,
     },
-    /// Stop services and what needs them
+    /// Stop services, and what was started for them alone
+    ///
+    /// A service that another one needs is not stopped, unless all who need it are named as well.
     Stop {
+        /// Stop those that need them first
+        #[arg(long)]
+        force: bool,
         #[arg(value_name = "SERVICE", required = true)]
         services: Vec<String>,
     },

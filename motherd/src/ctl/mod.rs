@@ -63,7 +63,7 @@ fn execute(Args { global, command }: Args) -> Result<u8, Failure> {
         Command::Events { follow, lines, services } => events::events(&global, services, lines, follow),
         Command::List => ask(Request::List),
         Command::Start { services } => ask(Request::Start { services }),
-        Command::Stop { services } => ask(Request::Stop { services }),
+        Command::Stop { services, force } => ask(Request::Stop { services, force }),
         Command::Restart { services } => ask(Request::Restart { services }),
         Command::Reload { services } => ask(Request::Reload { services }),
         Command::Kill { signal, services } => ask(Request::Kill { services, signal }),

@@ -49,8 +49,8 @@ impl Daemon {
                 Ok(ids) => return self.act(*connection, Verb::Start, &ids, who),
                 Err(error) => Err(error),
             },
-            Request::Stop { services } => match self.named(services) {
-                Ok(ids) => return self.act(*connection, Verb::Stop, &ids, who),
+            Request::Stop { services, force } => match self.named(services) {
+                Ok(ids) => return self.act(*connection, Verb::Stop { force: *force }, &ids, who),
                 Err(error) => Err(error),
             },
             Request::Restart { services } => match self.named(services) {
@@ -88,7 +88,8 @@ impl Daemon {
         }
         let what = match verb {
             Verb::Start => "start",
-            Verb::Stop => "stop",
+            Verb::Stop { force: false } => "stop",
+            Verb::Stop { force: true } => "stop by force",
             Verb::Restart => "restart",
         };
         for id in ids {

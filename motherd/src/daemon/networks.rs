@@ -162,8 +162,12 @@ mod tests {
         );
         for (name, owner) in [("db", None), ("client", Some("db")), ("says", Some("db"))] {
             let service = &catalog.services[name];
-            let needs: Vec<&str> =
-                service.dependencies().needs.iter().map(|need| need.value.as_str()).collect();
+            let needs: Vec<&str> = service
+                .dependencies()
+                .of(crate::service::Relation::Needs)
+                .iter()
+                .map(|need| need.value.as_str())
+                .collect();
             assert_eq!((service.network_of(), needs), (owner, owner.into_iter().collect()), "{name}");
         }
     }

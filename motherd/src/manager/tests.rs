@@ -1,15 +1,19 @@
 //! What the manager promises, against a world that it cannot see: processes that die when they like, launches that
 //! fail, signals that are ignored, and a motherd that ends between any two effects.
 
+mod table;
+
 use super::*;
 use crate::{
     service::{parse_text, signal_name},
-    supervise::{Exit, ExitHow},
+    supervise::{Exit, ExitHow, Requester},
 };
 use proptest::prelude::*;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 const ROOT: Requester = Requester { uid: 0, pid: 4 };
+const STOP: Verb = Verb::Stop { force: false };
+const FORCE: Verb = Verb::Stop { force: true };
 const BOOT: Duration = Duration::from_secs(10);
 
 /// A small source of choices, so that a failing case is one number.
@@ -32,6 +36,8 @@ enum Temper {
     Tame,
     /// By dice.
     Wild,
+    /// Launches succeed, the stop signal ends nobody.
+    Deaf,
 }
 
 struct World {
@@ -136,6 +142,9 @@ impl World {
                     "a signal for a process that is not the main one"
                 );
                 self.stops.push(self.manager.graph().name(id).to_owned());
+                if self.temper == Temper::Deaf {
+                    return;
+                }
                 if self.chance(6) {
                     self.event(id, Event::Deaf { why: "no handler".to_owned() });
                 } else if !self.chance(3) {
@@ -171,7 +180,7 @@ impl World {
         let name = self.manager.graph().name(id).to_owned();
         assert!(!self.mains.contains_key(&id) && !self.others.contains(&id), "two live instances of {name}");
         let edges = self.manager.graph().edges(id);
-        for need in &edges.needs {
+        for need in &edges.requires {
             assert!(self.manager.unit(*need).is_up(), "{name} is launched before what it needs");
         }
         for other in &edges.conflicts {
@@ -210,6 +219,12 @@ impl World {
     fn exit(&mut self, name: &str, status: i32) {
         let id = self.id(name);
         self.die(id, ExitHow::Exited, status);
+        self.run(vec![]);
+    }
+
+    fn ready(&mut self, name: &str) {
+        let id = self.id(name);
+        self.event(id, Event::Ready);
         self.run(vec![]);
     }
 
@@ -287,7 +302,7 @@ impl World {
                 self.run(effects);
             }
             2 => {
-                let effects = self.manager.request(token, Verb::Stop, &[id], ROOT, self.now);
+                let effects = self.manager.request(token, STOP, &[id], ROOT, self.now);
                 self.run(effects);
             }
             3 => {
@@ -315,7 +330,7 @@ impl World {
     /// Everything is asked to stop, and time passes.
     fn stop_all(&mut self) {
         let ids: Vec<Id> = self.manager.graph().ids().collect();
-        let effects = self.manager.request(u64::MAX, Verb::Stop, &ids, ROOT, self.now);
+        let effects = self.manager.request(u64::MAX, FORCE, &ids, ROOT, self.now);
         self.run(effects);
         for _ in 0..200 {
             self.tick();
@@ -363,7 +378,7 @@ proptest! {
             if world.dice.roll(6) == 0 {
                 let count = HOUSE.len() as u64;
                 let id = Id(usize::try_from(world.dice.roll(count)).unwrap());
-                let verb = [Verb::Start, Verb::Stop, Verb::Restart][usize::try_from(world.dice.roll(3)).unwrap()];
+                let verb = [Verb::Start, FORCE, Verb::Restart][usize::try_from(world.dice.roll(3)).unwrap()];
                 let effects = world.manager.request(token, verb, &[id], ROOT, world.now);
                 world.queue.extend(effects);
                 for _ in 0..world.dice.roll(4) {
@@ -416,6 +431,52 @@ fn starting_starts_what_is_needed_and_wanted_first() {
     assert_eq!(world.unit("net").cause.request, Some(ROOT), "who asked is kept along the edges");
 }
 
+#[test]
+fn what_was_started_for_a_service_alone_stops_with_it() {
+    let mut world = World::tame(&[
+        ("base", "exec = [\"/b\"]"),
+        ("db", "exec = [\"/b\"]\n[dependencies]\nneeds = [\"base\"]"),
+        ("log", "exec = [\"/b\"]"),
+        ("web", "exec = [\"/b\"]\n[dependencies]\nneeds = [\"db\"]\nwants = [\"log\"]"),
+        ("api", "exec = [\"/b\"]\n[dependencies]\nneeds = [\"db\"]"),
+    ]);
+    world.request(1, Verb::Start, &["web", "api"]);
+    world.request(2, STOP, &["web"]);
+    assert_eq!(world.stops, ["web", "log"], "api still needs db, and db needs base");
+    assert_eq!(
+        world.unit("log").cause.words,
+        "stopped: web, which it was started for, is not to be up any more"
+    );
+    assert_eq!(world.unit("log").cause.request, Some(ROOT), "who stopped web is kept");
+    world.request(3, Verb::Start, &["base"]);
+    world.request(4, STOP, &["api"]);
+    assert_eq!(world.stops, ["web", "log", "api", "db"], "base was asked for by name");
+}
+
+#[test]
+fn a_service_that_is_needed_is_not_stopped_unless_all_who_need_it_are() {
+    let mut world = World::tame(&PAIR);
+    world.request(1, Verb::Start, &["app"]);
+    world.request(2, STOP, &["db"]);
+    let why = "needed by app: stop it first or as well, or let --force stop it too";
+    assert_eq!(world.replies[&2], [(world.id("db"), Err(why.to_owned()))]);
+    assert!(world.up("db") && world.stops.is_empty());
+    world.request(3, STOP, &["db", "app"]);
+    assert_eq!(world.stops, ["app", "db"]);
+}
+
+#[test]
+fn a_start_says_whom_it_replaces() {
+    let mut world = World::tame(&[
+        ("a", "exec = [\"/b\"]\n[dependencies]\nconflicts = [\"b\"]"),
+        ("b", "exec = [\"/b\"]"),
+    ]);
+    world.request(1, Verb::Start, &["b"]);
+    world.request(2, Verb::Start, &["a"]);
+    assert_eq!(world.unit("a").cause.words, "started by uid 0 (pid 4), in place of b");
+    assert_eq!(world.unit("b").cause.words, "stopped: it conflicts with a");
+}
+
 const PAIR: [(&str, &str); 2] =
     [("db", "exec = [\"/b\"]"), ("app", "exec = [\"/b\"]\n[dependencies]\nneeds = [\"db\"]")];
 
@@ -423,7 +484,7 @@ const PAIR: [(&str, &str); 2] =
 fn stopping_stops_what_needs_it_first() {
     let mut world = World::tame(&PAIR);
     world.request(1, Verb::Start, &["app"]);
-    world.request(2, Verb::Stop, &["db"]);
+    world.request(2, FORCE, &["db"]);
     assert_eq!(world.stops, ["app", "db"]);
     assert_eq!(world.replies[&2], [(world.id("db"), Ok(true))]);
     assert_eq!(world.unit("app").cause.words, "stopped: it needs db, stopped by uid 0 (pid 4)");
@@ -558,7 +619,7 @@ fn an_orphan_is_left_alone_until_somebody_stops_it() {
         world.replies[&1],
         [(world.id("app"), Err("blocked: it needs db, which is running without a record".to_owned()))]
     );
-    world.request(2, Verb::Stop, &["db"]);
+    world.request(2, STOP, &["db"]);
     assert_eq!(*world.state("db"), State::Stopped);
     assert!(world.others.is_empty());
 }

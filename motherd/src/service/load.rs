@@ -148,14 +148,8 @@ fn instances(catalog: &mut Catalog) {
 
 /// The instances that a service depends on.
 pub(crate) fn named_instances(service: &Service) -> Vec<String> {
-    let dependencies = &service.dependencies;
-    dependencies
-        .needs
-        .iter()
-        .chain(&dependencies.wants)
-        .map(|name| name.value.clone())
-        .filter(|name| name.contains('@'))
-        .collect()
+    let started = service.dependencies.each().filter(|(relation, _)| relation.starts());
+    started.map(|(_, name)| name.value.clone()).filter(|name| name.contains('@')).collect()
 }
 
 /// One text to a service, or everything that is wrong with it.
@@ -183,7 +177,7 @@ impl Service {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::service::{Restart, Start, When};
+    use crate::service::{Relation, Restart, Start, When};
     use std::time::Duration;
 
     fn check(text: &str, expected: &str) {
@@ -245,7 +239,7 @@ keep  = "32M"
         let program = service.program().unwrap();
         assert_eq!(service.description(), "static web server");
         assert_eq!(service.cgroup().unwrap(), "web.slice/web.service");
-        assert_eq!(service.dependencies().needs[0].value, "network");
+        assert_eq!(service.dependencies().of(Relation::Needs)[0].value, "network");
         assert_eq!(program.start, Start::Notify);
         assert_eq!(program.start_timeout, Some(Duration::from_secs(30)));
         assert_eq!(program.reload_signal, Some(libc::SIGHUP));

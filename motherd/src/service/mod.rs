@@ -4,6 +4,7 @@
 //! A file goes through the same stages as a policy: text, `raw`, `validate`. What the format has and this version does
 //! not execute is an error with the code `not-yet`: nothing is ever ignored.
 
+mod dependencies;
 mod load;
 mod raw;
 mod restart;
@@ -14,6 +15,7 @@ use std::time::Duration;
 
 use sandbox::diagnostic::{Located, Sources};
 
+pub use dependencies::{Dependencies, Relation};
 pub(crate) use load::named_instances;
 pub use load::{Catalog, Template, load_dirs};
 pub use restart::{ExitSet, Restart, When};
@@ -76,19 +78,6 @@ pub enum Start {
     Oneshot,
 }
 
-/// `[dependencies]`, by name and place.
-#[derive(Debug, Clone, Default)]
-pub struct Dependencies {
-    /// Must be up.
-    pub needs: Vec<Located<String>>,
-    /// Started too, failure tolerated.
-    pub wants: Vec<Located<String>>,
-    /// Order only.
-    pub after: Vec<Located<String>>,
-    /// Never at the same time.
-    pub conflicts: Vec<Located<String>>,
-}
-
 impl Service {
     /// The file's name without `.toml`.
     #[must_use]
@@ -139,9 +128,7 @@ impl Service {
     pub(crate) fn join_network_of(&mut self, owner: &str) {
         self.network_of = Some(owner.to_owned());
         let Some(at) = self.program().map(|program| program.policy.at.clone()) else { return };
-        if self.dependencies.needs.iter().all(|need| need.value != owner) {
-            self.dependencies.needs.push(Located::new(owner.to_owned(), at));
-        }
+        self.dependencies.need(Located::new(owner.to_owned(), at));
     }
 
     /// Its cgroup below the base: `web.slice/web.service`. `None` for a group.

@@ -9,6 +9,8 @@ use toml::{
     de::{DeTable, DeValue},
 };
 
+use super::Relation;
+
 /// Exactly the keys of a service file that this version executes, and the places of those that it does not.
 #[derive(Debug, Default)]
 pub(crate) struct RawService {
@@ -16,10 +18,9 @@ pub(crate) struct RawService {
     pub(crate) exec: Option<Located<Vec<Located<String>>>>,
     pub(crate) policy: Option<Located<String>>,
     pub(crate) slice: Option<Located<String>>,
-    pub(crate) needs: Vec<Located<String>>,
-    pub(crate) wants: Vec<Located<String>>,
-    pub(crate) after: Vec<Located<String>>,
-    pub(crate) conflicts: Vec<Located<String>>,
+    /// By relation.
+    pub(crate) dependencies: [Vec<Located<String>>; Relation::ALL.len()],
+    pub(crate) tolerate_restart: Option<Located<bool>>,
     pub(crate) start_type: Option<Located<String>>,
     pub(crate) start_timeout: Option<Located<String>>,
     pub(crate) reload_signal: Option<Located<String>>,
@@ -96,13 +97,7 @@ impl Reader<'_> {
         raw.exec = self.strings(table, "exec");
         raw.policy = self.string(table, "policy");
         raw.slice = self.string(table, "slice");
-        if let Some(section) = self.section(table, "dependencies", &["needs", "wants", "after", "conflicts"])
-        {
-            raw.needs = self.strings(section, "needs").map_or_else(Vec::new, |list| list.value);
-            raw.wants = self.strings(section, "wants").map_or_else(Vec::new, |list| list.value);
-            raw.after = self.strings(section, "after").map_or_else(Vec::new, |list| list.value);
-            raw.conflicts = self.strings(section, "conflicts").map_or_else(Vec::new, |list| list.value);
-        }
+        self.dependencies(table, &mut raw);
         if let Some(section) = self.section(table, "start", &["type", "timeout", "pre"]) {
             raw.start_type = self.string(section, "type");
             raw.start_timeout = self.string(section, "timeout");
@@ -131,6 +126,18 @@ impl Reader<'_> {
             }
         }
         raw
+    }
+
+    fn dependencies(&mut self, table: &DeTable<'_>, raw: &mut RawService) {
+        const TOLERATE_RESTART: &str = "tolerate_restart";
+        let mut keys = Relation::ALL.map(Relation::key).to_vec();
+        keys.push(TOLERATE_RESTART);
+        let Some(section) = self.section(table, "dependencies", &keys) else { return };
+        for relation in Relation::ALL {
+            let names = self.strings(section, relation.key());
+            raw.dependencies[relation as usize] = names.map_or_else(Vec::new, |list| list.value);
+        }
+        raw.tolerate_restart = self.boolean(section, TOLERATE_RESTART);
     }
 
     fn restart(&mut self, table: &DeTable<'_>, raw: &mut RawService) {
@@ -253,6 +260,17 @@ impl Reader<'_> {
             }
         }
         Some(Located::new(list, self.place(entry.span())))
+    }
+
+    fn boolean(&mut self, table: &DeTable<'_>, key: &str) -> Option<Located<bool>> {
+        let entry = table.get(key)?;
+        match entry.get_ref().as_bool() {
+            Some(value) => Some(Located::new(value, self.place(entry.span()))),
+            None => {
+                self.wrong_type(key, entry, "true or false");
+                None
+            }
+        }
     }
 
     fn integer(&mut self, table: &DeTable<'_>, key: &str) -> Option<Located<i64>> {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use sandbox::diagnostic::{Diagnostic, FileId, Located, Place, Sources, nearest};
 
 use super::{
-    Body, Dependencies, Program, Service, Start,
+    Body, Program, Service, Start,
     raw::RawService,
     words::{check_name, check_service_name, duration, signal, size},
 };
@@ -43,12 +43,7 @@ pub(crate) fn validate(
         );
     }
     let description = raw.description.clone().map(|text| checker.expand(text).value).unwrap_or_default();
-    let dependencies = Dependencies {
-        needs: checker.names(name, &raw.needs),
-        wants: checker.names(name, &raw.wants),
-        after: checker.names(name, &raw.after),
-        conflicts: checker.names(name, &raw.conflicts),
-    };
+    let dependencies = checker.dependencies(name, &raw);
     let body = match &raw.exec {
         Some(exec) => checker.program(exec, &raw).map(|program| Body::Program(Box::new(program))),
         None => checker.group(&raw),
@@ -189,7 +184,7 @@ impl Checker<'_> {
         Located::new(expanded, text.at)
     }
 
-    fn names(&mut self, own: &str, list: &[Located<String>]) -> Vec<Located<String>> {
+    pub(super) fn names(&mut self, own: &str, list: &[Located<String>]) -> Vec<Located<String>> {
         let mut names: Vec<Located<String>> = Vec::new();
         for written in list {
             let name = self.expand(written.clone());

@@ -311,6 +311,10 @@ pub struct Unit {
     pub goal: Goal,
     /// Why it is meant to be there.
     pub asked: Cause,
+    /// It was asked for by name, and is not only there for somebody else.
+    pub explicit: bool,
+    /// When its last launch began, or a group came up; zero if that was never.
+    pub launched: Duration,
     /// Its restarts.
     pub history: History,
     /// How its main process ended the last time.
@@ -325,6 +329,8 @@ impl Default for Unit {
             cause: Cause::new("not started"),
             goal: Goal::Down,
             asked: Cause::new("nobody asked for it"),
+            explicit: false,
+            launched: Duration::ZERO,
             history: History::default(),
             last_exit: None,
         }

@@ -128,6 +128,7 @@ impl Unit {
             Event::Wait(cause) => self.go(State::Waiting, cause, now, []),
             Event::Start => {
                 let cause = self.cause.clone();
+                self.launched = now;
                 self.go(State::Launching, cause, now, [Act::Launch])
             }
             Event::Stop(cause) => self.go(State::Stopped, cause, now, []),
@@ -214,6 +215,7 @@ impl Unit {
             Event::Wait(cause) if !self.is_active() => self.go(State::Waiting, cause, now, []),
             Event::Start if !self.is_active() => {
                 let cause = self.cause.clone();
+                self.launched = now;
                 self.go(State::Done, cause, now, [])
             }
             Event::Stop(cause) if self.state != State::Stopped => self.go(State::Stopped, cause, now, []),

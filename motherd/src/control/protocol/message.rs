@@ -24,9 +24,10 @@ impl Request {
             | Request::SoftReboot => json!({}),
             Request::Status { services }
             | Request::Start { services }
-            | Request::Stop { services }
             | Request::Restart { services }
             | Request::Reload { services } => json!({ "services": services }),
+            Request::Stop { services, force: false } => json!({ "services": services }),
+            Request::Stop { services, force: true } => json!({ "services": services, "force": true }),
             Request::Kill { services, signal } => json!({ "services": services, "signal": signal }),
             Request::Events { services, after: None, .. } => json!({ "services": services }),
             Request::Events { services, after, .. } => json!({ "services": services, "after": after }),
@@ -120,6 +121,14 @@ struct EventsParameters {
     after: Option<u64>,
 }
 
+/// The parameters of `Stop`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StopParameters {
+    services: Vec<String>,
+    force: Option<bool>,
+}
+
 /// The parameters of `Kill`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -162,7 +171,10 @@ fn decode_call(method: &str, parameters: Map<String, Value>, more: bool) -> Resu
             Request::Events { services: services.unwrap_or_default(), after, follow: more }
         }
         "Start" => Request::Start { services: some(parameters)? },
-        "Stop" => Request::Stop { services: some(parameters)? },
+        "Stop" => {
+            let StopParameters { services, force } = from_parameters(parameters)?;
+            Request::Stop { services: Services { services }.some()?, force: force.unwrap_or_default() }
+        }
         "Restart" => Request::Restart { services: some(parameters)? },
         "Reload" => Request::Reload { services: some(parameters)? },
         "Kill" => {

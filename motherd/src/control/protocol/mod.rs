@@ -73,10 +73,12 @@ pub enum Request {
         /// Names, at least one.
         services: Vec<String>,
     },
-    /// Stop them and what needs them.
+    /// Stop them. One that another service needs is refused, unless all who need it are named as well.
     Stop {
         /// Names, at least one.
         services: Vec<String>,
+        /// Nothing is refused: who needs one of them is stopped first.
+        force: bool,
     },
     /// Stop, then start.
     Restart {

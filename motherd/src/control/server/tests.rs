@@ -137,7 +137,7 @@ fn a_request_reaches_the_daemon_with_its_peer_and_the_reply_comes_back() {
     peer.write_all(&stop_web()).unwrap();
     let incoming = table.turn();
     let [Incoming { connection, peer: who, request }] = &incoming[..] else { panic!("{incoming:?}") };
-    assert_eq!(*request, Request::Stop { services: vec!["web".into()] });
+    assert_eq!(*request, Request::Stop { services: vec!["web".into()], force: false });
     assert_eq!((who.pid, who.uid), (std::process::id(), geteuid().as_raw()));
 
     let acted = Acted { service: "web".into(), state: State::Stopped, changed: true, main_pid: None };

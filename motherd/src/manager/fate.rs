@@ -1,0 +1,222 @@
+//! What follows for each service from the goals and states of all: whether it can stay up, what it waits for, and whether
+//! its turn has come. Nothing here changes anything.
+
+use std::collections::BTreeSet;
+
+use super::Manager;
+use crate::{
+    graph::Id,
+    supervise::{Cause, Event, Goal, State, Then},
+};
+
+/// What follows for one service. It depends on the fates of what it requires alone, and those come earlier.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Fate {
+    /// Through which it cannot stay up: a need that is down for good, or a bond that is not up at this moment.
+    pub(super) doom: Option<Id>,
+    /// Why it will not start by itself: what it requires and is neither up nor on its way, or an orphan that conflicts.
+    pub(super) blocker: Option<Id>,
+    /// It will be up, or will have failed, without anybody's doing.
+    pub(super) on_its_way: bool,
+}
+
+/// What a service's turn is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// This event.
+    Event(Event),
+    /// It is down in order to come up again: from here on it is to be up.
+    Rise,
+    /// It prepares a service that starts again, and has to be done again first.
+    Again(Cause),
+}
+
+impl Manager {
+    /// Finds out the fates of those that changed, and of those whose fate rests on theirs; whose turn may have come.
+    pub(super) fn look(&mut self) -> BTreeSet<Id> {
+        let mut candidates = BTreeSet::new();
+        let mut queue = BTreeSet::new();
+        for id in std::mem::take(&mut self.dirty) {
+            let edges = self.graph.edges(id);
+            candidates.insert(id);
+            candidates.extend(edges.later.iter().chain(&edges.earlier).chain(&edges.conflicts));
+            let resting = edges.required_by.iter().chain(&edges.conflicts).chain([&id]);
+            queue.extend(resting.map(|id| (self.graph.rank(*id), *id)));
+        }
+        while let Some((_, id)) = queue.pop_first() {
+            let fate = self.fate(id);
+            if fate != self.fates[id.0] {
+                self.fates[id.0] = fate;
+                let edges = self.graph.edges(id);
+                candidates.insert(id);
+                candidates.extend(edges.later.iter().chain(&edges.earlier));
+                queue.extend(edges.required_by.iter().map(|id| (self.graph.rank(*id), *id)));
+            }
+        }
+        candidates
+    }
+
+    fn fate(&self, id: Id) -> Fate {
+        let edges = self.graph.edges(id);
+        let unit = self.unit(id);
+        let down_for_good = |other: &Id| {
+            let unit = self.unit(*other);
+            unit.goal == Goal::Down
+                || matches!(unit.state, State::Failed | State::Orphan)
+                || self.fates[other.0].doom.is_some()
+        };
+        let runs = matches!(unit.state, State::Starting { .. } | State::Running { .. } | State::Done);
+        let broken = |other: &Id| runs && !self.unit(*other).is_up();
+        let doom = edges
+            .needs
+            .iter()
+            .find(|need| down_for_good(need))
+            .or_else(|| edges.bonds.iter().find(|bond| down_for_good(bond) || broken(bond)));
+        let hopeless = |other: &Id| !self.unit(*other).is_up() && !self.fates[other.0].on_its_way;
+        let orphan = |other: &Id| self.unit(*other).state == State::Orphan;
+        let required = edges.requires.iter().copied().find(hopeless);
+        let blocker = required.or_else(|| edges.conflicts.iter().copied().find(orphan));
+        let on_its_way = match unit.goal {
+            Goal::Down => false,
+            Goal::Bounce => true,
+            Goal::Up => match unit.state {
+                State::Stopped | State::Waiting | State::Stopping { then: Then::Settle, .. } => {
+                    blocker.is_none() && doom.is_none()
+                }
+                State::Launching | State::Starting { .. } | State::Stopping { then: Then::Done, .. } => true,
+                State::Stopping { then: Then::Restart { .. } | Then::Fail, .. }
+                | State::Running { .. }
+                | State::Done
+                | State::Backoff { .. }
+                | State::Failed
+                | State::Orphan => false,
+            },
+        };
+        Fate { doom: doom.copied(), blocker, on_its_way }
+    }
+
+    /// What is to happen to a service now, if anything.
+    pub(super) fn turn(&self, id: Id) -> Option<Turn> {
+        let unit = self.unit(id);
+        let stop = || Turn::Event(Event::Stop(unit.asked.clone()));
+        match unit.goal {
+            Goal::Up => match unit.state {
+                State::Stopped => Some(Turn::Event(Event::Wait(unit.asked.clone()))),
+                State::Waiting => self.may_start(id).then_some(Turn::Event(Event::Start)),
+                State::Starting { .. } | State::Running { .. } | State::Done => {
+                    let Some(other) = self.fates[id.0].doom else { return self.again(id) };
+                    let verb = self.graph.verb(id, other);
+                    let phrase = self.phrase(other);
+                    let words = format!("stopped: it {verb} {}, which is {phrase}", self.graph.name(other));
+                    self.may_stop(id).then(|| Turn::Event(Event::Stop(Cause::new(words))))
+                }
+                State::Launching
+                | State::Stopping { .. }
+                | State::Backoff { .. }
+                | State::Failed
+                | State::Orphan => None,
+            },
+            Goal::Down | Goal::Bounce => match unit.state {
+                State::Stopped => (unit.goal == Goal::Bounce).then_some(Turn::Rise),
+                State::Launching | State::Orphan => None,
+                State::Waiting | State::Backoff { .. } | State::Failed => Some(stop()),
+                State::Starting { .. } | State::Running { .. } | State::Done => self.may_stop(id).then(stop),
+                State::Stopping { then, .. } => (then != Then::Settle).then(stop),
+            },
+        }
+    }
+
+    /// Whether what prepares somebody was used up by an earlier run of it.
+    fn again(&self, id: Id) -> Option<Turn> {
+        if !self.unit(id).is_up() {
+            return None;
+        }
+        let starts = |other: &Id| {
+            let unit = self.unit(*other);
+            unit.goal == Goal::Up && unit.state == State::Waiting && self.is_stale(id, *other)
+        };
+        let other = *self.graph.edges(id).prepares.iter().find(|other| starts(other))?;
+        let words = format!("done again: it prepares {}, which starts again", self.graph.name(other));
+        Some(Turn::Again(self.unit(other).cause.because(words)))
+    }
+
+    /// Whether a service was launched since the one that prepares it came up.
+    fn is_stale(&self, preparer: Id, id: Id) -> bool {
+        let launched = self.unit(id).launched;
+        !launched.is_zero() && launched >= self.unit(preparer).since
+    }
+
+    fn may_start(&self, id: Id) -> bool {
+        let edges = self.graph.edges(id);
+        let up = |other: &Id| self.unit(*other).is_up() && self.unit(*other).goal == Goal::Up;
+        let fresh = |other: &Id| !self.is_stale(*other, id);
+        let settled = |other: &Id| !self.fates[other.0].on_its_way;
+        let gone = |other: &Id| !self.unit(*other).is_active() && self.unit(*other).goal == Goal::Down;
+        // Whoever cannot run at any moment without it ends before it begins anew.
+        let unbound = |other: &Id| !self.unit(*other).is_active() || self.unit(*other).state == State::Orphan;
+        self.fates[id.0].doom.is_none()
+            && edges.requires.iter().all(up)
+            && edges.prepared_by.iter().all(fresh)
+            && edges.wants.iter().chain(&edges.after).all(settled)
+            && edges.conflicts.iter().all(gone)
+            && edges.bonded.iter().all(unbound)
+    }
+
+    /// Whether all that come later and are to stop as well have stopped.
+    fn may_stop(&self, id: Id) -> bool {
+        self.graph.edges(id).later.iter().all(|later| {
+            let unit = self.unit(*later);
+            let stays = unit.goal == Goal::Up && self.fates[later.0].doom.is_none();
+            !unit.is_active() || unit.state == State::Orphan || stays
+        })
+    }
+
+    /// Whether a service waits for something that will not come by itself.
+    #[must_use]
+    pub fn is_blocked(&self, id: Id) -> bool {
+        self.unit(id).state == State::Waiting && self.fates[id.0].blocker.is_some()
+    }
+
+    /// What a waiting service waits for, for people.
+    #[must_use]
+    pub fn waits_for(&self, id: Id) -> Option<String> {
+        let edges = self.graph.edges(id);
+        let name = |id: &Id| self.graph.name(*id);
+        if let Some(other) = &self.fates[id.0].blocker {
+            let verb = self.graph.verb(id, *other);
+            return Some(format!("blocked: it {verb} {}, which is {}", name(other), self.phrase(*other)));
+        }
+        if let Some(other) = edges.requires.iter().find(|other| !self.unit(**other).is_up()) {
+            return Some(format!("waits for {}, which it needs", name(other)));
+        }
+        if let Some(other) = edges.prepared_by.iter().find(|other| self.is_stale(**other, id)) {
+            return Some(format!("waits for {}, which prepares it", name(other)));
+        }
+        if let Some(other) =
+            edges.wants.iter().chain(&edges.after).find(|other| self.fates[other.0].on_its_way)
+        {
+            return Some(format!("waits for {}, which comes before it", name(other)));
+        }
+        if let Some(other) = edges.conflicts.iter().find(|other| self.unit(**other).is_active()) {
+            return Some(format!("waits until {} is down, which conflicts with it", name(other)));
+        }
+        let bound = edges.bonded.iter().find(|other| self.unit(**other).is_active())?;
+        Some(format!("waits until {} is down, which is bound to it", name(bound)))
+    }
+
+    /// What a service is, for a sentence about another one.
+    pub(super) fn phrase(&self, id: Id) -> &'static str {
+        match self.unit(id).state {
+            State::Stopped => "stopped",
+            State::Waiting => "blocked itself",
+            State::Launching | State::Starting { .. } => "starting",
+            State::Running { .. } | State::Done => "up",
+            State::Stopping { then: Then::Fail, .. } => "failed",
+            State::Stopping { then: Then::Restart { .. }, .. } => "waiting for its next try",
+            State::Stopping { then: Then::Settle | Then::Done, .. } => "stopping",
+            State::Backoff { .. } => "waiting for its next try",
+            State::Failed => "failed",
+            State::Orphan => "running without a record",
+        }
+    }
+}
