@@ -9,7 +9,7 @@ use std::{
 
 use nix::sys::resource::{Resource, getrlimit};
 
-use crate::sys::raw;
+use crate::{ordinary::OrdinaryUser, sys::raw};
 
 /// The Landlock ABI: 0 where the kernel has none (Documentation/userspace-api/landlock.rst).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -48,6 +48,9 @@ pub struct Kernel {
     pub indirect_branch: Mitigation,
     /// The hard RLIMIT_NOFILE of the asking process, which services inherit unless their policy lowers it.
     pub open_files: u64,
+    /// Who launches, if that is an ordinary user, who is root of a user namespace of its own alone. Nobody probes that:
+    /// policies are compiled for root unless a launcher says otherwise.
+    pub ordinary_user: Option<OrdinaryUser>,
 }
 
 /// What can be done about a kind of speculation (Documentation/userspace-api/spec_ctrl.rst).
@@ -86,6 +89,12 @@ pub struct ProbeError {
 }
 
 impl Kernel {
+    /// The same machine, as far as it serves an ordinary user: without cgroups, which are root's to give.
+    #[must_use]
+    pub fn for_ordinary_user(self, user: OrdinaryUser) -> Self {
+        Self { ordinary_user: Some(user), cgroup_base: None, controllers: BTreeSet::new(), ..self }
+    }
+
     /// The version that `release` begins with; one that begins otherwise is older than any.
     #[must_use]
     pub fn version(&self) -> Version {
@@ -120,6 +129,7 @@ impl Kernel {
         })?;
         Ok(Self {
             open_files,
+            ordinary_user: None,
             release: read("/proc/sys/kernel/osrelease")?.trim().to_owned(),
             // A kernel without CONFIG_USER_NS has no such file.
             user_namespaces: fs::read_to_string("/proc/sys/user/max_user_namespaces")

@@ -26,6 +26,7 @@ pub mod explain;
 mod golden;
 pub mod kernel;
 pub mod launch;
+pub mod ordinary;
 mod plan;
 pub mod policy;
 pub mod question;

@@ -5,7 +5,7 @@
 //! is the command's, 128 and the signal's number if a signal ended it; 125, 126 and 127 say that it never ran.
 
 use std::{
-    env, io,
+    env, fs, io,
     os::fd::AsFd,
     path::{Path, PathBuf},
     time::{Duration, Instant},
@@ -28,7 +28,8 @@ use sandbox::{
     compile::{Subject, compile},
     kernel::Kernel,
     launch::{Handed, Launch, LaunchFailure, Launched, Parent, launch},
-    policy::Store,
+    ordinary::OrdinaryUser,
+    policy::{Rules, Store},
 };
 
 use super::{args::Global, failure::Failure, output::complain, policy, render::by_reason};
@@ -57,6 +58,11 @@ pub(super) fn run(global: &Global, name: &str, command: &[String]) -> Result<u8,
     let store = Store::new(global.policies());
     let policy = policy::load(name, &store).map_err(|report| Failure::report(NO_SANDBOX, &report))?;
     let kernel = Kernel::probe(None).map_err(|error| no_sandbox(&error))?;
+    let ordinary = OrdinaryUser::calling();
+    let kernel = match ordinary {
+        Some(user) => kernel.for_ordinary_user(user),
+        None => kernel,
+    };
     let own_name = format!("run-{}", std::process::id());
     let subject = Subject { name: own_name.clone(), root: PathBuf::from("/"), sockets: vec![] };
     let plan = compile(&policy, &subject, &kernel).map_err(|report| Failure::report(NO_SANDBOX, &report))?;
@@ -68,6 +74,11 @@ pub(super) fn run(global: &Global, name: &str, command: &[String]) -> Result<u8,
             format!("{name} joins the network of the service {owner}, which motherd alone can enter it into");
         return Err(Failure::say(NO_SANDBOX, message)
             .advise("run it as a service, or under a policy that extends this one with net = \"private\""));
+    }
+    // Nothing of an unconfined policy takes more than a user has.
+    let confined = matches!(policy.rules(), Rules::Confined(_));
+    if let Some(user) = ordinary.filter(|_| confined) {
+        user.enter_own_namespace().map_err(|error| Failure::new(NO_SANDBOX, &error))?;
     }
     // From here on: a signal must not end us before the cgroup is gone, nor be lost between launch and wait.
     let signals = Forwarded::take().map_err(|errno| no_sandbox(&errno))?;
@@ -260,14 +271,20 @@ fn left_out_line(left: &[LeftOut]) -> Option<String> {
     if reasons.is_empty() { None } else { Some(format!("left out on this machine: {}", reasons.join("; "))) }
 }
 
-/// Building a sandbox takes root, which is said to who is not and was refused something.
+/// Some of what a policy can ask takes the host's root, which is said to who is not and was refused something.
 fn no_sandbox(error: &(dyn std::error::Error + 'static)) -> Failure {
     let failure = Failure::new(NO_SANDBOX, error);
     let refused = ["EPERM", "EACCES", "ermission"].iter().any(|word| failure.to_string().contains(word));
-    if refused && !nix::unistd::geteuid().is_root() {
-        return failure.advise("building a sandbox takes root");
+    if refused && !is_root_of_the_host() {
+        return failure.advise("this was tried with an ordinary user's rights: as root it may succeed");
     }
     failure
+}
+
+/// In a user namespace of one's own one is root as well, of nothing.
+fn is_root_of_the_host() -> bool {
+    let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    nix::unistd::geteuid().is_root() && map.split_whitespace().eq(["0", "0", "4294967295"])
 }
 
 #[cfg(test)]

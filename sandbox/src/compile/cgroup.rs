@@ -61,6 +61,9 @@ fn missing(controller: &str, kernel: &Kernel) -> String {
         Some(base) => {
             format!("the {controller} controller is not available in the cgroup2 tree at {}", base.display())
         }
+        None if kernel.ordinary_user.is_some() => {
+            format!("the {controller} controller is not available: an ordinary user has no cgroup to give")
+        }
         None => format!("the {controller} controller is not available: no cgroup2 tree is mounted"),
     }
 }

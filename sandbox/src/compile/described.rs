@@ -21,6 +21,7 @@ pub(crate) fn kernel(abi: u32) -> Kernel {
         landlock: LandlockAbi(abi),
         last_capability: 40,
         user_namespaces: true,
+        ordinary_user: None,
         cgroup_root: Some("/sys/fs/cgroup".into()),
         cgroup_base: Some("/sys/fs/cgroup".into()),
         controllers: ["cpu", "cpuset", "hugetlb", "io", "memory", "misc", "pids", "rdma"]

@@ -701,8 +701,10 @@ fn dev(entry: &Entry, ids: (u32, u32), builder: &mut Builder<'_>) {
     let slot = builder.slot(at.as_ref());
     let op = filesystem_op(c"tmpfs", tmpfs_options(64 << 10, 64, 0o755, (0, 0)), NOSUID | NOEXEC, slot);
     builder.step(Phase::Mount, op, "/dev", at.clone());
-    for (name, major, minor) in NODES {
-        let device = libc::makedev(major, minor);
+    // Only root of the host makes device nodes; for an ordinary user the host's own are bound.
+    let bound = builder.kernel.ordinary_user.is_some();
+    for (name, major, minor) in NODES.iter().filter(|_| !bound) {
+        let device = libc::makedev(*major, *minor);
         let op = Op::Mknod { at: slot, name: c_string(name), mode: libc::S_IFCHR | 0o666, device };
         builder.step(Phase::Mount, op, format!("/dev/{name}"), at.clone());
     }
@@ -715,6 +717,16 @@ fn dev(entry: &Entry, ids: (u32, u32), builder: &mut Builder<'_>) {
         builder.step(Phase::Mount, op, format!("/dev/{name}"), at.clone());
     }
     attach(entry, "/dev", slot, builder);
+    for (name, ..) in NODES.iter().filter(|_| bound) {
+        let path = format!("/dev/{name}");
+        builder.step(Phase::Mount, Op::MakeFile(c_string(&path)), &path, at.clone());
+        let node = builder.slot(at.as_ref());
+        let op = Op::CloneTree { path: c_string(&path), into: node };
+        builder.step(Phase::Collect, op, &path, at.clone());
+        let op = Op::SetAttributes { of: node, set: NOSUID | NOEXEC, recursive: false };
+        builder.step(Phase::Root, op, &path, at.clone());
+        attach(entry, &path, node, builder);
+    }
     let options = vec![option("newinstance", ""), option("ptmxmode", "0666"), option("mode", "0620")];
     new_mount(entry, "/dev/pts", c"devpts", options, NOSUID | NOEXEC, builder);
     let options = tmpfs_options(64 << 20, 16 << 10, 0o1777, ids);

@@ -117,7 +117,10 @@ fn identity(rules: &Confinement, ids: &Ids, builder: &mut Builder<'_>) -> Identi
     let host_gid = ids.outside(Half::Groups, gid, &process.group.at, builder);
     let at = Some(process.supplementary_groups.first().map_or(&process.group.at, |first| &first.at).clone());
     let listed = groups.iter().map(u32::to_string).collect::<Vec<_>>().join(" ");
-    builder.step(Phase::Identity, Op::SetGroups(groups.into_boxed_slice()), listed, at);
+    // An ordinary user's groups stay, since setgroups(2) could also take away one that a file's mode denies.
+    if builder.kernel.ordinary_user.is_none() {
+        builder.step(Phase::Identity, Op::SetGroups(groups.into_boxed_slice()), listed, at);
+    }
     builder.step(Phase::Identity, Op::SetGid(gid), gid.to_string(), Some(process.group.at.clone()));
     Identity { uid, host_uid, host_gid }
 }

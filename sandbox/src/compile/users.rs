@@ -3,7 +3,8 @@
 use crate::{
     compile::Builder,
     diagnostic::{Diagnostic, Located, Place},
-    policy::{Confinement, IdMap, IdRange, UserNamespace},
+    ordinary::OrdinaryUser,
+    policy::{Account, Confinement, IdMap, IdRange, UserNamespace},
 };
 
 /// First id that `user = "auto"` may give out: what systemd reserves for containers (UIDS-GIDS.md: 524,288 to
@@ -43,6 +44,9 @@ impl Ids {
     /// What the policy asks for.
     pub(crate) fn of(rules: &Confinement, builder: &mut Builder<'_>) -> Self {
         let wanted = &rules.namespaces.user;
+        if let Some(user) = builder.kernel.ordinary_user {
+            return Self::Own(Located::new(one_id(rules, user, builder), wanted.at.clone()));
+        }
         let map = match &wanted.value {
             UserNamespace::Host => return Self::Host,
             UserNamespace::Auto => {
@@ -104,6 +108,38 @@ impl Ids {
     }
 }
 
+/// The map of an ordinary user, who has one id to give: whoever the policy names is that one, and `auto` is the user's
+/// own. Outside is the namespace that the launcher has entered, in which the user is 0.
+fn one_id(rules: &Confinement, user: OrdinaryUser, builder: &mut Builder<'_>) -> IdMap {
+    let namespace = &rules.namespaces.user;
+    if namespace.value != UserNamespace::Host {
+        let message = "an ordinary user has one id to map, the own one";
+        let help = "run it as root, or leave `namespaces.user` at \"host\"";
+        builder.error(Diagnostic::error("needs-root", namespace.at.clone(), message).help(help));
+    }
+    if let Some(first) = rules.process.supplementary_groups.first() {
+        let message = "an ordinary user cannot join groups";
+        let help = "run it as root, or take `supplementary_groups` out";
+        builder.error(Diagnostic::error("needs-root", first.at.clone(), message).help(help));
+    }
+    // A name that is not there is told by who reads the account.
+    let (uid, primary) = match &rules.process.user.value {
+        Account::Auto => (user.uid, Some(user.gid)),
+        Account::Id(uid) => (*uid, builder.host.primary_group(*uid).unwrap_or(None)),
+        Account::Name(name) => match builder.host.user(name) {
+            Ok(Some((uid, gid))) => (uid, Some(gid)),
+            Ok(None) | Err(_) => (user.uid, None),
+        },
+    };
+    let gid = match &rules.process.group.value {
+        Account::Auto => primary,
+        Account::Id(gid) => Some(*gid),
+        Account::Name(name) => builder.host.group(name).unwrap_or(None),
+    };
+    let only = |inside| vec![IdRange { inside, outside: 0, count: 1 }];
+    IdMap { uid: only(uid), gid: only(gid.unwrap_or(user.gid)) }
+}
+
 impl Half {
     fn words(self) -> (&'static str, &'static str) {
         match self {
@@ -125,6 +161,7 @@ pub(crate) fn refuse_without_support(at: &Place, builder: &mut Builder<'_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernel::Kernel;
 
     #[test]
     fn an_automatic_range_is_stable_aligned_and_within_its_bounds() {
@@ -157,5 +194,33 @@ mod tests {
         assert_eq!(map(&[(0, 10)]), Some(1));
         assert_eq!(map(&[(0, 1), (33, 1)]), Some(33));
         assert_eq!(map(&[(0, 1)]), None);
+    }
+
+    #[test]
+    fn an_ordinary_user_makes_no_node_drops_no_group_and_is_whom_the_policy_names() {
+        use crate::{
+            compile::{compile_on, described},
+            plan::Op,
+        };
+        let user = OrdinaryUser { uid: 1234, gid: 1235 };
+        let kernel = Kernel { ordinary_user: Some(user), ..described::kernel(7) };
+        let host = described::DescribedHost::debian();
+        let compiled = |rules, kernel: &Kernel| {
+            compile_on(&described::policy(rules), &described::subject(), kernel, &host).unwrap()
+        };
+        let roots = |op: &Op| matches!(op, Op::Mknod { .. } | Op::SetGroups(_));
+        let plan = compiled(described::strict(), &kernel);
+        assert!(!plan.steps.iter().any(|step| roots(&step.op)));
+        let maps = plan.user_namespace.map(|made| (made.uid_map, made.gid_map));
+        assert_eq!(maps, Some(("1234 0 1\n".to_owned(), "1235 0 1\n".to_owned())));
+        assert_eq!((plan.uid, plan.inside_uid), (0, 1234));
+        let control = compiled(described::strict(), &described::kernel(7));
+        assert!(control.user_namespace.is_none());
+        assert_eq!(control.steps.iter().filter(|step| roots(&step.op)).count(), 7);
+        let mut rules = described::strict();
+        rules.process.user.value = Account::Id(0);
+        rules.process.group.value = Account::Id(0);
+        let maps = compiled(rules, &kernel).user_namespace.map(|made| (made.uid_map, made.gid_map));
+        assert_eq!(maps, Some(("0 0 1\n".to_owned(), "0 0 1\n".to_owned())));
     }
 }
