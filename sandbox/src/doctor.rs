@@ -9,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{kernel::Kernel, sys::raw};
+use crate::kernel::Kernel;
 
 /// What a finding means to the operator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -59,8 +59,6 @@ pub struct Facts {
     pub cgroup_files: Vec<String>,
     /// The kinds of namespaces that this kernel has: `/proc/self/ns`.
     pub namespaces: BTreeSet<String>,
-    /// Whether BPF programs can be attached to cgroups; absent where this process may not ask.
-    pub cgroup_bpf: Option<bool>,
     /// CAP_SYS_ADMIN among the effective capabilities of the asking process.
     pub is_admin: bool,
 }
@@ -198,7 +196,6 @@ impl Facts {
             sysctls: names.chain(others).filter_map(read).collect(),
             cgroup_files: kernel.cgroup_root.as_deref().map(files_of_a_child).unwrap_or_default(),
             namespaces: names_in(Path::new("/proc/self/ns")).collect(),
-            cgroup_bpf: kernel.cgroup_root.as_deref().and_then(raw::cgroup_bpf),
             is_admin: admin.unwrap_or(false),
         }
     }
@@ -224,7 +221,7 @@ pub fn examine(kernel: &Kernel, facts: &Facts) -> Vec<Finding> {
     findings.push(seccomp(facts));
     findings.extend(namespaces(facts));
     findings.push(user_namespaces(facts));
-    findings.extend(cgroup_bpf(kernel, facts));
+    findings.extend(cgroup_bpf(kernel));
     if !facts.is_admin {
         findings.push(Finding {
             grade: Grade::Lacking,
@@ -391,14 +388,20 @@ fn namespaces(facts: &Facts) -> Vec<Finding> {
     findings
 }
 
-fn cgroup_bpf(kernel: &Kernel, facts: &Facts) -> Option<Finding> {
+fn cgroup_bpf(kernel: &Kernel) -> Option<Finding> {
     // Without a cgroup2 tree there is nothing to attach to, which has been said.
     kernel.cgroup_root.as_ref()?;
-    Some(match facts.cgroup_bpf {
-        Some(true) => finding(Grade::Good, "cgroup bpf", "programs can be attached to cgroups"),
+    Some(match kernel.cgroup_bpf {
+        Some(true) => finding(Grade::Good, "cgroup bpf", "devices, addresses and ports can be restricted"),
         Some(false) => Finding {
-            help: Some("run a kernel with CONFIG_CGROUP_BPF".to_owned()),
-            ..finding(Grade::Less, "cgroup bpf", "this kernel attaches no programs to cgroups")
+            help: Some(
+                "run a kernel with CONFIG_CGROUP_BPF, or write optional = [\"bpf\"] in [cgroup]".to_owned(),
+            ),
+            ..finding(
+                Grade::Less,
+                "cgroup bpf",
+                "devices, ip_allow, ip_deny, socket_bind and socket_connect of [cgroup] are refused: this kernel attaches no programs to cgroups",
+            )
         },
         None => finding(Grade::Less, "cgroup bpf", "not known: only root may ask"),
     })
@@ -448,7 +451,7 @@ mod tests {
 
     fn facts(sysctls: &[(&str, &str)]) -> Facts {
         let sysctls = sysctls.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        let mut facts = Facts { sysctls, is_admin: true, cgroup_bpf: Some(true), ..Facts::default() };
+        let mut facts = Facts { sysctls, is_admin: true, ..Facts::default() };
         facts.cgroup_files = ["cgroup.procs", "cpu.pressure"].map(str::to_owned).to_vec();
         facts.namespaces = NAMESPACES.iter().map(|(file, _)| (*file).to_owned()).collect();
         let actions = "kill_process kill_thread trap errno user_notif trace log allow";

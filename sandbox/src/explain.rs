@@ -5,6 +5,8 @@
 
 #![allow(clippy::wildcard_enum_match_arm, reason = "a few kinds of steps are looked for among all")]
 
+mod cgroup;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Write as _,
@@ -58,6 +60,7 @@ pub fn explain(policy: &Policy, plan: &Plan, host: &dyn Host) -> Vec<Topic> {
         Topic { title: "identity", lines: identity(rules, plan) },
         Topic { title: "sees", lines: sees(&tree) },
         Topic { title: "files", lines: files(rules, policy, plan, host) },
+        Topic { title: "devices", lines: cgroup::devices(rules, plan) },
         Topic { title: "network", lines: network(rules, plan) },
         Topic { title: "other processes", lines: others(rules, plan) },
         Topic { title: "system calls", lines: calls(policy, plan) },
@@ -188,7 +191,7 @@ fn seen(mount: &Mount<'_>, tree: &Tree<'_>) -> String {
         Source::Fresh { nodes, .. } if mount.target == "/dev" => {
             let devices: Vec<&str> = nodes
                 .iter()
-                .filter(|(_, made)| matches!(made, Made::Device))
+                .filter(|(_, made)| matches!(made, Made::Device(_)))
                 .map(|(name, _)| *name)
                 .collect();
             return format!("{}; its own pts and shm", devices.join(" "));
@@ -274,6 +277,7 @@ fn network(rules: &Confinement, plan: &Plan) -> Vec<String> {
         all if all == FAMILIES.len() => "sockets of every family".to_owned(),
         _ => format!("sockets: {}", families.join(", ")),
     });
+    lines.extend(cgroup::network(&rules.cgroup, plan));
     if let Some(landlock) = &plan.landlock {
         let ports = |ports: &Option<Vec<u16>>| match ports {
             None => "any port".to_owned(),
@@ -603,7 +607,11 @@ fn is_granted(grants: &BTreeSet<String>, grant: &str) -> bool {
     let (effect, name) = grant.split_once(": ").unwrap_or((grant, ""));
     has(grant)
         || match effect {
-            "bind TCP" | "connect TCP" => has(&format!("{effect}: any port")),
+            "bind TCP" | "connect TCP" | "bind any socket" | "connect any socket" => {
+                has(&format!("{effect}: any port"))
+            }
+            "device" => has(&format!("{effect}: {}", cgroup::ANY_DEVICE)),
+            "packets to and from" => has(&format!("{effect}: anybody")),
             "system call, some arguments" => has(&format!("system call: {name}")),
             "read beneath" | "write beneath" | "execute beneath" => {
                 let above = |other: &String| {
@@ -678,6 +686,9 @@ fn grants((policy, plan): Side<'_>, host: &dyn Host) -> BTreeSet<String> {
                 }
             }
         }
+    }
+    for (effect, name) in cgroup::grants(policy, plan) {
+        grant(effect, &name);
     }
     if let Rules::Confined(rules) = policy.rules() {
         for (verb, right) in RIGHTS {

@@ -9,7 +9,7 @@ use crate::{
     explain,
     kernel::Kernel,
     plan::Plan,
-    policy::{self, Policy, Store, load_text},
+    policy::{self, DeviceKind, Policy, Store, load_text},
     question::{ACTS, Question, can_on},
 };
 
@@ -53,8 +53,11 @@ impl Host for Debian {
             .map(|(_, id)| (*id, *id)))
     }
 
-    fn block_device(&self, _path: &str) -> io::Result<Option<(u32, u32)>> {
-        Ok(None)
+    fn device(&self, path: &str) -> io::Result<Option<(DeviceKind, u32, u32)>> {
+        Ok((path == "/dev/kmsg").then_some((DeviceKind::Char, 1, 11)))
+    }
+    fn majors(&self, _kind: DeviceKind, _driver: &str) -> io::Result<Vec<u32>> {
+        Ok(Vec::new())
     }
 
     fn primary_group(&self, _uid: u32) -> io::Result<Option<u32>> {
@@ -139,7 +142,7 @@ fn show_and_explain_print_this_about_the_shipped_policies() {
         check(&format!("explain-{file}"), &explain::text(&topics, str::to_owned), &mut wrong);
     }
     let policy = load("base/default");
-    let old = Kernel { controllers: ["cpu".to_owned()].into(), ..described::kernel(2) };
+    let old = Kernel { controllers: ["cpu".to_owned()].into(), cgroup_bpf: None, ..described::kernel(2) };
     let topics = explain::explain(&policy, &plan(&policy, &old), &Debian);
     check("explain-base-default-on-an-old-kernel", &explain::text(&topics, str::to_owned), &mut wrong);
     none(&wrong);
@@ -246,7 +249,7 @@ fn a_question_that_cannot_be_asked_says_how() {
         ),
         ("read", "etc", "`etc` is no path of the sandbox: one starts with `/`"),
         ("read", "/a/../b", "`/a/../b` cannot be asked about: write it without `.`, `..` and `//`"),
-        ("bind", "65536", "`65536` is no port: 0 to 65535"),
+        ("bind", "65536", "`65536` is no port: 0 to 65535, as `80`, `udp:53` or `10.1.2.3:443`"),
         (
             "raed",
             "/",
@@ -266,7 +269,6 @@ fn doctor_prints_this_about_two_machines() {
     let mut facts = Facts {
         cgroup_files: words("cgroup.procs cpu.pressure memory.max memory.peak io.max io.weight"),
         namespaces: words("cgroup ipc mnt net pid time user uts").into_iter().collect(),
-        cgroup_bpf: Some(true),
         is_admin: true,
         ..Facts::default()
     };
@@ -293,7 +295,7 @@ fn doctor_prints_this_about_two_machines() {
         doctor::table(&doctor::examine(kernel, facts), |_, word| word.to_owned())
     };
     check("doctor-a-machine-of-today", &print(&described::kernel(7), &facts), &mut wrong);
-    let old = Kernel { controllers: ["cpu".to_owned()].into(), ..described::kernel(2) };
+    let old = Kernel { controllers: ["cpu".to_owned()].into(), cgroup_bpf: None, ..described::kernel(2) };
     check("doctor-an-old-machine", &print(&old, &Facts::default()), &mut wrong);
     none(&wrong);
 }

@@ -9,7 +9,10 @@ use std::{
 
 use nix::sys::resource::{Resource, getrlimit};
 
-use crate::{ordinary::OrdinaryUser, sys::raw};
+use crate::{
+    ordinary::OrdinaryUser,
+    sys::{bpf, raw},
+};
 
 /// The Landlock ABI: 0 where the kernel has none (Documentation/userspace-api/landlock.rst).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -34,6 +37,8 @@ pub struct Kernel {
     pub cgroup_base: Option<PathBuf>,
     /// The controllers that can be enabled for services there: `cgroup.controllers` of `cgroup_base`.
     pub controllers: BTreeSet<String>,
+    /// Whether programs can be attached to cgroups: CONFIG_CGROUP_BPF; `None` where the asking process may not.
+    pub cgroup_bpf: Option<bool>,
     /// Whether user namespaces can be made: CONFIG_USER_NS, and `user.max_user_namespaces` is not 0.
     pub user_namespaces: bool,
     /// The processors that are online; none where /sys is not mounted.
@@ -92,7 +97,8 @@ impl Kernel {
     /// The same machine, as far as it serves an ordinary user: without cgroups, which are root's to give.
     #[must_use]
     pub fn for_ordinary_user(self, user: OrdinaryUser) -> Self {
-        Self { ordinary_user: Some(user), cgroup_base: None, controllers: BTreeSet::new(), ..self }
+        let (cgroup_base, controllers, cgroup_bpf) = (None, BTreeSet::new(), None);
+        Self { ordinary_user: Some(user), cgroup_base, controllers, cgroup_bpf, ..self }
     }
 
     /// The version that `release` begins with; one that begins otherwise is older than any.
@@ -137,6 +143,7 @@ impl Kernel {
             // ENOSYS: built without; EOPNOTSUPP: not among the enabled LSMs (landlock_create_ruleset(2)).
             landlock: LandlockAbi(raw::landlock_abi().unwrap_or(0)),
             last_capability,
+            cgroup_bpf: cgroup_root.as_deref().and_then(bpf::is_supported),
             cgroup_root,
             cgroup_base,
             controllers,

@@ -59,7 +59,7 @@ pub struct Launch<'a> {
     pub stdio: [BorrowedFd<'a>; 3],
     /// What it gets beside them.
     pub handed: Handed<'a>,
-    /// Born into this cgroup; `None` stays in the caller's.
+    /// Born into this cgroup, which was made for the plan; `None` stays in the caller's, and nothing of `[cgroup]` applies.
     pub cgroup: Option<&'a Cgroup>,
     /// A pidfd of the process whose network it joins, for a plan that does ([`Plan::network_of`]); it must not have been
     /// reaped.

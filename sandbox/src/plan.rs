@@ -3,13 +3,20 @@
 //!
 //! The order of the steps lives here, once, in [`Phase`]; each phase's doc says why it stands where it stands.
 
-use std::{ffi::CString, fmt};
+use std::{
+    ffi::{CStr, CString},
+    fmt,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    sync::{Arc, OnceLock},
+};
 
+use nix::errno::Errno;
 use seccompiler::sock_filter;
 
 use crate::{
     diagnostic::{Located, Place, Sources},
     policy::{IdMap, IdRange},
+    sys::bpf::{self, Hook, Instruction},
 };
 
 /// When a step runs. Within one phase steps run in the order in which they were made.
@@ -259,6 +266,37 @@ impl fmt::Display for LeftOut {
     }
 }
 
+/// A program on the service's cgroup. It is loaded when it is first attached, and stays so for as long as the plan is
+/// kept: the verifier looks at it once, however often the service is started.
+#[derive(Debug, Clone)]
+pub(crate) struct CgroupProgram {
+    /// Where it is attached.
+    pub(crate) hook: Hook,
+    /// What it does.
+    pub(crate) code: Arc<[Instruction]>,
+    /// The key of `[cgroup]` that it enforces.
+    pub(crate) key: &'static str,
+    /// Where that is written.
+    pub(crate) at: Place,
+    loaded: Arc<OnceLock<OwnedFd>>,
+}
+
+impl CgroupProgram {
+    pub(crate) fn new(hook: Hook, code: Arc<[Instruction]>, key: &'static str, at: Place) -> Self {
+        Self { hook, code, key, at, loaded: Arc::default() }
+    }
+
+    /// The program in the kernel, loaded as `name` if it is not there yet.
+    pub(crate) fn loaded(&self, name: &CStr) -> Result<BorrowedFd<'_>, Errno> {
+        if self.loaded.get().is_none() {
+            let program = bpf::load(self.hook, name, &self.code)?;
+            // If another thread was faster, this one is closed again.
+            drop(self.loaded.set(program));
+        }
+        self.loaded.get().map(AsFd::as_fd).ok_or(Errno::EBADF)
+    }
+}
+
 /// A file of the service's cgroup and what goes into it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct CgroupSetting {
@@ -314,6 +352,8 @@ pub struct Plan {
     /// the figures of `status`.
     pub(crate) controllers: Vec<String>,
     pub(crate) cgroup: Vec<CgroupSetting>,
+    /// The programs on the cgroup, if any can be attached at all; those of an earlier plan are taken off it.
+    pub(crate) programs: Option<Vec<CgroupProgram>>,
     pub(crate) environment: Vec<(String, String)>,
     pub(crate) uid: u32,
     pub(crate) gid: u32,

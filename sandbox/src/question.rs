@@ -7,15 +7,18 @@
 
 #![allow(clippy::wildcard_enum_match_arm, reason = "a few kinds of steps are looked for among all")]
 
-use std::{collections::VecDeque, fmt, path::Path};
+mod network;
+
+use std::{collections::VecDeque, fmt, net::IpAddr, path::Path};
 
 use landlock::AccessFs;
+pub use network::{Port, Transport};
 
 use crate::{
     compile::{FileKind, Host, RealHost, mounts::is_beneath, seccomp},
     diagnostic::{Place, nearest},
     plan::{Op, Phase, Plan, Slot, Step},
-    policy::Policy,
+    policy::{DeviceKind, Policy},
     syscalls::{self, groups},
 };
 
@@ -28,10 +31,10 @@ pub enum Question {
     Write(String),
     /// Execute a file.
     Execute(String),
-    /// bind(2) a TCP socket to this port.
-    Bind(u16),
-    /// connect(2) a TCP socket to this port.
-    Connect(u16),
+    /// bind(2) a socket to this port, and to no address in particular.
+    Bind(Port),
+    /// connect(2) a socket to this port, here or there.
+    Connect(Port),
     /// Make this system call, by number.
     Call(u32),
     /// Use this capability.
@@ -51,8 +54,8 @@ impl Question {
             "read" => Self::Read(path(object)?),
             "write" => Self::Write(path(object)?),
             "exec" => Self::Execute(path(object)?),
-            "bind" => Self::Bind(port(object)?),
-            "connect" => Self::Connect(port(object)?),
+            "bind" => Self::Bind(Port::bound(object)?),
+            "connect" => Self::Connect(Port::parse(object)?),
             "call" => Self::Call(call(object)?),
             "cap" => Self::Capability(capability(object)?),
             other => {
@@ -79,10 +82,6 @@ fn path(text: &str) -> Result<String, String> {
         return Err(format!("`{text}` cannot be asked about: write it without `.`, `..` and `//`"));
     }
     Ok(if normal.is_empty() { "/".to_owned() } else { normal.to_owned() })
-}
-
-fn port(text: &str) -> Result<u16, String> {
-    text.parse().map_err(|_| format!("`{text}` is no port: 0 to 65535"))
 }
 
 fn call(text: &str) -> Result<u32, String> {
@@ -161,8 +160,8 @@ pub fn can_on(policy: &Policy, plan: &Plan, question: &Question, host: &dyn Host
             asked.path(path, &calls, Need::Write, &mut notes)
         }
         Question::Execute(path) => asked.path(path, &[("execve", [0; 6])], Need::Execute, &mut notes),
-        Question::Bind(port) => asked.bind(*port, &mut notes),
-        Question::Connect(port) => asked.connect(*port, &mut notes),
+        Question::Bind(port) => asked.bind(port, &mut notes),
+        Question::Connect(port) => asked.connect(port, &mut notes),
         Question::Call(number) => {
             notes.push("the kernel asks for its own rights besides, capabilities among them".to_owned());
             vec![asked.call(*number, None)]
@@ -220,6 +219,7 @@ impl Asked<'_> {
         let node = self.tree.node(&resolved, self.host);
         let mut opinions = vec![self.mounted(&resolved, &node, need)];
         opinions.extend(self.landlock_path(&resolved, &node, need));
+        opinions.extend(self.device(&resolved, need));
         opinions.extend(self.calls(calls));
         if resolved != path {
             notes.push(format!("{path} leads to {resolved}"));
@@ -363,8 +363,9 @@ impl Asked<'_> {
         })
     }
 
-    fn bind(&self, port: u16, notes: &mut Vec<String>) -> Vec<Opinion> {
-        let mut opinions = self.port(port, "bind");
+    fn bind(&self, asked: &Port, notes: &mut Vec<String>) -> Vec<Opinion> {
+        let mut opinions = self.port(asked, "bind");
+        let port = asked.number;
         // net.ipv4.ip_unprivileged_port_start, of each network namespace.
         const UNPRIVILEGED: u16 = 1024;
         let needed = caps::Capability::CAP_NET_BIND_SERVICE;
@@ -383,12 +384,13 @@ impl Asked<'_> {
         opinions
     }
 
-    fn connect(&self, port: u16, notes: &mut Vec<String>) -> Vec<Opinion> {
-        let mut opinions = self.port(port, "connect");
+    fn connect(&self, asked: &Port, notes: &mut Vec<String>) -> Vec<Opinion> {
+        let mut opinions = self.port(asked, "connect");
         let step = self.plan.steps.iter().find(|step| matches!(step.op, Op::LoopbackUp));
         if self.own_network() && step.is_none() {
             opinions.insert(0, Opinion::new(false, "namespaces.net = \"none\": no interface is up", None));
         }
+        notes.extend(self.address_note(asked));
         notes.extend(self.reach("it reaches"));
         opinions
     }
@@ -402,9 +404,12 @@ impl Asked<'_> {
         self.own_network().then(|| format!("{what} a network of its own: nobody else is on it"))
     }
 
-    fn port(&self, port: u16, call: &str) -> Vec<Opinion> {
+    fn port(&self, asked: &Port, call: &str) -> Vec<Opinion> {
+        let port = asked.number;
         let mut opinions = Vec::new();
-        if let Some(landlock) = &self.plan.landlock {
+        opinions.extend(self.port_program(asked, call));
+        opinions.extend(self.address_program(asked));
+        if let (Some(landlock), Transport::Tcp) = (&self.plan.landlock, asked.transport) {
             let (rules, key) = match call {
                 "bind" => (&landlock.bind_tcp, "bind_tcp"),
                 _ => (&landlock.connect_tcp, "connect_tcp"),
@@ -427,24 +432,33 @@ impl Asked<'_> {
                 }
             });
         }
-        opinions.push(self.tcp_socket());
+        opinions.push(self.socket(asked));
         opinions.extend(self.calls(&[(call, [0; 6])]));
         opinions
     }
 
-    /// A TCP socket of either family.
-    fn tcp_socket(&self) -> Opinion {
+    /// A socket for it; of either family, where no address says which.
+    fn socket(&self, asked: &Port) -> Opinion {
         let socket = u32::try_from(libc::SYS_socket).unwrap_or(u32::MAX);
-        let families = [libc::AF_INET, libc::AF_INET6].map(i32::cast_unsigned).map(u64::from);
-        let kinds = [libc::SOCK_STREAM, libc::SOCK_STREAM | libc::SOCK_CLOEXEC];
+        let families: &[(i32, &str)] = match asked.address {
+            None => &[(libc::AF_INET, "AF_INET"), (libc::AF_INET6, "AF_INET6")],
+            Some(IpAddr::V4(_)) => &[(libc::AF_INET, "AF_INET")],
+            Some(IpAddr::V6(_)) => &[(libc::AF_INET6, "AF_INET6")],
+        };
+        let names: Vec<&str> = families.iter().map(|(_, name)| *name).collect();
+        let families = families.iter().map(|(family, _)| u64::from(family.cast_unsigned()));
+        let kind = match asked.transport {
+            Transport::Tcp => libc::SOCK_STREAM,
+            Transport::Udp => libc::SOCK_DGRAM,
+        };
+        let kinds = [kind, kind | libc::SOCK_CLOEXEC];
         let ways = families
-            .into_iter()
             .flat_map(|family| kinds.map(|kind| [family, u64::from(kind.cast_unsigned()), 0, 0, 0, 0]));
         let opinions: Vec<Opinion> = ways.map(|arguments| self.call(socket, Some(arguments))).collect();
         let best = opinions.iter().position(|opinion| opinion.allowed).unwrap_or(0);
-        let mut opinion = opinions.into_iter().nth(best).expect("two families and two kinds");
+        let mut opinion = opinions.into_iter().nth(best).expect("a family and two kinds");
         if !opinion.allowed {
-            opinion.why = format!("{} for AF_INET and AF_INET6", opinion.why);
+            opinion.why = format!("{} for {}", opinion.why, names.join(" and "));
         }
         opinion
     }
@@ -611,7 +625,8 @@ pub(crate) enum Source<'a> {
 
 /// What a step makes in a new file system.
 pub(crate) enum Made<'a> {
-    Device,
+    /// With its number.
+    Device(u64),
     Directory,
     File,
     Link(&'a str),
@@ -682,7 +697,7 @@ impl<'a> Tree<'a> {
     pub(crate) fn resolve(&self, path: &str) -> String {
         let link = |path: &str| match self.made(path) {
             Some(Made::Link(target)) => Some((*target).to_owned()),
-            Some(Made::Device | Made::Directory | Made::File) => None,
+            Some(Made::Device(_) | Made::Directory | Made::File) => None,
             None => self.on_host(path).and_then(|on_host| self.host.link(&on_host)),
         };
         follow(path, link)
@@ -695,7 +710,7 @@ impl<'a> Tree<'a> {
         match self.made(path) {
             Some(Made::Directory) => return Node::Directory,
             Some(Made::File) => return Node::File,
-            Some(Made::Device | Made::Link(_)) => return Node::Device,
+            Some(Made::Device(_) | Made::Link(_)) => return Node::Device,
             None => {}
         }
         let parent = || {
@@ -716,6 +731,15 @@ impl<'a> Tree<'a> {
                 Node::Missing { parent: parent() }
             }
             _ => Node::Unknown,
+        }
+    }
+
+    /// The device that a node is, if it is one.
+    fn device(&self, path: &str, host: &dyn Host) -> Option<(DeviceKind, u32, u32)> {
+        match self.made(path) {
+            Some(Made::Device(number)) => network::numbers(*number),
+            Some(Made::Directory | Made::File | Made::Link(_)) => None,
+            None => host.device(&self.on_host(path)?).ok()?,
         }
     }
 
@@ -751,7 +775,7 @@ fn of_slot(plan: &Plan, slot: Slot) -> (Source<'_>, u64) {
     if let Source::Fresh { nodes, .. } = &mut source {
         for step in &plan.steps {
             let made = match &step.op {
-                Op::Mknod { at, name, .. } if *at == slot => (name, Made::Device),
+                Op::Mknod { at, name, device, .. } if *at == slot => (name, Made::Device(*device)),
                 Op::Mkdir { at, name, .. } if *at == slot => (name, Made::Directory),
                 Op::WriteCredential { at, name, .. } if *at == slot => (name, Made::File),
                 Op::Symlink { at, name, target } if *at == slot => {

@@ -7,6 +7,7 @@
 //! Source: Documentation/admin-guide/cgroup-v2.rst.
 
 mod figures;
+mod programs;
 
 use std::{
     fs::{self, File},
@@ -24,6 +25,7 @@ use nix::{
 };
 
 pub use figures::{Figure, Figures, Missing, Pressure};
+pub use programs::AttachedProgram;
 
 use crate::plan::Plan;
 
@@ -58,7 +60,8 @@ pub struct Cgroup {
 
 impl Cgroup {
     /// Makes the cgroup `relative` below `base` (`web.slice/web.service`), enables the plan's controllers on the way
-    /// down, writes the plan's limits and reads each back. A cgroup that is there already is used if it is empty.
+    /// down, writes the plan's limits, attaches its programs, and reads each back. A cgroup that is there already is used if it
+    /// is empty.
     ///
     /// # Errors
     /// The first write that failed or did not take. The cgroup is removed again then.
@@ -81,7 +84,8 @@ impl Cgroup {
         if cgroup.populated()? {
             return Err(CgroupError::new("use", &cgroup.path, io::Error::other("it has processes already")));
         }
-        match cgroup.limit(plan).and_then(|()| protect_from_above(base, &cgroup.path, plan)) {
+        let limited = cgroup.limit(plan).and_then(|()| protect_from_above(base, &cgroup.path, plan));
+        match limited.and_then(|()| cgroup.attach(plan)) {
             Ok(()) => Ok(cgroup),
             Err(error) => {
                 cgroup.remove()?;

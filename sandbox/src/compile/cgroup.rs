@@ -5,7 +5,7 @@ use crate::{
     diagnostic::{Diagnostic, Located, Place},
     kernel::Kernel,
     plan::CgroupSetting,
-    policy::{CgroupLimits, Device, IndexRange, Limit},
+    policy::{CgroupLimits, Device, DeviceKind, IndexRange, Limit},
 };
 
 /// The controllers that carry the figures of `status`. Others are enabled where a limit needs them and nowhere else.
@@ -179,9 +179,9 @@ fn device(device: &Device, at: &Place, builder: &mut Builder<'_>) -> String {
         Device::Numbers(major, minor) => return format!("{major}:{minor}"),
         Device::Path(path) => path,
     };
-    let why = match builder.host.block_device(path) {
-        Ok(Some((major, minor))) => return format!("{major}:{minor}"),
-        Ok(None) => format!("{path} is no block device"),
+    let why = match builder.host.device(path) {
+        Ok(Some((DeviceKind::Block, major, minor))) => return format!("{major}:{minor}"),
+        Ok(_) => format!("{path} is no block device"),
         Err(error) => format!("{path}: {error}"),
     };
     builder

@@ -20,6 +20,7 @@ pub(crate) fn kernel(abi: u32) -> Kernel {
         open_files: 524_288,
         landlock: LandlockAbi(abi),
         last_capability: 40,
+        cgroup_bpf: Some(true),
         user_namespaces: true,
         ordinary_user: None,
         cgroup_root: Some("/sys/fs/cgroup".into()),
@@ -74,12 +75,21 @@ impl Host for DescribedHost {
     fn primary_group(&self, uid: u32) -> io::Result<Option<u32>> {
         Ok((uid == 33).then_some(33))
     }
-    fn block_device(&self, path: &str) -> io::Result<Option<(u32, u32)>> {
+    fn device(&self, path: &str) -> io::Result<Option<(DeviceKind, u32, u32)>> {
         match path {
-            "/dev/vda" => Ok(Some((254, 0))),
-            "/dev/null" => Ok(None),
+            "/dev/vda" => Ok(Some((DeviceKind::Block, 254, 0))),
+            "/dev/null" => Ok(Some((DeviceKind::Char, 1, 3))),
+            "/dev/kvm" => Ok(Some((DeviceKind::Char, 10, 232))),
+            "/etc" => Ok(None),
             _ => Err(io::ErrorKind::NotFound.into()),
         }
+    }
+    fn majors(&self, kind: DeviceKind, driver: &str) -> io::Result<Vec<u32>> {
+        Ok(match (kind, driver) {
+            (DeviceKind::Char, "alsa") => vec![116],
+            (DeviceKind::Block, "sd") => vec![8, 65, 66],
+            _ => Vec::new(),
+        })
     }
     fn group(&self, name: &str) -> io::Result<Option<u32>> {
         Ok((name == "www-data").then_some(33))
@@ -204,6 +214,11 @@ pub(crate) fn strict() -> Confinement {
             hugetlb: Vec::new(),
             rdma: Vec::new(),
             misc: Vec::new(),
+            devices: None,
+            ip_allow: None,
+            ip_deny: Vec::new(),
+            socket_bind: None,
+            socket_connect: None,
             optional: BTreeSet::new(),
         },
         credentials: Vec::new(),

@@ -6,6 +6,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use crate::policy::DeviceKind;
+
 /// What a path is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FileKind {
@@ -37,11 +39,16 @@ pub trait Host {
     /// # Errors
     /// The file cannot be read.
     fn primary_group(&self, uid: u32) -> io::Result<Option<u32>>;
-    /// Major and minor number of a block device; `None` where something else is there.
+    /// Kind, major and minor number of a device node; `None` where something else is there.
     ///
     /// # Errors
-    /// What stat(2) says.
-    fn block_device(&self, path: &str) -> io::Result<Option<(u32, u32)>>;
+    /// What stat(2) says; a path that is not there is `NotFound`.
+    fn device(&self, path: &str) -> io::Result<Option<(DeviceKind, u32, u32)>>;
+    /// The major numbers of a driver of `/proc/devices`; none where no driver has this name.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    fn majors(&self, kind: DeviceKind, driver: &str) -> io::Result<Vec<u32>>;
     /// The gid of a group of group(5).
     ///
     /// # Errors
@@ -73,6 +80,19 @@ impl RealHost {
     }
 }
 
+/// Two tables, each under a title: `Character devices:` and `Block devices:`, with lines such as `136 pts`.
+fn majors(devices: &str, kind: DeviceKind, driver: &str) -> Vec<u32> {
+    let title = match kind {
+        DeviceKind::Char => "Character devices:",
+        DeviceKind::Block => "Block devices:",
+    };
+    let lines = devices.lines().skip_while(|line| *line != title).skip(1).take_while(|line| !line.is_empty());
+    lines
+        .filter_map(|line| line.trim_start().split_once(' '))
+        .filter_map(|(major, name)| major.parse().ok().filter(|_| name == driver))
+        .collect()
+}
+
 fn number(fields: &[String], index: usize) -> Option<u32> {
     fields.get(index)?.parse().ok()
 }
@@ -97,16 +117,39 @@ impl Host for RealHost {
         Ok(fields.and_then(|fields| number(&fields, 3)))
     }
 
-    fn block_device(&self, path: &str) -> io::Result<Option<(u32, u32)>> {
+    fn device(&self, path: &str) -> io::Result<Option<(DeviceKind, u32, u32)>> {
         let status = fs::metadata(path)?;
+        let kind = match status.file_type() {
+            kind if kind.is_block_device() => DeviceKind::Block,
+            kind if kind.is_char_device() => DeviceKind::Char,
+            _ => return Ok(None),
+        };
         let number = |part: u64| u32::try_from(part).ok();
         let device = status.rdev();
         let numbers = number(nix::sys::stat::major(device)).zip(number(nix::sys::stat::minor(device)));
-        Ok(numbers.filter(|_| status.file_type().is_block_device()))
+        Ok(numbers.map(|(major, minor)| (kind, major, minor)))
+    }
+
+    fn majors(&self, kind: DeviceKind, driver: &str) -> io::Result<Vec<u32>> {
+        Ok(majors(&fs::read_to_string("/proc/devices")?, kind, driver))
     }
 
     fn group(&self, name: &str) -> io::Result<Option<u32>> {
         let fields = self.line("etc/group", 0, name)?;
         Ok(fields.and_then(|fields| number(&fields, 2)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_driver_has_the_majors_of_its_kind() {
+        let devices = "Character devices:\n  1 mem\n  4 tty\n  4 ttyS\n136 pts\n\nBlock devices:\n  8 sd\n 65 sd\n  1 mem\n";
+        assert_eq!(majors(devices, DeviceKind::Char, "mem"), [1]);
+        assert_eq!(majors(devices, DeviceKind::Char, "tty"), [4]);
+        assert_eq!(majors(devices, DeviceKind::Block, "sd"), [8, 65]);
+        assert_eq!(majors(devices, DeviceKind::Char, "sd"), [0_u32; 0]);
     }
 }

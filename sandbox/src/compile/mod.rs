@@ -5,6 +5,7 @@
 //! policy calls it optional: then it is in [`Plan::left_out`].
 
 mod automatic;
+pub(crate) mod bpf;
 mod capabilities;
 mod cgroup;
 #[cfg(test)]
@@ -28,7 +29,7 @@ pub use host::{FileKind, Host, RealHost};
 use crate::{
     diagnostic::{Diagnostic, Located, Place, Report},
     kernel::Kernel,
-    plan::{CredentialPlan, LeftOut, Op, Phase, Plan, SLOTS, Slot, Step, UserNamespacePlan},
+    plan::{CgroupProgram, CredentialPlan, LeftOut, Op, Phase, Plan, SLOTS, Slot, Step, UserNamespacePlan},
     policy::{
         CREDENTIALS_DIRECTORY, CREDENTIALS_VARIABLE, Confinement, Credential, IdMap, Landlock, OptionalPath,
         Policy, Rules,
@@ -83,6 +84,7 @@ struct Outcome {
     namespaces: namespaces::Wanted,
     landlock: Option<crate::plan::LandlockPlan>,
     cgroup: cgroup::Settings,
+    programs: Option<Vec<CgroupProgram>>,
     environment: Vec<(String, String)>,
     credentials: Vec<CredentialPlan>,
     identity: process::Identity,
@@ -101,6 +103,7 @@ fn confined(policy: &Policy, rules: &Confinement, builder: &mut Builder<'_>) -> 
     let landlock = landlock::compile(&with_credentials(rules), &view, builder);
     seccomp::compile(rules, builder);
     let cgroup = cgroup::compile(&rules.cgroup, builder);
+    let programs = bpf::compile(rules, builder);
     let mut environment: Vec<_> =
         rules.process.environment.iter().map(|variable| variable.value.clone()).collect();
     if !rules.credentials.is_empty() {
@@ -109,7 +112,7 @@ fn confined(policy: &Policy, rules: &Confinement, builder: &mut Builder<'_>) -> 
     let credentials =
         rules.credentials.iter().map(|credential| credential_plan(credential, builder)).collect();
     tracing::debug!(policy = policy.name(), steps = builder.steps.len(), "compiled");
-    Outcome { namespaces, landlock, cgroup, environment, credentials, identity }
+    Outcome { namespaces, landlock, cgroup, programs, environment, credentials, identity }
 }
 
 /// A service may read its credentials, or they would be for nothing.
@@ -152,6 +155,7 @@ fn unconfined(policy: &Policy, mut builder: Builder<'_>) -> Plan {
         namespaces: namespaces::Wanted::default(),
         landlock: None,
         cgroup: cgroup::Settings::none(builder.kernel),
+        programs: (builder.kernel.cgroup_bpf == Some(true)).then(Vec::new),
         environment: vec![("PATH".to_owned(), process::DEFAULT_PATH.to_owned())],
         credentials: Vec::new(),
         identity: process::Identity { uid: 0, host_uid: 0, host_gid: 0 },
@@ -234,6 +238,7 @@ impl<'a> Builder<'a> {
             landlock: outcome.landlock,
             controllers: outcome.cgroup.controllers,
             cgroup: outcome.cgroup.files,
+            programs: outcome.programs,
             environment: outcome.environment,
             uid: outcome.identity.host_uid,
             gid: outcome.identity.host_gid,

@@ -12,7 +12,7 @@ use crate::{
     diagnostic::{Diagnostic, Located, Place},
     plan::{Op, Phase, Slot},
     policy::{
-        Bind, CREDENTIALS_DIRECTORY, Confinement, DevView, Filesystem, IdMap, OptionalPath, Overlay,
+        Bind, CREDENTIALS_DIRECTORY, Confinement, DevView, Devices, Filesystem, IdMap, OptionalPath, Overlay,
         ProcView, Root, Share, SysView, Tmpfs, WritablePath,
     },
 };
@@ -24,7 +24,7 @@ const NOEXEC: u64 = libc::MOUNT_ATTR_NOEXEC;
 const NOSYMFOLLOW: u64 = libc::MOUNT_ATTR_NOSYMFOLLOW;
 
 /// The nodes of a minimal /dev (Documentation/admin-guide/devices.txt).
-const NODES: [(&str, u32, u32); 6] =
+pub(crate) const NODES: [(&str, u32, u32); 6] =
     [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
 /// Its links.
 const LINKS: [(&str, &str); 5] = [
@@ -55,8 +55,8 @@ enum Kind {
     Tmpfs(Tmpfs),
     /// /proc
     Proc(ProcView),
-    /// /dev
-    Dev,
+    /// /dev, with room for so many files besides its own
+    Dev(u64),
     /// /sys, read-only
     Sys,
     /// An empty, unreadable node in place of this.
@@ -177,7 +177,7 @@ impl Kind {
             Self::Tree { from, .. } => Some(from.clone()),
             Self::Tmpfs(_)
             | Self::Proc(_)
-            | Self::Dev
+            | Self::Dev(_)
             | Self::Sys
             | Self::Hidden(_)
             | Self::Credentials(_)
@@ -222,6 +222,7 @@ fn without_namespace(rules: &Confinement, builder: &mut Builder<'_>) {
 /// Everything the section mounts, unsorted.
 fn entries(rules: &Confinement, root: Option<&str>, builder: &mut Builder<'_>) -> Vec<Entry> {
     let filesystem = &rules.filesystem;
+    let nodes = if filesystem.dev.value == DevView::Minimal { nodes(rules, builder) } else { Vec::new() };
     let mut entries = Vec::new();
     let mut push = |path: &str, kind: Kind, at: &Place| {
         entries.push(Entry { path: path.to_owned(), kind, at: at.clone() });
@@ -232,7 +233,9 @@ fn entries(rules: &Confinement, root: Option<&str>, builder: &mut Builder<'_>) -
         push("/proc", Kind::Proc(filesystem.proc.value), &filesystem.proc.at);
     }
     match filesystem.dev.value {
-        DevView::Minimal => push("/dev", Kind::Dev, &filesystem.dev.at),
+        DevView::Minimal => {
+            push("/dev", Kind::Dev(nodes.len() as u64), &filesystem.dev.at);
+        }
         DevView::None => push("/dev", Kind::Hidden(FileKind::Directory), &filesystem.dev.at),
         DevView::Host => {
             let attributes = NOSUID;
@@ -267,12 +270,40 @@ fn entries(rules: &Confinement, root: Option<&str>, builder: &mut Builder<'_>) -
         let names = rules.credentials.iter().map(|credential| credential.value.name.clone()).collect();
         push(CREDENTIALS_DIRECTORY, Kind::Credentials(names), &first.at);
     }
+    entries.extend(nodes);
     match root {
         Some(root) => trees(filesystem, root, &mut entries, builder),
         None => trees_into_empty_root(filesystem, &mut entries, builder),
     }
     hide(filesystem, root, &mut entries, builder);
     entries
+}
+
+/// The nodes of `cgroup.devices` that a private /dev does not have: they are bound from the host, each alone. One that is
+/// missing is told where its number is looked for.
+fn nodes(rules: &Confinement, builder: &Builder<'_>) -> Vec<Entry> {
+    let listed = rules.cgroup.devices.iter().flat_map(|list| &list.value);
+    let bound = |path: &str| rules.filesystem.bind.iter().any(|bind| bind.value.to.value == path);
+    listed
+        .filter_map(|rule| {
+            let Devices::Node(path) = &rule.value.devices else { return None };
+            let name = path.strip_prefix("/dev/")?;
+            let own = NODES.iter().map(|(name, ..)| *name).chain(LINKS.iter().map(|(name, _)| *name));
+            let made = own.chain(["pts", "shm"]).any(|own| is_beneath(name, own));
+            let is_node = builder.host.kind(path).is_ok_and(|kind| kind == FileKind::Other);
+            let kind = Kind::Tree {
+                from: path.clone(),
+                kind: FileKind::Other,
+                attributes: NOSUID | NOEXEC,
+                idmap: None,
+            };
+            (is_node && !made && !bound(path)).then(|| Entry {
+                path: path.clone(),
+                kind,
+                at: rule.at.clone(),
+            })
+        })
+        .collect()
 }
 
 /// Hides what would be seen: of the host's tree, of another tree that is bound there, or of an overlay. A path that
@@ -465,7 +496,9 @@ fn new_root(rules: &Confinement, view: &View, builder: &mut Builder<'_>) {
 fn mount_point(entry: &Entry, before: &[Entry], view: &View, builder: &mut Builder<'_>) {
     let parent = before.iter().rev().find(|other| is_beneath(&entry.path, &other.path));
     let floor = match (parent, &view.root) {
-        (Some(Entry { path, kind: Kind::Tmpfs(_) | Kind::Overlay(_), .. }), _) => path.as_str(),
+        (Some(Entry { path, kind: Kind::Tmpfs(_) | Kind::Overlay(_) | Kind::Dev(_), .. }), _) => {
+            path.as_str()
+        }
         (None, None) => "",
         (Some(Entry { kind: Kind::Tree { from, .. }, path, .. }), _) => {
             let inside = join(from, entry.path.strip_prefix(path.as_str()).unwrap_or(""));
@@ -485,9 +518,12 @@ fn mount_point(entry: &Entry, before: &[Entry], view: &View, builder: &mut Build
     };
     let is_directory = match &entry.kind {
         Kind::Tree { kind, .. } | Kind::Hidden(kind) => *kind == FileKind::Directory,
-        Kind::Tmpfs(_) | Kind::Proc(_) | Kind::Dev | Kind::Sys | Kind::Credentials(_) | Kind::Overlay(_) => {
-            true
-        }
+        Kind::Tmpfs(_)
+        | Kind::Proc(_)
+        | Kind::Dev(_)
+        | Kind::Sys
+        | Kind::Credentials(_)
+        | Kind::Overlay(_) => true,
     };
     let rest = entry.path.strip_prefix(floor).unwrap_or("");
     let mut path = floor.to_owned();
@@ -547,7 +583,7 @@ fn entry_steps(entry: &Entry, ids: (u32, u32), cgroup: Share, builder: &mut Buil
             new_mount(entry, &entry.path, c"tmpfs", options, NOSUID | NODEV | noexec, builder);
         }
         Kind::Proc(view) => proc(entry, *view, builder),
-        Kind::Dev => dev(entry, ids, builder),
+        Kind::Dev(more) => dev(entry, *more, ids, builder),
         Kind::Sys => sys(entry, cgroup, builder),
         Kind::Credentials(names) => credentials(entry, names, ids, builder),
         Kind::Overlay(wanted) => overlay(entry, wanted, ids, builder),
@@ -696,10 +732,12 @@ fn proc(entry: &Entry, view: ProcView, builder: &mut Builder<'_>) {
     }
 }
 
-fn dev(entry: &Entry, ids: (u32, u32), builder: &mut Builder<'_>) {
+fn dev(entry: &Entry, more: u64, ids: (u32, u32), builder: &mut Builder<'_>) {
+    // A node can lie in folders of its own: `/dev/bus/usb/001/001` takes four.
+    let inodes = 64 + more * 4;
     let at = Some(entry.at.clone());
     let slot = builder.slot(at.as_ref());
-    let op = filesystem_op(c"tmpfs", tmpfs_options(64 << 10, 64, 0o755, (0, 0)), NOSUID | NOEXEC, slot);
+    let op = filesystem_op(c"tmpfs", tmpfs_options(64 << 10, inodes, 0o755, (0, 0)), NOSUID | NOEXEC, slot);
     builder.step(Phase::Mount, op, "/dev", at.clone());
     // Only root of the host makes device nodes; for an ordinary user the host's own are bound.
     let bound = builder.kernel.ordinary_user.is_some();

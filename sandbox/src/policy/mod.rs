@@ -3,8 +3,10 @@
 //!
 //! No serde here: the file's shape is `raw`, and `validate` is the only way from there to here.
 
+mod addresses;
 mod arguments;
 pub mod codes;
+mod devices;
 mod filesystem;
 mod filter;
 mod listed;
@@ -21,6 +23,8 @@ mod written;
 
 use std::collections::BTreeSet;
 
+pub use addresses::{Network, PortRule, Prefix, Protocol};
+pub use devices::{DeviceAccess, DeviceKind, DeviceRule, Devices};
 pub(crate) use filter::SOCKET_FLAGS;
 pub use filter::{Action, NamespaceKind, SocketRule};
 pub use resources::{Device, IoLatency, IoMax, NamedLimit, RdmaMax};
@@ -557,7 +561,18 @@ pub struct CgroupLimits {
     pub rdma: Vec<Located<RdmaMax>>,
     /// `misc.max`
     pub misc: Vec<Located<NamedLimit>>,
-    /// Controllers that a host may lack.
+    /// What may be opened and made beyond what `filesystem.dev` gives; `None` does not restrict it.
+    pub devices: Option<Located<Vec<Located<DeviceRule>>>>,
+    /// Whom packets may go to and come from; `None` does not restrict it. Of the networks in this and in `ip_deny` that hold
+    /// an address the narrowest decides.
+    pub ip_allow: Option<Located<Vec<Located<Network>>>>,
+    /// Whom they may not.
+    pub ip_deny: Vec<Located<Network>>,
+    /// bind(2) to a port; `None` does not restrict it.
+    pub socket_bind: Option<Located<Vec<Located<PortRule>>>>,
+    /// connect(2) to a port, and sending to one; `None` does not restrict it.
+    pub socket_connect: Option<Located<Vec<Located<PortRule>>>>,
+    /// Controllers that a host may lack, and `bpf`.
     pub optional: BTreeSet<String>,
 }
 

@@ -9,10 +9,11 @@
 use std::collections::BTreeMap;
 
 use super::{
-    Account, ArgumentRule, Bind, Credential, Denial, DevView, LandlockFeature, Limit, Net, OptionalPath,
-    Overlay, ProcView, Rlimit, Root, Scope, Share, SysView, Tmpfs, UserNamespace, WritablePath,
+    Account, ArgumentRule, Bind, Credential, Denial, DevView, DeviceRule, LandlockFeature, Limit, Net,
+    Network, OptionalPath, Overlay, PortRule, ProcView, Rlimit, Root, Scope, Share, SysView, Tmpfs,
+    UserNamespace, WritablePath, addresses,
     arguments::{self, Kind},
-    filesystem,
+    devices, filesystem,
     filter::{self, NamespaceKind, Operation, RawAction, SocketRule},
     listed::{Keyed, Listed},
     names::RESOURCES,
@@ -223,11 +224,15 @@ section! {
         rdma: List<RdmaMax> = |item: &_, notes: &mut _| list(item, notes, resources::rdma),
         misc: Named<NamedLimit> = |item: &_, notes: &mut _| named(item, notes, resources::misc),
         pressure: Located<()> = |item: &_, notes: &mut _| refused(item, notes, "a trigger on pressure"),
-        ip_allow: Located<()> = |item: &_, notes: &mut _| refused(item, notes, "a list of addresses"),
-        ip_deny: Located<()> = |item: &_, notes: &mut _| refused(item, notes, "a list of addresses"),
-        socket_bind: Located<()> = |item: &_, notes: &mut _| refused(item, notes, "a list of ports to bind to"),
+        ip_allow: List<Network> = |item: &_, notes: &mut _| list(item, notes, addresses::network),
+        ip_deny: List<Network> = |item: &_, notes: &mut _| list(item, notes, addresses::network),
+        socket_bind: AnyOr<PortRule> =
+            |item: &_, notes: &mut _| any_or(item, notes, "[\"tcp:80\"]", addresses::port_rule),
+        socket_connect: AnyOr<PortRule> =
+            |item: &_, notes: &mut _| any_or(item, notes, "[\"udp:53\"]", addresses::port_rule),
         optional: List<&'static str> = |item: &_, notes: &mut _| list(item, notes, controller),
-        devices: List<NoDevice> = devices,
+        devices: AnyOr<DeviceRule> =
+            |item: &_, notes: &mut _| any_or(item, notes, "[\"/dev/kvm\"]", devices::device),
     }
 }
 
@@ -376,6 +381,7 @@ pub(super) fn keys() -> Vec<(&'static str, &'static [&'static str])> {
         ("cgroup.io_max", resources::IO_MAX_KEYS),
         ("cgroup.io_latency", resources::IO_LATENCY_KEYS),
         ("cgroup.rdma", resources::RDMA_KEYS),
+        ("cgroup.devices", devices::DEVICE_KEYS),
     ]
 }
 
@@ -587,16 +593,6 @@ pub(super) struct NativeOnly;
 impl Listed for NativeOnly {
     fn id(&self) -> String {
         "native".to_owned()
-    }
-}
-
-/// What `cgroup.devices` can hold in this version.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum NoDevice {}
-
-impl Listed for NoDevice {
-    fn id(&self) -> String {
-        match *self {}
     }
 }
 
@@ -857,16 +853,26 @@ fn landlock_feature(item: &Item<'_>, notes: &mut Notes) -> Option<Located<Landlo
 }
 
 fn ports(item: &Item<'_>, notes: &mut Notes) -> Option<AnyOr<u16>> {
+    any_or(item, notes, "[80, 443]", values::port)
+}
+
+/// `"any"`, or a list such as `example`.
+fn any_or<T: Listed>(
+    item: &Item<'_>,
+    notes: &mut Notes,
+    example: &str,
+    read: impl Fn(&Item<'_>, &mut Notes) -> Option<Located<T>>,
+) -> Option<AnyOr<T>> {
     if item.value().is_str() {
         let text = item.text(notes)?;
         if text.value == "any" {
             return Some(AnyOr::Any(text.at));
         }
         let message = format!("`{}` is no value of `{}`", text.value, item.key);
-        notes.push(unknown("unknown-value", text.at, message, &text.value, &["any", "[80, 443]"]));
+        notes.push(unknown("unknown-value", text.at, message, &text.value, &["any", example]));
         return None;
     }
-    list(item, notes, values::port).map(AnyOr::List)
+    list(item, notes, read).map(AnyOr::List)
 }
 
 /// `true`: none may be made. `false`: any. Or the list of those that may.
@@ -898,7 +904,8 @@ fn refused(item: &Item<'_>, notes: &mut Notes, what: &str) -> Option<Located<()>
 }
 
 fn controller(item: &Item<'_>, notes: &mut Notes) -> Option<Located<&'static str>> {
-    let words = ["cpu", "memory", "pids", "io", "cpuset", "hugetlb", "rdma", "misc"].map(|name| (name, name));
+    let words =
+        ["cpu", "memory", "pids", "io", "cpuset", "hugetlb", "rdma", "misc", "bpf"].map(|name| (name, name));
     values::word(item, "unknown-controller", &words, notes)
 }
 
@@ -928,22 +935,6 @@ fn architectures(item: &Item<'_>, notes: &mut Notes) -> Option<List<NativeOnly>>
         return None;
     }
     Some(list)
-}
-
-/// `[]`, the only value that this version can enforce.
-fn devices(item: &Item<'_>, notes: &mut Notes) -> Option<List<NoDevice>> {
-    let elements = if item.value().is_table() {
-        let table = item.table(CHANGE_KEYS, notes)?;
-        table.get("add").map_or(Some(Vec::new()), |item| item.elements(notes))?
-    } else {
-        item.elements(notes)?
-    };
-    if !elements.is_empty() {
-        let help = "leave the list empty; `filesystem.dev = \"host\"` and `bind` make devices visible";
-        notes.push(not_yet(item.at(), "a list of devices", help));
-        return None;
-    }
-    Some(List::Replace(Vec::new()))
 }
 
 /// The keys of `[[seccomp.rule]]`.

@@ -7,7 +7,10 @@ use super::{
     Denial, DevView, Filesystem, IndexRange, Landlock, Limit, NamespaceKind, Namespaces, Net, NumaPolicy,
     Ports, ProcView, Process, Rlimit, Root, Rules, Scheduler, Seccomp, Share, SocketRule, SysView,
     UserNamespace,
+    addresses::{NETWORKS, PORTS, check_both_lists, check_length},
+    devices::DEVICES,
     filter::RawAction,
+    listed::Listed,
     raw::{
         AnyOr, List, Named, RawCapabilities, RawCgroup, RawFilesystem, RawLandlock, RawNamespaces, RawPolicy,
         RawProcess, RawSeccomp, empty_set,
@@ -583,6 +586,14 @@ fn cgroup(raw: RawCgroup, at: &Place, notes: &mut Notes) -> CgroupLimits {
     let cpuset_cpus = set(raw.cpuset_cpus, "cpuset_cpus");
     let cpuset_mems = set(raw.cpuset_mems, "cpuset_mems");
     check_burst(raw.cpu_burst.as_ref(), raw.cpu_max.as_ref(), notes);
+    let place = |key: &'static str| raw.places.get(key).unwrap_or(at).clone();
+    let devices = only(raw.devices, "devices", &place, DEVICES, notes);
+    let socket_bind = only(raw.socket_bind, "socket_bind", &place, PORTS, notes);
+    let socket_connect = only(raw.socket_connect, "socket_connect", &place, PORTS, notes);
+    let ip_allow = only(raw.ip_allow.map(AnyOr::List), "ip_allow", &place, NETWORKS, notes);
+    let ip_deny = List::resolve(raw.ip_deny, "ip_deny", at);
+    check_length("ip_deny", &ip_deny, NETWORKS, notes);
+    check_both_lists(ip_allow.as_ref().map(|list| list.value.as_slice()), &ip_deny, notes);
     CgroupLimits {
         memory_high: raw.memory_high,
         memory_max: raw.memory_max,
@@ -606,11 +617,31 @@ fn cgroup(raw: RawCgroup, at: &Place, notes: &mut Notes) -> CgroupLimits {
         hugetlb: raw.hugetlb.map(|limits| limits.0).unwrap_or_default(),
         rdma: List::resolve(raw.rdma, "rdma", at),
         misc: raw.misc.map(|limits| limits.0).unwrap_or_default(),
+        devices,
+        ip_allow,
+        ip_deny,
+        socket_bind,
+        socket_connect,
         optional: List::resolve(raw.optional, "optional", at)
             .into_iter()
             .map(|name| name.value.to_owned())
             .collect(),
     }
+}
+
+/// The list, if there is one, at the place of its key: an empty one has no other.
+fn only<T: Listed>(
+    raw: Option<AnyOr<T>>,
+    key: &'static str,
+    place: &impl Fn(&'static str) -> Place,
+    most: usize,
+    notes: &mut Notes,
+) -> Option<Located<Vec<Located<T>>>> {
+    let AnyOr::List(list) = raw? else { return None };
+    let at = place(key);
+    let list = List::resolve(Some(list), key, &at);
+    check_length(key, &list, most, notes);
+    Some(Located::new(list, at))
 }
 
 /// What is saved up for a burst is saved from a quota, and cannot be more than it (cgroup-v2.rst, `cpu.max.burst`).

@@ -99,7 +99,7 @@ const DEFAULTS: &[(&str, &str, &str)] = &[
     ("landlock", "scope", "[\"abstract-unix-socket\", \"signal\"]"), ("landlock", "optional", "[]"),
     ("seccomp", "default", "\"errno:EPERM\""), ("seccomp", "allow", "[]"), ("seccomp", "deny", "[]"),
     ("seccomp", "architectures", "[\"native\"]"), ("seccomp", "log", "true"), ("seccomp", "rule", "[]"),
-    ("cgroup", "optional", "[]"), ("cgroup", "devices", "[]"),
+    ("cgroup", "optional", "[]"),
 ];
 
 /// With `mount = "host"` the default is the host's tree as it is.

@@ -2,8 +2,9 @@
 //! arguments, return `Result<_, Errno>`, and contain no policy.
 //!
 //! Invariant: nothing below [`raw`] allocates, locks, touches thread-local storage (so no `errno`) or calls into the C
-//! library, because the child between clone3 and execve shares the parent's memory and runs only these.
+//! library, because the child between clone3 and execve shares the parent's memory and runs only these. [`bpf`] is the parent's.
 
+pub(crate) mod bpf;
 pub(crate) mod clone;
 pub(crate) mod raw;
 

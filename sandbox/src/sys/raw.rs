@@ -30,7 +30,7 @@ pub(crate) type Answer<T> = Result<T, Errno>;
 /// # Safety
 /// The arguments must be what the call of that number expects: every pointer among them valid for what the kernel
 /// reads or writes through it, for as long as it does.
-unsafe fn syscall(number: libc::c_long, arguments: [usize; 6]) -> Answer<usize> {
+pub(super) unsafe fn syscall(number: libc::c_long, arguments: [usize; 6]) -> Answer<usize> {
     let result: isize;
     // SAFETY: the kernel's x86_64 convention: number in rax, arguments in rdi rsi rdx r10 r8 r9, rcx and r11 lost,
     // every other register and the stack kept. What the call itself does is the caller's obligation.
@@ -528,42 +528,6 @@ pub(crate) fn landlock_abi() -> Answer<u32> {
     let version = 1;
     numbers(libc::SYS_landlock_create_ruleset, [0, 0, version, 0, 0, 0])
         .map(|abi| u32::try_from(abi).unwrap_or(0))
-}
-
-/// Whether programs can be attached to a cgroup, asked by BPF_PROG_QUERY (bpf(2)); `None` where this process may not
-/// ask.
-pub(crate) fn cgroup_bpf(cgroup: &std::path::Path) -> Option<bool> {
-    /// The part of `union bpf_attr` (linux/bpf.h) that the query reads.
-    #[repr(C)]
-    struct Query {
-        target_fd: u32,
-        attach_type: u32,
-        query_flags: u32,
-        attach_flags: u32,
-        prog_ids: u64,
-        prog_cnt: u32,
-    }
-    const PROG_QUERY: usize = 16; // BPF_PROG_QUERY
-    const CGROUP_DEVICE: u32 = 6; // BPF_CGROUP_DEVICE
-    let folder = std::fs::File::open(cgroup).ok()?;
-    let target_fd = u32::try_from(std::os::fd::AsRawFd::as_raw_fd(&folder)).ok()?;
-    let mut query = Query {
-        target_fd,
-        attach_type: CGROUP_DEVICE,
-        query_flags: 0,
-        attach_flags: 0,
-        prog_ids: 0,
-        prog_cnt: 0,
-    };
-    let pointer = &raw mut query as usize;
-    // SAFETY: `query` lives until the end of this function and is as long as the call is told; with a count of zero
-    // the kernel writes the count and the flags, which lie within it, and nothing to `prog_ids`.
-    let answer = unsafe { syscall(libc::SYS_bpf, [PROG_QUERY, pointer, size_of::<Query>(), 0, 0, 0]) };
-    match answer {
-        Ok(_) => Some(true),
-        Err(Errno::EINVAL | Errno::ENOSYS) => Some(false),
-        Err(_) => None,
-    }
 }
 
 /// landlock_add_rule(2), LANDLOCK_RULE_PATH_BENEATH.

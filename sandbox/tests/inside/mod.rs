@@ -9,7 +9,10 @@ use std::{
     io::Read,
     os::{fd::AsFd, unix::fs::PermissionsExt},
     path::{Path, PathBuf},
-    sync::OnceLock,
+    sync::{
+        OnceLock,
+        atomic::{AtomicU32, Ordering},
+    },
 };
 
 pub(crate) use skipped::{is_root, skip};
@@ -17,6 +20,7 @@ pub(crate) use skipped::{is_root, skip};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use sandbox::{
     Plan,
+    cgroup::Cgroup,
     compile::{Subject, compile},
     diagnostic::Report,
     kernel::Kernel,
@@ -92,9 +96,30 @@ pub(crate) fn run(lines: &str, script: &str) -> Ran {
     try_run(lines, script).unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// The same, for a plan.
+/// The same in a cgroup of its own, with what the plan puts on it; `None` where there is no cgroup2 tree.
+pub(crate) fn run_in_cgroup(plan: &Plan, script: &str) -> Option<Result<Ran, String>> {
+    let kernel = Kernel::probe(None).expect("this machine can be asked");
+    let base = kernel.cgroup_base?;
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let name = format!("sandbox-test-{}-{number}.service", std::process::id());
+    let cgroup = match Cgroup::create(&base, &name, plan) {
+        Ok(cgroup) => cgroup,
+        Err(error) => return Some(Err(error.to_string())),
+    };
+    let ran = shell(plan, script, Some(&cgroup));
+    cgroup.remove().expect("the shell was the only process in it");
+    Some(ran)
+}
+
+/// The same, for a plan, without the limits and programs of a cgroup.
 pub(crate) fn run_plan(plan: &Plan, script: &str) -> Result<Ran, String> {
-    let (output, ended) = command(plan, &["/bin/sh", "-c", script]).map_err(|error| error.to_string())?;
+    shell(plan, script, None)
+}
+
+fn shell(plan: &Plan, script: &str, cgroup: Option<&Cgroup>) -> Result<Ran, String> {
+    let (output, ended) =
+        command_in(plan, &["/bin/sh", "-c", script], cgroup).map_err(|error| error.to_string())?;
     let status = match (ended, ended.pid()) {
         (WaitStatus::Exited(_, status), _) => status,
         (WaitStatus::Signaled(_, signal, _), _) => -(signal as i32),
@@ -105,6 +130,14 @@ pub(crate) fn run_plan(plan: &Plan, script: &str) -> Result<Ran, String> {
 
 /// Runs a command under a plan: what it printed on both, and how it ended.
 pub(crate) fn command(plan: &Plan, argv: &[&str]) -> Result<(String, WaitStatus), LaunchError> {
+    command_in(plan, argv, None)
+}
+
+fn command_in(
+    plan: &Plan,
+    argv: &[&str],
+    cgroup: Option<&Cgroup>,
+) -> Result<(String, WaitStatus), LaunchError> {
     let (mut reader, writer) = std::io::pipe().expect("a pipe can be made");
     let null = fs::File::options().read(true).write(true).open("/dev/null").expect("it is there");
     let argv: Vec<String> = argv.iter().map(|argument| (*argument).to_owned()).collect();
@@ -114,7 +147,7 @@ pub(crate) fn command(plan: &Plan, argv: &[&str]) -> Result<(String, WaitStatus)
         environment: &[],
         stdio: [null.as_fd(), writer.as_fd(), writer.as_fd()],
         handed: Handed::default(),
-        cgroup: None,
+        cgroup,
         network: None,
         parent: Parent::Caller,
         pid_cell: None,
