@@ -28,7 +28,7 @@ use self::{
 use crate::{
     graph::{Graph, Id},
     service::Service,
-    supervise::{Act, Cause, Event, Goal, Rules, Stage, State, Unit},
+    supervise::{Act, Cause, Command, Commands, Event, Goal, Rules, Stage, State, Unit},
 };
 
 pub use self::requests::{Outcome, Verb};
@@ -187,12 +187,21 @@ impl Manager {
                     let why = "motherd ended while it was being launched".to_owned();
                     self.step(id, Event::LaunchFailed { why, permanent: false }, now, &mut effects);
                 }
+                State::Preparing { command }
+                | State::Settling { command, .. }
+                | State::Cleaning { command, .. }
+                | State::Stopping { stage: Stage::Asking { command }, .. } => {
+                    // One that was made is waited for; of the others nothing ever ran.
+                    let Command { hook, index, process, .. } = command;
+                    effects.extend(process.is_none().then_some(act(Act::Run { hook, index })));
+                }
+                State::Forked { .. } => effects.push(act(Act::FindMain)),
                 State::Stopping { main, stage, .. } => {
                     match (stage, main, self.rules[id.0]) {
                         (Stage::Signalled { .. }, Some(main), Some(rules)) => {
                             effects.push(act(Act::Signal { pid: main.pid, signal: rules.stop_signal }));
                         }
-                        (Stage::Signalled { .. }, _, _) => {}
+                        (Stage::Asking { .. } | Stage::Signalled { .. }, _, _) => {}
                         (Stage::Killed { .. }, _, _) => effects.push(act(Act::Kill)),
                     }
                     if main.is_none() {
@@ -260,8 +269,7 @@ impl Manager {
     pub fn end(&mut self, how: End, cause: &Cause, now: Duration) -> Vec<Effect> {
         let mut effects = Vec::new();
         if self.ending.is_none() {
-            let longest =
-                self.rules.iter().flatten().map(|rules| rules.stop_timeout).max().unwrap_or_default();
+            let longest = self.rules.iter().flatten().map(Rules::longest_stop).max().unwrap_or_default();
             let deadline = now.saturating_add(longest).saturating_add(ENDING_GRACE);
             self.ending = Some(Ending::Stopping { how, deadline });
             for id in self.graph.ids() {
@@ -354,11 +362,23 @@ fn rules_of(service: &Service) -> Option<Rules> {
     service.program().map(|program| Rules {
         start: program.start,
         start_timeout: program.start_timeout,
+        remain: program.remain,
+        commands: Commands {
+            pre: count(&program.commands.pre),
+            post: count(&program.commands.post),
+            stop: count(&program.commands.stop),
+            stop_post: count(&program.commands.stop_post),
+        },
         stop_signal: program.stop_signal,
         stop_timeout: program.stop_timeout,
         restart: program.restart,
         seed: seed_of(service.name()),
     })
+}
+
+/// A file of 65,535 commands is longer than any that is read.
+fn count<T>(commands: &[T]) -> u16 {
+    u16::try_from(commands.len()).unwrap_or(u16::MAX)
 }
 
 /// FNV-1a: another number for each name.

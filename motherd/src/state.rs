@@ -3,7 +3,7 @@
 //! ```text
 //! 0        magic, layout version, whether the boot was begun, how many records were ever used, whether and how the
 //!          machine is being ended
-//! 4096     record 0   cell: the pid, written by the kernel while it makes the process
+//! 4096     record 0   cells: the pids of the main process and of a command, written by the kernel while it makes them
 //!                     slot A, slot B: sequence, checksum, everything else
 //! 6144     record 1   ...
 //! ```
@@ -26,7 +26,9 @@ use nix::errno::Errno;
 use crate::{
     failpoint,
     service::NAME_MAX,
-    supervise::{Cause, Exit, ExitHow, Goal, History, Main, Requester, Stage, State, Then, Unit},
+    supervise::{
+        Cause, Command, Exit, ExitHow, Goal, History, Hook, Main, Requester, Stage, State, Then, Unit,
+    },
     sys::memory::Shared,
 };
 
@@ -36,7 +38,7 @@ const MAGIC: u64 = u64::from_le_bytes(*b"MotherDs");
 /// another is not.
 const LAYOUT: u32 = 2;
 /// The layout of the fields of a slot: in the upper 16 bits of its sequence word, where layout 1 has 0.
-const FIELDS: u16 = 3;
+const FIELDS: u16 = 4;
 /// The boot target was begun. No bit that flips makes this word, or one of [`ENDINGS`].
 const BOOTED: u32 = u32::from_le_bytes(*b"boot");
 /// The machine is being ended, and how.
@@ -59,6 +61,8 @@ const HEADER_SIZE: usize = 4096;
 const RECORD_SIZE: usize = 2048;
 /// The cell has a cache line of its own.
 const CELL_SIZE: usize = 64;
+/// A second cell in that line.
+const COMMAND_CELL_AT: usize = 8;
 /// (2048 - 64) / 2
 const SLOT_SIZE: usize = (RECORD_SIZE - CELL_SIZE) / 2;
 /// Sequence and checksum come first.
@@ -276,6 +280,12 @@ impl Table {
     pub fn cell(&self, name: &str) -> Option<&AtomicU32> {
         self.by_name.get(name).map(|place| self.memory.cell(offset(place.index)))
     }
+
+    /// The same for the command that is recorded as being at work.
+    #[must_use]
+    pub fn command_cell(&self, name: &str) -> Option<&AtomicU32> {
+        self.by_name.get(name).map(|place| self.memory.cell(offset(place.index) + COMMAND_CELL_AT))
+    }
 }
 
 fn offset(index: usize) -> usize {
@@ -365,6 +375,9 @@ impl Fields {
             record.unit.explicit = record.unit.goal != Goal::Down;
             record.unit.launched = record.unit.main().map_or(Duration::ZERO, |main| main.launched);
         }
+        if self.layout >= 4 {
+            self.command(&mut record.unit.state, write);
+        }
     }
 
     fn raw(&mut self, value: &mut [u8], write: bool) {
@@ -450,6 +463,26 @@ impl Fields {
         }
     }
 
+    /// What [`flatten`] leaves out of a command: which one of its list it is, and its process.
+    fn command(&mut self, state: &mut State, write: bool) {
+        let command = command_of(state);
+        let mut index = command.as_ref().map_or(0, |command| u32::from(command.index));
+        let process = command.as_ref().and_then(|command| command.process);
+        let mut has_process = process.is_some();
+        let Main { mut pid, mut launched } = process.unwrap_or(Main { pid: 0, launched: Duration::ZERO });
+        self.u32(&mut index, write);
+        self.flag(&mut has_process, write);
+        self.u32(&mut pid, write);
+        self.time(&mut launched, write);
+        if let (false, Some(command)) = (write, command) {
+            match u16::try_from(index) {
+                Ok(index) => command.index = index,
+                Err(_) => self.sound = false,
+            }
+            command.process = has_process.then_some(Main { pid, launched });
+        }
+    }
+
     fn goal(&mut self, goal: &mut Goal, write: bool) {
         let mut tag = match goal {
             Goal::Down => 0,
@@ -480,6 +513,7 @@ impl Fields {
             (true, ExitHow::Exited) => 1,
             (true, ExitHow::Killed) => 2,
             (true, ExitHow::Dumped) => 3,
+            (true, ExitHow::OutOfMemory { .. }) => 4,
         };
         let mut status = exit.status.cast_unsigned();
         let mut at = exit.at;
@@ -492,6 +526,8 @@ impl Fields {
             1 => *last = read(ExitHow::Exited),
             2 => *last = read(ExitHow::Killed),
             3 => *last = read(ExitHow::Dumped),
+            // The limit is in the words of the cause.
+            4 => *last = read(ExitHow::OutOfMemory { limit_bytes: 0 }),
             _ => self.sound = false,
         }
     }
@@ -522,19 +558,68 @@ fn flatten(state: &State) -> (u8, Option<Main>, u8, u8, Duration, Duration) {
         State::Stopping { main, stage, then } => {
             let (stage, deadline) = match stage {
                 Stage::Signalled { deadline } => (0, deadline),
-                Stage::Killed { again } => (1, again),
+                Stage::Killed { again, stuck: false, cleaned: false } => (1, again),
+                Stage::Asking { command } => (2, command.deadline),
+                Stage::Killed { again, stuck: true, cleaned: false } => (3, again),
+                Stage::Killed { again, stuck: false, cleaned: true } => (4, again),
+                Stage::Killed { again, stuck: true, cleaned: true } => (5, again),
             };
-            let (then, until) = match then {
-                Then::Settle => (0, zero),
-                Then::Done => (1, zero),
-                Then::Restart { until } => (2, until),
-                Then::Fail => (3, zero),
-            };
+            let (then, until) = flatten_then(then);
             (6, main, stage, then, deadline, until)
         }
         State::Backoff { until } => (7, None, 0, 0, zero, until),
         State::Failed => (8, None, 0, 0, zero, zero),
         State::Orphan => (9, None, 0, 0, zero, zero),
+        State::Preparing { command } => (10, None, 0, 0, command.deadline, zero),
+        State::Settling { main, command } => (11, Some(main), 0, 0, command.deadline, zero),
+        State::Cleaning { command, then } => {
+            let (then, until) = flatten_then(then);
+            (12, None, 0, then, command.deadline, until)
+        }
+        State::Forked { launched, deadline } => {
+            let main = Main { pid: 0, launched };
+            (13, Some(main), u8::from(deadline.is_some()), 0, deadline.unwrap_or_default(), zero)
+        }
+    }
+}
+
+fn flatten_then(then: Then) -> (u8, Duration) {
+    match then {
+        Then::Settle => (0, Duration::ZERO),
+        Then::Done => (1, Duration::ZERO),
+        Then::Restart { until } => (2, until),
+        Then::Fail => (3, Duration::ZERO),
+    }
+}
+
+fn unflatten_then(then: u8, until: Duration) -> Option<Then> {
+    Some(match then {
+        0 => Then::Settle,
+        1 => Then::Done,
+        2 => Then::Restart { until },
+        3 => Then::Fail,
+        _ => return None,
+    })
+}
+
+/// The command in a state.
+fn command_of(state: &mut State) -> Option<&mut Command> {
+    match state {
+        State::Preparing { command }
+        | State::Settling { command, .. }
+        | State::Cleaning { command, .. }
+        | State::Stopping { stage: Stage::Asking { command }, .. } => Some(command),
+        State::Stopped
+        | State::Waiting
+        | State::Launching
+        | State::Starting { .. }
+        | State::Forked { .. }
+        | State::Running { .. }
+        | State::Done
+        | State::Stopping { stage: Stage::Signalled { .. } | Stage::Killed { .. }, .. }
+        | State::Backoff { .. }
+        | State::Failed
+        | State::Orphan => None,
     }
 }
 
@@ -546,6 +631,8 @@ fn unflatten(
     deadline: Duration,
     until: Duration,
 ) -> Option<State> {
+    // Which one of its list it is, and its process, come from elsewhere: [`Fields::command`].
+    let command = |hook| Command { hook, index: 0, process: None, deadline };
     Some(match (tag, main) {
         (0, None) => State::Stopped,
         (1, None) => State::Waiting,
@@ -556,21 +643,26 @@ fn unflatten(
         (6, main) => {
             let stage = match stage {
                 0 => Stage::Signalled { deadline },
-                1 => Stage::Killed { again: deadline },
+                1 => Stage::Killed { again: deadline, stuck: false, cleaned: false },
+                2 => Stage::Asking { command: command(Hook::Stop) },
+                3 => Stage::Killed { again: deadline, stuck: true, cleaned: false },
+                4 => Stage::Killed { again: deadline, stuck: false, cleaned: true },
+                5 => Stage::Killed { again: deadline, stuck: true, cleaned: true },
                 _ => return None,
             };
-            let then = match then {
-                0 => Then::Settle,
-                1 => Then::Done,
-                2 => Then::Restart { until },
-                3 => Then::Fail,
-                _ => return None,
-            };
-            State::Stopping { main, stage, then }
+            State::Stopping { main, stage, then: unflatten_then(then, until)? }
         }
         (7, None) => State::Backoff { until },
         (8, None) => State::Failed,
         (9, None) => State::Orphan,
+        (10, None) => State::Preparing { command: command(Hook::Pre) },
+        (11, Some(main)) => State::Settling { main, command: command(Hook::Post) },
+        (12, None) => {
+            State::Cleaning { command: command(Hook::StopPost), then: unflatten_then(then, until)? }
+        }
+        (13, Some(Main { launched, .. })) => {
+            State::Forked { launched, deadline: (stage == 1).then_some(deadline) }
+        }
         _ => return None,
     })
 }
@@ -610,6 +702,7 @@ mod tests {
     fn states() -> Vec<State> {
         let until = Duration::from_secs(9);
         let deadline = Duration::from_secs(8);
+        let command = |hook| Command { hook, index: 0, process: None, deadline };
         let mut states = vec![
             State::Stopped,
             State::Waiting,
@@ -621,9 +714,24 @@ mod tests {
             State::Backoff { until },
             State::Failed,
             State::Orphan,
+            State::Preparing { command: command(Hook::Pre) },
+            State::Preparing { command: Command { index: 7, process: Some(main()), ..command(Hook::Pre) } },
+            State::Settling { main: main(), command: command(Hook::Post) },
+            State::Cleaning { command: command(Hook::StopPost), then: Then::Restart { until } },
+            State::Forked { launched: until, deadline: Some(deadline) },
+            State::Forked { launched: until, deadline: None },
         ];
         for main in [None, Some(main())] {
-            for stage in [Stage::Signalled { deadline }, Stage::Killed { again: deadline }] {
+            let killed = |stuck, cleaned| Stage::Killed { again: deadline, stuck, cleaned };
+            let mut stages =
+                vec![Stage::Signalled { deadline }, Stage::Asking { command: command(Hook::Stop) }];
+            stages.extend([
+                killed(false, false),
+                killed(true, false),
+                killed(false, true),
+                killed(true, true),
+            ]);
+            for stage in stages {
                 for then in [Then::Settle, Then::Done, Then::Restart { until }, Then::Fail] {
                     states.push(State::Stopping { main, stage, then });
                 }

@@ -114,6 +114,12 @@ impl Key<'_> {
         if self.takes("[]", "[]") {
             let mut items = self.types("[#]");
             items.extend(elements.cloned());
+            if self.takes("[[\"/x\"]]", "[\"/x\"]")
+                && self.takes("[[\"/x\"]]", "\"/x\"")
+                && !self.takes("[[7]]", "7")
+            {
+                items.push(json!({ "type": "array", "items": { "type": "string" } }));
+            }
             let list = json!({ "type": "array", "items": any_of(items) });
             if self
                 .told("{ zzz = 1 }", "zzz")

@@ -60,6 +60,8 @@ pub(crate) struct Context<'a> {
     pub(crate) stdio: [RawFd; 3],
     /// What is handed on beside them: from where, to where. Each source is above each target.
     pub(crate) handed: &'a [(RawFd, RawFd)],
+    /// The pidfd of the process whose namespaces are entered.
+    pub(crate) beside: Option<RawFd>,
     pub(crate) ruleset: Option<RawFd>,
     pub(crate) credentials: &'a [Option<Secret>],
     pub(crate) namespaces: Option<&'a UserNamespace>,
@@ -148,6 +150,7 @@ fn apply(op: &Op, context: &Context<'_>, slots: &mut Slots) -> Answer<()> {
         }
         // A pidfd stands for the namespaces of its process, and for no other's once that has ended (setns(2)).
         Op::JoinNetwork => raw::setns(context.network.ok_or(Errno::EBADF)?, libc::CLONE_NEWNET),
+        Op::Enter(kinds) => raw::setns(context.beside.ok_or(Errno::EBADF)?, *kinds),
         Op::LoopbackUp => raw::loopback_up(),
         Op::HostName(name) => raw::sethostname(name),
         Op::DomainName(name) => raw::setdomainname(name),

@@ -47,7 +47,7 @@ pub struct Handed<'a> {
 }
 
 /// What to launch.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub struct Launch<'a> {
     /// The compiled policy.
     pub plan: &'a Plan,
@@ -119,7 +119,7 @@ impl LaunchError {
         self.pid
     }
 
-    fn parent_side(what: &str, errno: Errno) -> Self {
+    pub(crate) fn parent_side(what: &str, errno: Errno) -> Self {
         Self { kind: LaunchFailure::Sandbox, message: what.to_owned(), errno, pid: 0 }
     }
 }
@@ -148,6 +148,15 @@ pub(crate) struct Fault {
 }
 
 pub(crate) fn launch_with(request: &Launch<'_>, fault: Fault) -> Result<Launched, LaunchError> {
+    launch_in(request, None, fault)
+}
+
+/// `beside` is the pidfd whose namespaces [`crate::plan::Op::Enter`] enters.
+pub(crate) fn launch_in(
+    request: &Launch<'_>,
+    beside: Option<RawFd>,
+    fault: Fault,
+) -> Result<Launched, LaunchError> {
     let plan = request.plan;
     if let (Some(joined), None) = (&plan.network_of, request.network) {
         let place = plan.sources.locate(&joined.at);
@@ -184,6 +193,7 @@ pub(crate) fn launch_with(request: &Launch<'_>, fault: Fault) -> Result<Launched
         steps: &plan.steps,
         stdio: [stdio[0].as_raw_fd(), stdio[1].as_raw_fd(), stdio[2].as_raw_fd()],
         handed: &handed.moves,
+        beside,
         ruleset: ruleset.as_ref().map(AsRawFd::as_raw_fd),
         credentials: &credentials,
         namespaces: namespaces.as_ref(),

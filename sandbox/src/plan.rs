@@ -163,6 +163,8 @@ pub(crate) enum Op {
     Join(Joined),
     /// setns(2) into the network of a process that the caller of the launch holds.
     JoinNetwork,
+    /// setns(2) into these namespaces of the process that this one is launched beside.
+    Enter(i32),
     /// Loopback up.
     LoopbackUp,
     /// sethostname(2)
@@ -375,6 +377,12 @@ impl Plan {
         &self.left_out
     }
 
+    /// Whether the service's first process is PID 1 of a pid namespace.
+    #[must_use]
+    pub fn has_pid_namespace(&self) -> bool {
+        self.namespaces & u64::from(libc::CLONE_NEWPID.cast_unsigned()) != 0
+    }
+
     /// The user that the service runs as, as the host sees it.
     #[must_use]
     pub fn uid(&self) -> u32 {
@@ -473,7 +481,7 @@ impl Op {
             Self::DisableSpeculation(_) => "disable speculation",
             Self::OomScoreAdj(_) => "oom_score_adj",
             Self::Unshare(_) => "unshare",
-            Self::Join(_) | Self::JoinNetwork => "setns",
+            Self::Join(_) | Self::JoinNetwork | Self::Enter(_) => "setns",
             Self::LoopbackUp => "loopback up",
             Self::HostName(_) => "sethostname",
             Self::DomainName(_) => "setdomainname",

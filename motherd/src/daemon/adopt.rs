@@ -32,7 +32,7 @@ use crate::{
     failpoint,
     graph::Id,
     state::{Found, Record, Table},
-    supervise::{Cause, Event, State},
+    supervise::{Cause, Event, State, Unit},
     sys::process::pidfd_open,
 };
 
@@ -164,6 +164,7 @@ impl Daemon {
         let populated = cgroup.is_some();
         let active = unit.is_active();
         let had_main = unit.main().is_some();
+        let command = command(&unit, &self.table, &name);
         self.said.insert(id, unit.state.clone());
         self.manager.restore(id, unit);
         if populated && !active {
@@ -188,6 +189,22 @@ impl Daemon {
                 events.push((id, exit.map_or(Event::Lost, |(_, exit)| Event::Exited(exit))));
             }
             None => {}
+        }
+        if let Some((pid, since, recorded)) = command {
+            if !recorded {
+                events.push((id, Event::CommandLaunched { pid }));
+            }
+            let runtime = self.runtime.entry(id).or_default();
+            let found = runtime.cgroup.as_ref().and_then(|cgroup| verify(pid, 0, cgroup));
+            match found {
+                Some(Verified { pidfd, .. }) => runtime.command = Some(pidfd),
+                None => {
+                    let mut exit = exits.iter().map(|exit| (exit.pid, exit_of(exit)));
+                    let exit = exit.rfind(|(found, exit)| *found == pid && exit.at >= since);
+                    let lost = || Event::CommandFailed { why: "lost: no exit was recorded".to_owned() };
+                    events.push((id, exit.map_or_else(lost, |(_, exit)| Event::CommandExited(exit))));
+                }
+            }
         }
     }
 
@@ -262,6 +279,19 @@ impl Daemon {
             }
         }
         Ok(())
+    }
+}
+
+/// The pid of the command of a state, since when it can have existed, and whether the state has it. `None`: there is no
+/// command, or its process was not made.
+fn command(unit: &Unit, table: &Table, name: &str) -> Option<(u32, Duration, bool)> {
+    let command = unit.command()?;
+    match command.process {
+        Some(process) => Some((process.pid, process.launched, true)),
+        None => {
+            let cell = table.command_cell(name)?.load(Ordering::Acquire);
+            (cell != 0).then_some((cell, unit.since, false))
+        }
     }
 }
 

@@ -57,7 +57,13 @@ impl Daemon {
                 Ok(ids) => return self.act(*connection, Verb::Restart, &ids, who),
                 Err(error) => Err(error),
             },
-            Request::Reload { services } => self.named(services).and_then(|ids| self.reload(&ids)),
+            Request::Reload { services } => match self.named(services).and_then(|ids| self.reload(&ids)) {
+                Ok((ids, commanded)) if !commanded.is_empty() => {
+                    return self.reload_by_command(connection.as_u64(), ids, &commanded);
+                }
+                Ok((ids, _)) => Ok(self.now_acted(&ids)),
+                Err(error) => Err(error),
+            },
             Request::Kill { services, signal } => {
                 self.named(services).and_then(|ids| self.signal_services(&ids, *signal))
             }
@@ -198,8 +204,9 @@ impl Daemon {
         Ok(self.manager.graph().find(name))
     }
 
-    fn reload(&mut self, ids: &[Id]) -> Result<Reply, RequestError> {
-        let mut signals = Vec::new();
+    /// Sends what is to be sent, and answers who was asked, and who has commands for it.
+    fn reload(&mut self, ids: &[Id]) -> Result<(Vec<Id>, Vec<Id>), RequestError> {
+        let (mut signals, mut commanded) = (Vec::new(), Vec::new());
         for id in ids {
             let service = self.manager.graph().service(*id);
             let name = service.name().to_owned();
@@ -207,11 +214,17 @@ impl Daemon {
                 failures: vec![Failure { service: name.clone(), why }],
                 done: vec![],
             };
-            let Some(signal) = service.program().and_then(|program| program.reload_signal) else {
+            let by_command = service.program().is_some_and(|program| !program.commands.reload.is_empty());
+            let signal = service.program().and_then(|program| program.reload_signal);
+            if signal.is_none() && !by_command {
                 return Err(failed("its file has no [reload]: it does not know how to".to_owned()));
-            };
+            }
             let State::Running { main } = self.manager.unit(*id).state else {
                 return Err(RequestError::NotRunning { service: name });
+            };
+            let Some(signal) = signal else {
+                commanded.push(*id);
+                continue;
             };
             if let Ok(Some(why)) = proc::deaf(main.pid, signal) {
                 return Err(failed(why));
@@ -223,7 +236,7 @@ impl Daemon {
             // Not being stopped, so nothing follows from it.
             let _nothing = self.signal(id, pid, signal);
         }
-        Ok(self.now_acted(ids))
+        Ok((ids.to_vec(), commanded))
     }
 
     fn signal_services(&mut self, ids: &[Id], signal: i32) -> Result<Reply, RequestError> {
@@ -239,7 +252,7 @@ impl Daemon {
         Ok(self.now_acted(ids))
     }
 
-    fn now_acted(&self, ids: &[Id]) -> Reply {
+    pub(super) fn now_acted(&self, ids: &[Id]) -> Reply {
         Reply::Acted(ids.iter().map(|id| self.one_acted(*id, true)).collect())
     }
 
@@ -366,6 +379,7 @@ impl Daemon {
                     ExitHow::Exited => WireHow::Exited,
                     ExitHow::Killed => WireHow::Killed,
                     ExitHow::Dumped => WireHow::Dumped,
+                    ExitHow::OutOfMemory { .. } => WireHow::OutOfMemory,
                 },
                 status: exit.status,
                 boottime_usec: Some(microseconds(exit.at)),
@@ -397,10 +411,14 @@ fn wire_state(state: &State) -> Wire {
     match state {
         State::Stopped => Wire::Stopped,
         State::Waiting => Wire::Waiting,
-        State::Launching | State::Starting { .. } => Wire::Starting,
+        State::Preparing { .. }
+        | State::Launching
+        | State::Starting { .. }
+        | State::Forked { .. }
+        | State::Settling { .. } => Wire::Starting,
         State::Running { .. } => Wire::Running,
         State::Done => Wire::Done,
-        State::Stopping { .. } => Wire::Stopping,
+        State::Stopping { .. } | State::Cleaning { .. } => Wire::Stopping,
         State::Backoff { .. } => Wire::Backoff,
         State::Failed => Wire::Failed,
         State::Orphan => Wire::Orphan,

@@ -124,7 +124,14 @@ impl Daemon {
 
     /// The timer goes off when the next deadline comes, and not at all where there is none.
     fn arm(&mut self) -> io::Result<()> {
-        let next = self.manager.next_deadline().into_iter().chain(self.server.deadline()).min();
+        let next = self
+            .manager
+            .next_deadline()
+            .into_iter()
+            .chain(self.server.deadline())
+            .chain(self.searches.next())
+            .chain(self.jobs.next())
+            .min();
         if next == self.armed {
             return Ok(());
         }
@@ -168,6 +175,8 @@ impl Daemon {
         }
         self.armed = None;
         self.server.expire(now());
+        self.search(now())?;
+        self.end_jobs(now())?;
         failpoint::hit("timer.due");
         let effects = self.manager.tick(now());
         self.dispatch(effects)
@@ -212,7 +221,10 @@ impl Daemon {
         let id = self.manager.graph().ids().find(of);
         match id {
             Some(id) => self.event(id, Event::Exited(exit)),
-            None => Ok(()),
+            None => match self.command_of(record.pid, &exit) {
+                Some(id) => self.event(id, Event::CommandExited(exit)),
+                None => self.job_exited(record.pid, &exit),
+            },
         }
     }
 

@@ -30,6 +30,13 @@ impl Daemon {
     pub(super) fn execute(&mut self, effect: Effect) -> Result<Vec<(Id, Event)>, Fatal> {
         match effect {
             Effect::Service(id, Act::Launch) => self.launch(id),
+            Effect::Service(id, Act::Run { hook, index }) => self.run_command(id, hook, index),
+            Effect::Service(id, Act::KillCommand { pid }) => {
+                self.kill_command(id, pid);
+                Ok(vec![])
+            }
+            Effect::Service(id, Act::FindMain) => Ok(self.find_main(id)),
+            Effect::Service(id, Act::Survivors) => Ok(self.survivors(id)),
             Effect::Service(id, Act::Signal { pid, signal }) => Ok(self.signal(id, pid, signal)),
             Effect::Service(id, Act::SignalAll { signal }) => {
                 if matches!(self.manager.unit(id).state, State::Stopping { .. }) {
@@ -176,6 +183,7 @@ impl Daemon {
         runtime.cgroup = None;
         runtime.watch = None;
         runtime.pidfd = None;
+        runtime.command = None;
         runtime.start_ticks = 0;
         if let Some(log) = &mut runtime.log {
             log.pump();

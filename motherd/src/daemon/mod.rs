@@ -14,8 +14,11 @@
 
 mod adopt;
 mod answer;
+mod commands;
 mod events;
 mod execute;
+mod forking;
+mod jobs;
 mod journal;
 mod link;
 mod log;
@@ -24,6 +27,7 @@ mod proc;
 mod readiness;
 mod spawn;
 mod streams;
+mod survivors;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -166,6 +170,8 @@ struct Runtime {
     watch: Option<fs::File>,
     /// The main process.
     pidfd: Option<OwnedFd>,
+    /// The command of its state.
+    command: Option<OwnedFd>,
     start_ticks: u64,
     log: Option<Log>,
     /// Where it says that it is ready, if it does.
@@ -193,6 +199,8 @@ struct Daemon {
     server: Server,
     watching: Watching,
     runtime: BTreeMap<Id, Runtime>,
+    searches: forking::Searches,
+    jobs: jobs::Jobs,
     /// What was said last of each service, so that every change is said once.
     said: BTreeMap<Id, State>,
     /// Who may have ended for good since the last look.
@@ -299,6 +307,8 @@ impl Daemon {
             server,
             watching: Watching::default(),
             runtime: BTreeMap::new(),
+            searches: forking::Searches::default(),
+            jobs: jobs::Jobs::default(),
             said: BTreeMap::new(),
             ended: BTreeSet::new(),
             orphans: BTreeSet::new(),
@@ -342,11 +352,7 @@ impl Daemon {
             let unit = self.manager.unit(id);
             let name = self.manager.graph().name(id);
             let runtime = self.runtime.get(&id);
-            if unit.state == State::Launching
-                && let Some(cell) = self.table.cell(name)
-            {
-                cell.store(0, std::sync::atomic::Ordering::Relaxed);
-            }
+            self.clear_cells(name, &unit.state);
             failpoint::hit("record.write");
             let recorded = self.table.write(&crate::state::Record {
                 name: name.to_owned(),
@@ -440,7 +446,12 @@ fn say(name: &str, unit: &crate::supervise::Unit, manager: &Manager, id: Id) {
         }
         State::Failed => tracing::error!("{name}: failed ({why})"),
         State::Orphan => tracing::warn!("{name}: orphaned processes ({why})"),
-        State::Launching | State::Stopping { .. } => tracing::debug!("{name}: {:?} ({why})", unit.state),
+        State::Preparing { .. }
+        | State::Launching
+        | State::Forked { .. }
+        | State::Settling { .. }
+        | State::Stopping { .. }
+        | State::Cleaning { .. } => tracing::debug!("{name}: {:?} ({why})", unit.state),
     }
 }
 

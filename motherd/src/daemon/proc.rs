@@ -16,6 +16,27 @@ fn parse_start_ticks(stat: &str) -> Option<u64> {
     after.split_ascii_whitespace().nth(22 - 3)?.parse().ok()
 }
 
+/// Its parent.
+pub(crate) fn parent(pid: u32) -> io::Result<u32> {
+    field_of_status(pid, "PPid:", |words| words.next()?.parse().ok())
+}
+
+/// Its pid as it sees itself.
+pub(crate) fn innermost_pid(pid: u32) -> io::Result<u32> {
+    field_of_status(pid, "NSpid:", |words| words.last()?.parse().ok())
+}
+
+fn field_of_status<T>(
+    pid: u32,
+    name: &str,
+    read: impl Fn(&mut dyn Iterator<Item = &str>) -> Option<T>,
+) -> io::Result<T> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix(name));
+    line.and_then(|line| read(&mut line.split_ascii_whitespace()))
+        .ok_or_else(|| io::Error::other(format!("/proc/{pid}/status has no {name}")))
+}
+
 /// Why the kernel would drop a signal to this process: it is the first of its pid namespace, and has no handler for it
 /// (pid_namespaces(7)). `None`: the signal gets through.
 pub(crate) fn deaf(pid: u32, signal: i32) -> io::Result<Option<String>> {

@@ -30,29 +30,29 @@ use crate::{
 };
 
 /// Why a launch did not take place.
-struct Refusal {
-    why: String,
-    permanent: bool,
+pub(super) struct Refusal {
+    pub(super) why: String,
+    pub(super) permanent: bool,
 }
 
 impl Refusal {
     /// Trying again unasked is of no use.
-    fn permanent(why: impl Into<String>) -> Self {
+    pub(super) fn permanent(why: impl Into<String>) -> Self {
         Self { why: why.into(), permanent: true }
     }
 
     /// It may be different in a moment.
-    fn passing(why: impl Into<String>) -> Self {
+    pub(super) fn passing(why: impl Into<String>) -> Self {
         Self { why: why.into(), permanent: false }
     }
 
     /// What was being done, and what the kernel said.
-    fn io(what: &str, error: &io::Error) -> Self {
+    pub(super) fn io(what: &str, error: &io::Error) -> Self {
         Self::by(error.raw_os_error().map(Errno::from_raw), format!("{what}: {error}"))
     }
 
     /// The kernel may have more to give in a moment.
-    fn by(errno: Option<Errno>, why: impl Into<String>) -> Self {
+    pub(super) fn by(errno: Option<Errno>, why: impl Into<String>) -> Self {
         let passing =
             [Errno::EAGAIN, Errno::ENOMEM, Errno::EMFILE, Errno::ENFILE, Errno::EINTR, Errno::EBUSY];
         Self { why: why.into(), permanent: !errno.is_some_and(|errno| passing.contains(&errno)) }
@@ -100,13 +100,18 @@ impl Daemon {
         }
         failpoint::hit("launch.planned");
         let network = self.network(plan.network_of()).map_err(Refusal::passing)?;
-        let relative = format!("{}.slice/{name}.service", program.slice);
-        let cgroup = Cgroup::create(&self.base, &relative, &plan)
-            .map_err(|error| Refusal::by(error.errno(), error.to_string()))?;
+        if program.start == Start::Forking && plan.has_pid_namespace() {
+            let sources = self.manager.graph().service(id).sources();
+            return Err(Refusal::permanent(format!(
+                "{}: a program that forks cannot have a pid namespace of its own: its first process is PID 1 there, and \
+                 when that ends the kernel kills the daemon. Write `namespaces.pid = \"host\"` in its policy, or have it \
+                 stay in the foreground",
+                sources.locate(&program.exec.at)
+            )));
+        }
+        self.open_cgroup(id, name, program, &plan, program.commands.pre.is_empty())?;
         failpoint::hit("launch.cgroup-made");
         let runtime = self.runtime.entry(id).or_default();
-        let cgroup = runtime.cgroup.insert(cgroup);
-        runtime.watch = None;
         let null = File::open("/dev/null").map_err(|error| Refusal::io("open /dev/null", &error))?;
         let Some(log) = &runtime.log else { return Err(Refusal::permanent("no log pipe")) };
         let socket = runtime.readiness.as_ref().map(|readiness| readiness.path().display().to_string());
@@ -121,7 +126,7 @@ impl Daemon {
             environment: &environment,
             stdio: [null.as_fd(), log.writer(), log.writer()],
             handed: Handed::default(),
-            cgroup: Some(cgroup),
+            cgroup: runtime.cgroup.as_ref(),
             network: network.as_ref().map(AsFd::as_fd),
             parent: Parent::CallersParent,
             pid_cell,
@@ -137,6 +142,27 @@ impl Daemon {
                 Refusal::permanent(format!("{}: {error}", sources.locate(&program.exec.at)))
             }
         })
+    }
+
+    /// The service's cgroup: where this is not its `first` process the one that is there, else a new one.
+    pub(super) fn open_cgroup(
+        &mut self,
+        id: Id,
+        name: &str,
+        program: &Program,
+        plan: &Plan,
+        first: bool,
+    ) -> Result<(), Refusal> {
+        if !first && self.runtime.get(&id).is_some_and(|runtime| runtime.cgroup.is_some()) {
+            return Ok(());
+        }
+        let relative = format!("{}.slice/{name}.service", program.slice);
+        let cgroup = Cgroup::create(&self.base, &relative, plan)
+            .map_err(|error| Refusal::by(error.errno(), error.to_string()))?;
+        let runtime = self.runtime.entry(id).or_default();
+        runtime.cgroup = Some(cgroup);
+        runtime.watch = None;
+        Ok(())
     }
 
     /// The service's policy, compiled. Kept for restarts that nobody asked for; read anew for each that somebody did.
@@ -203,7 +229,12 @@ impl Daemon {
     }
 
     /// The pipe that takes the service's output, there before the service is and kept by initldr.
-    fn prepare_log(&mut self, id: Id, name: &str, keep_bytes: u64) -> Result<Result<(), Refusal>, Fatal> {
+    pub(super) fn prepare_log(
+        &mut self,
+        id: Id,
+        name: &str,
+        keep_bytes: u64,
+    ) -> Result<Result<(), Refusal>, Fatal> {
         if self.runtime.get(&id).is_some_and(|runtime| runtime.log.is_some()) {
             return Ok(Ok(()));
         }

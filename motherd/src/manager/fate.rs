@@ -65,7 +65,7 @@ impl Manager {
                 || matches!(unit.state, State::Failed | State::Orphan)
                 || self.fates[other.0].doom.is_some()
         };
-        let runs = matches!(unit.state, State::Starting { .. } | State::Running { .. } | State::Done);
+        let runs = unit.can_be_stopped();
         let broken = |other: &Id| runs && !self.unit(*other).is_up();
         let doom = edges
             .needs
@@ -80,11 +80,19 @@ impl Manager {
             Goal::Down => false,
             Goal::Bounce => true,
             Goal::Up => match unit.state {
-                State::Stopped | State::Waiting | State::Stopping { then: Then::Settle, .. } => {
-                    blocker.is_none() && doom.is_none()
-                }
-                State::Launching | State::Starting { .. } | State::Stopping { then: Then::Done, .. } => true,
+                State::Stopped
+                | State::Waiting
+                | State::Stopping { then: Then::Settle, .. }
+                | State::Cleaning { then: Then::Settle, .. } => blocker.is_none() && doom.is_none(),
+                State::Preparing { .. }
+                | State::Launching
+                | State::Starting { .. }
+                | State::Forked { .. }
+                | State::Settling { .. }
+                | State::Stopping { then: Then::Done, .. }
+                | State::Cleaning { then: Then::Done, .. } => true,
                 State::Stopping { then: Then::Restart { .. } | Then::Fail, .. }
+                | State::Cleaning { then: Then::Restart { .. } | Then::Fail, .. }
                 | State::Running { .. }
                 | State::Done
                 | State::Backoff { .. }
@@ -103,7 +111,12 @@ impl Manager {
             Goal::Up => match unit.state {
                 State::Stopped => Some(Turn::Event(Event::Wait(unit.asked.clone()))),
                 State::Waiting => self.may_start(id).then_some(Turn::Event(Event::Start)),
-                State::Starting { .. } | State::Running { .. } | State::Done => {
+                State::Preparing { .. }
+                | State::Starting { .. }
+                | State::Forked { .. }
+                | State::Settling { .. }
+                | State::Running { .. }
+                | State::Done => {
                     let Some(other) = self.fates[id.0].doom else { return self.again(id) };
                     let verb = self.graph.verb(id, other);
                     let phrase = self.phrase(other);
@@ -112,6 +125,7 @@ impl Manager {
                 }
                 State::Launching
                 | State::Stopping { .. }
+                | State::Cleaning { .. }
                 | State::Backoff { .. }
                 | State::Failed
                 | State::Orphan => None,
@@ -120,8 +134,15 @@ impl Manager {
                 State::Stopped => (unit.goal == Goal::Bounce).then_some(Turn::Rise),
                 State::Launching | State::Orphan => None,
                 State::Waiting | State::Backoff { .. } | State::Failed => Some(stop()),
-                State::Starting { .. } | State::Running { .. } | State::Done => self.may_stop(id).then(stop),
-                State::Stopping { then, .. } => (then != Then::Settle).then(stop),
+                State::Preparing { .. }
+                | State::Starting { .. }
+                | State::Forked { .. }
+                | State::Settling { .. }
+                | State::Running { .. }
+                | State::Done => self.may_stop(id).then(stop),
+                State::Stopping { then, .. } | State::Cleaning { then, .. } => {
+                    (then != Then::Settle).then(stop)
+                }
             },
         }
     }
@@ -209,11 +230,17 @@ impl Manager {
         match self.unit(id).state {
             State::Stopped => "stopped",
             State::Waiting => "blocked itself",
-            State::Launching | State::Starting { .. } => "starting",
+            State::Preparing { .. }
+            | State::Launching
+            | State::Starting { .. }
+            | State::Forked { .. }
+            | State::Settling { .. } => "starting",
             State::Running { .. } | State::Done => "up",
-            State::Stopping { then: Then::Fail, .. } => "failed",
-            State::Stopping { then: Then::Restart { .. }, .. } => "waiting for its next try",
-            State::Stopping { then: Then::Settle | Then::Done, .. } => "stopping",
+            State::Stopping { then: Then::Fail, .. } | State::Cleaning { then: Then::Fail, .. } => "failed",
+            State::Stopping { then: Then::Restart { .. }, .. }
+            | State::Cleaning { then: Then::Restart { .. }, .. } => "waiting for its next try",
+            State::Stopping { then: Then::Settle | Then::Done, .. }
+            | State::Cleaning { then: Then::Settle | Then::Done, .. } => "stopping",
             State::Backoff { .. } => "waiting for its next try",
             State::Failed => "failed",
             State::Orphan => "running without a record",

@@ -91,11 +91,15 @@ impl Manager {
             State::Backoff { .. } => asked,
             State::Stopped
             | State::Waiting
+            | State::Preparing { .. }
             | State::Launching
             | State::Starting { .. }
+            | State::Forked { .. }
+            | State::Settling { .. }
             | State::Running { .. }
             | State::Done
             | State::Stopping { .. }
+            | State::Cleaning { .. }
             | State::Orphan => false,
         };
         if again {

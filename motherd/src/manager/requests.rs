@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{Effect, Manager};
 use crate::{
     graph::Id,
-    supervise::{Cause, Event, Goal, Requester, State},
+    supervise::{Cause, Event, Goal, Requester, Stage, State},
 };
 
 /// What somebody asks for some services.
@@ -148,9 +148,13 @@ impl Manager {
                 State::Waiting if self.is_blocked(id) => Some(Err(self.waits_for(id).unwrap_or_default())),
                 State::Stopped
                 | State::Waiting
+                | State::Preparing { .. }
                 | State::Launching
                 | State::Starting { .. }
-                | State::Stopping { .. } => None,
+                | State::Forked { .. }
+                | State::Settling { .. }
+                | State::Stopping { .. }
+                | State::Cleaning { .. } => None,
             },
         }
     }
@@ -159,6 +163,10 @@ impl Manager {
         let unit = self.unit(id);
         match (unit.goal, &unit.state) {
             (Goal::Down, State::Stopped) => Some(Ok(())),
+            // It goes on being killed; whoever asked is told now what hangs.
+            (Goal::Down, State::Stopping { stage: Stage::Killed { stuck: true, .. }, .. }) => {
+                Some(Err(unit.cause.words.clone()))
+            }
             (Goal::Down, _) => None,
             (Goal::Up | Goal::Bounce, _) => {
                 Some(Err(format!("started again meanwhile: {}", unit.asked.words)))

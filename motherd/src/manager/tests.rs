@@ -47,6 +47,8 @@ struct World {
     temper: Temper,
     /// The main process of each service that has one alive.
     mains: BTreeMap<Id, u32>,
+    /// The command of each service that has one alive.
+    commands: BTreeMap<Id, u32>,
     /// Services of whose process others are alive.
     others: BTreeSet<Id>,
     /// Services that have a cgroup.
@@ -71,6 +73,7 @@ impl World {
             dice: Dice(seed | 1),
             temper,
             mains: BTreeMap::new(),
+            commands: BTreeMap::new(),
             others: BTreeSet::new(),
             cgroups: BTreeSet::new(),
             sweeping: BTreeSet::new(),
@@ -135,6 +138,29 @@ impl World {
                 assert!(self.ended.replace((how, left)).is_none(), "the machine ends once");
             }
             Effect::Service(id, Act::Launch) => self.launch(id),
+            Effect::Service(id, Act::Run { hook, index }) => {
+                // As the daemon does: an effect that events have overtaken is dropped.
+                let meant =
+                    |command: Command| (command.hook, command.index, command.process) == (hook, index, None);
+                if self.manager.unit(id).command().is_some_and(meant) {
+                    self.run_command(id);
+                }
+            }
+            Effect::Service(id, Act::KillCommand { .. }) => {
+                self.commands.remove(&id);
+            }
+            Effect::Service(id, Act::FindMain) => {
+                if matches!(self.manager.unit(id).state, State::Forked { .. }) && !self.chance(3) {
+                    self.next_pid += 1;
+                    self.mains.insert(id, self.next_pid);
+                    self.event(id, Event::MainPid { pid: self.next_pid });
+                }
+            }
+            Effect::Service(id, Act::Survivors) => {
+                if self.mains.contains_key(&id) || self.others.contains(&id) {
+                    self.event(id, Event::Stuck { who: "7 (nobody)".to_owned() });
+                }
+            }
             Effect::Service(id, Act::Signal { pid, signal }) => {
                 assert_eq!(
                     self.mains.get(&id),
@@ -163,6 +189,7 @@ impl World {
                     return;
                 }
                 self.others.remove(&id);
+                self.commands.remove(&id);
                 self.die(id, ExitHow::Killed, libc::SIGKILL);
                 self.sweep(id);
             }
@@ -202,6 +229,29 @@ impl World {
         self.event(id, Event::Launched { pid: self.next_pid });
     }
 
+    fn run_command(&mut self, id: Id) {
+        assert!(!self.commands.contains_key(&id), "two commands at once");
+        if self.chance(5) {
+            self.event(id, Event::CommandFailed { why: "no".to_owned() });
+            return;
+        }
+        self.cgroups.insert(id);
+        self.sweeping.remove(&id);
+        self.next_pid += 1;
+        self.commands.insert(id, self.next_pid);
+        self.event(id, Event::CommandLaunched { pid: self.next_pid });
+        if !self.chance(3) {
+            let status = i32::from(self.chance(4));
+            self.end_command(id, status);
+        }
+    }
+
+    fn end_command(&mut self, id: Id, status: i32) {
+        if self.commands.remove(&id).is_some() {
+            self.event(id, Event::CommandExited(Exit { how: ExitHow::Exited, status, at: self.now }));
+        }
+    }
+
     fn die(&mut self, id: Id, how: ExitHow, status: i32) {
         if self.mains.remove(&id).is_some() {
             self.event(id, Event::Exited(Exit { how, status, at: self.now }));
@@ -209,7 +259,9 @@ impl World {
     }
 
     fn sweep(&mut self, id: Id) {
-        if self.sweeping.contains(&id) && !self.mains.contains_key(&id) && !self.others.contains(&id) {
+        let alive =
+            self.mains.contains_key(&id) || self.others.contains(&id) || self.commands.contains_key(&id);
+        if self.sweeping.contains(&id) && !alive {
             self.sweeping.remove(&id);
             self.cgroups.remove(&id);
             self.event(id, Event::Gone);
@@ -248,7 +300,7 @@ impl World {
                     self.manager.graph().name(id)
                 );
             }
-            if self.mains.contains_key(&id) || self.others.contains(&id) {
+            if self.mains.contains_key(&id) || self.others.contains(&id) || self.commands.contains_key(&id) {
                 assert!(
                     unit.is_active(),
                     "{} has processes and is {:?}",
@@ -280,11 +332,27 @@ impl World {
                     let pid = *pid;
                     self.event(id, Event::Launched { pid });
                 }
+                (State::Forked { .. }, Some(_)) => {
+                    // Found, and motherd ended before it could say so: it is found again.
+                    self.mains.remove(&id);
+                    self.others.insert(id);
+                }
                 (_, None) if main.is_some() => {
                     let exit = Exit { how: ExitHow::Killed, status: libc::SIGKILL, at: self.now };
                     self.event(id, Event::Exited(exit));
                 }
                 (_, _) => {}
+            }
+        }
+        for id in self.manager.graph().ids().collect::<Vec<_>>() {
+            let Some(command) = self.manager.unit(id).command() else { continue };
+            match (command.process, self.commands.get(&id)) {
+                (None, Some(pid)) => {
+                    let pid = *pid;
+                    self.event(id, Event::CommandLaunched { pid });
+                }
+                (Some(_), None) => self.event(id, Event::CommandFailed { why: "lost".to_owned() }),
+                (None, None) | (Some(_), Some(_)) => {}
             }
         }
         let effects = self.manager.resume(self.now);
@@ -319,6 +387,8 @@ impl World {
                 self.run(vec![]);
             }
             7 => {
+                let status = i32::try_from(self.dice.roll(2)).unwrap();
+                self.end_command(id, status);
                 self.others.remove(&id);
                 self.sweep(id);
                 self.run(vec![]);
@@ -338,7 +408,8 @@ impl World {
         for id in ids {
             assert_eq!(self.manager.unit(id).state, State::Stopped, "{}", self.manager.graph().name(id));
         }
-        assert!(self.mains.is_empty() && self.others.is_empty() && self.cgroups.is_empty());
+        assert!(self.mains.is_empty() && self.others.is_empty() && self.commands.is_empty());
+        assert!(self.cgroups.is_empty());
         assert_eq!(self.manager.next_deadline(), None, "a timer outlived its reason");
         assert!(self.replies.contains_key(&u64::MAX));
     }
@@ -347,11 +418,20 @@ impl World {
 /// Every relation and every kind of start.
 const HOUSE: [(&str, &str); 9] = [
     ("base", "exec = [\"/b\"]\n[start]\ntype = \"oneshot\""),
-    ("net", "exec = [\"/b\"]\n[dependencies]\nneeds = [\"base\"]"),
+    ("net", "exec = [\"/b\"]\nstart.pre = [[\"/c\"], [\"/d\"]]\n[dependencies]\nneeds = [\"base\"]"),
     ("log", "exec = [\"/b\"]\n[start]\ntype = \"notify\"\n[restart]\nlimit = 2\nfactor = 1.0"),
-    ("web", "exec = [\"/b\"]\n[dependencies]\nneeds = [\"net\"]\nwants = [\"log\"]"),
-    ("app", "exec = [\"/b\"]\n[dependencies]\nneeds = [\"web\", \"db\"]\n[restart]\nwhen = \"always\""),
-    ("db", "exec = [\"/b\"]\n[dependencies]\nafter = [\"log\"]\n[restart]\nwhen = \"never\""),
+    (
+        "web",
+        "exec = [\"/b\"]\nstart.post = [[\"/c\"]]\nstop.exec = [[\"/c\"]]\n[dependencies]\nneeds = [\"net\"]\nwants = [\"log\"]",
+    ),
+    (
+        "app",
+        "exec = [\"/b\"]\nstart.pre = [\"/c\"]\nstop.post = [[\"/c\"], [\"/d\"]]\n[dependencies]\nneeds = [\"web\", \"db\"]\n[restart]\nwhen = \"always\"",
+    ),
+    (
+        "db",
+        "exec = [\"/b\"]\nstart.type = \"forking\"\n[dependencies]\nafter = [\"log\"]\n[restart]\nwhen = \"never\"",
+    ),
     ("old-db", "exec = [\"/b\"]\n[dependencies]\nconflicts = [\"db\"]"),
     ("both", "[dependencies]\nwants = [\"old-db\", \"db\"]"),
     ("system", "[dependencies]\nwants = [\"app\", \"web\"]\nneeds = [\"net\"]"),
@@ -411,7 +491,8 @@ proptest! {
         }
         let (how, _left) = world.ended.clone().expect("it ends");
         prop_assert_eq!(how, End::PowerOff);
-        prop_assert!(world.now - begin <= Duration::from_secs(10) + ENDING_GRACE);
+        // `app`: the stop signal and two commands after it.
+        prop_assert!(world.now - begin <= Duration::from_secs(3 * 10) + ENDING_GRACE);
     }
 }
 

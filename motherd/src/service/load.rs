@@ -276,9 +276,9 @@ keep  = "32M"
 
     #[test]
     fn what_is_not_executed_yet_is_refused_and_never_ignored() {
-        let text = "exec = [\"/bin/web\"]\n[start]\npre = [[\"/bin/true\"]]\n[watchdog]\ninterval = \"1s\"\n\
+        let text = "exec = [\"/bin/web\"]\n[watchdog]\ninterval = \"1s\"\n\
                     [[socket]]\nlisten = \"tcp:0.0.0.0:80\"\n[log]\nrate = \"1/s\"\n";
-        assert_eq!(codes(text), ["not-yet"; 4]);
+        assert_eq!(codes(text), ["not-yet"; 3]);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! A file goes through the same stages as a policy: text, `raw`, `validate`. What the format has and this version does
 //! not execute is an error with the code `not-yet`: nothing is ever ignored.
 
+mod commands;
 mod dependencies;
 mod load;
 mod raw;
@@ -15,12 +16,14 @@ use std::time::Duration;
 
 use sandbox::diagnostic::{Located, Sources};
 
+pub use commands::Commands;
 pub use dependencies::{Dependencies, Relation};
 pub(crate) use load::named_instances;
 pub use load::{Catalog, Template, load_dirs};
 pub use restart::{ExitSet, Restart, When};
+pub use validate::START_TIMEOUT;
 pub(crate) use words::check_service_name;
-pub use words::{NAME_MAX, signal_name};
+pub use words::{NAME_MAX, signal_name, size_name};
 
 /// A checked service.
 #[derive(Debug, Clone)]
@@ -55,6 +58,12 @@ pub struct Program {
     pub start: Start,
     /// How long it may take to start; for a oneshot, to finish. `None`: as long as it likes.
     pub start_timeout: Option<Duration>,
+    /// A oneshot that succeeded stays up.
+    pub remain: bool,
+    /// Where a program that forks writes the pid of its daemon.
+    pub pidfile: Option<Located<String>>,
+    /// The commands around it.
+    pub commands: Commands,
     /// The signal of `reload`, if it knows how to.
     pub reload_signal: Option<i32>,
     /// The signal of `stop`, to the main process.
@@ -74,8 +83,37 @@ pub enum Start {
     Exec,
     /// When it says `READY=1` on its readiness socket (sd_notify(3)).
     Notify,
+    /// When it writes a newline to this descriptor (s6's notification-fd).
+    Fd(i32),
+    /// When its `start.check` succeeds.
+    Check,
+    /// When its first process ended with status 0, and left a daemon behind.
+    Forking,
     /// When it ended with status 0; it stays up without a process.
     Oneshot,
+}
+
+impl Start {
+    /// Whether something is waited for that the program says or shows while it runs.
+    #[must_use]
+    pub fn says_when(self) -> bool {
+        match self {
+            Self::Notify | Self::Fd(_) | Self::Check => true,
+            Self::Exec | Self::Forking | Self::Oneshot => false,
+        }
+    }
+
+    /// Why it is up, for people.
+    #[must_use]
+    pub fn readiness(self) -> &'static str {
+        match self {
+            Self::Notify | Self::Fd(_) => "it said that it is ready",
+            Self::Check => "its check succeeded",
+            Self::Exec => "it runs",
+            Self::Forking => "it left its daemon behind",
+            Self::Oneshot => "it ended well",
+        }
+    }
 }
 
 impl Service {

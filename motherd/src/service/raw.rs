@@ -3,6 +3,7 @@
 //! Read from the parser's own tree and not through serde, because serde stops at the first wrong key: here all wrong
 //! keys, wrong types and syntax errors of a file come out at once.
 
+use super::commands::RawCommands;
 use sandbox::diagnostic::{Diagnostic, FileId, Located, Place, nearest};
 use toml::{
     Spanned,
@@ -23,6 +24,9 @@ pub(crate) struct RawService {
     pub(crate) tolerate_restart: Option<Located<bool>>,
     pub(crate) start_type: Option<Located<String>>,
     pub(crate) start_timeout: Option<Located<String>>,
+    pub(crate) remain: Option<Located<bool>>,
+    pub(crate) pidfile: Option<Located<String>>,
+    pub(crate) commands: RawCommands,
     pub(crate) reload_signal: Option<Located<String>>,
     pub(crate) stop_signal: Option<Located<String>>,
     pub(crate) stop_timeout: Option<Located<String>>,
@@ -66,10 +70,13 @@ pub(crate) fn parse(text: &str, file: FileId, problems: &mut Vec<Diagnostic>) ->
 }
 
 /// Reads typed values out of a table, and says what is wrong with the others.
-struct Reader<'p> {
+pub(crate) struct Reader<'p> {
     file: FileId,
     problems: &'p mut Vec<Diagnostic>,
 }
+
+/// The keys of `[start]`.
+const START_KEYS: [&str; 6] = ["type", "timeout", "pre", "post", "remain", "pidfile"];
 
 type Entry<'t> = &'t Spanned<DeValue<'t>>;
 
@@ -98,18 +105,23 @@ impl Reader<'_> {
         raw.policy = self.string(table, "policy");
         raw.slice = self.string(table, "slice");
         self.dependencies(table, &mut raw);
-        if let Some(section) = self.section(table, "start", &["type", "timeout", "pre"]) {
+        if let Some(section) = self.section(table, "start", &START_KEYS) {
             raw.start_type = self.string(section, "type");
             raw.start_timeout = self.string(section, "timeout");
-            self.later(section, "pre", "start.pre", &mut raw);
+            raw.remain = self.flag(section, "remain");
+            raw.pidfile = self.string(section, "pidfile");
+            raw.commands.pre = self.commands(section, "pre");
+            raw.commands.post = self.commands(section, "post");
         }
         if let Some(section) = self.section(table, "reload", &["signal", "exec"]) {
             raw.reload_signal = self.string(section, "signal");
-            self.later(section, "exec", "reload.exec", &mut raw);
+            raw.commands.reload = self.commands(section, "exec");
         }
-        if let Some(section) = self.section(table, "stop", &["signal", "timeout"]) {
+        if let Some(section) = self.section(table, "stop", &["signal", "timeout", "exec", "post"]) {
             raw.stop_signal = self.string(section, "signal");
             raw.stop_timeout = self.string(section, "timeout");
+            raw.commands.stop = self.commands(section, "exec");
+            raw.commands.stop_post = self.commands(section, "post");
         }
         self.restart(table, &mut raw);
         if let Some(section) = self.section(table, "log", &["rate", "keep"]) {
@@ -221,8 +233,33 @@ impl Reader<'_> {
         }
     }
 
-    fn strings(&mut self, table: &DeTable<'_>, key: &str) -> Option<Located<Vec<Located<String>>>> {
+    /// A truth value.
+    pub(super) fn flag(&mut self, table: &DeTable<'_>, key: &str) -> Option<Located<bool>> {
         let entry = table.get(key)?;
+        match entry.get_ref().as_bool() {
+            Some(value) => Some(Located::new(value, self.place(entry.span()))),
+            None => {
+                self.wrong_type(key, entry, "true or false");
+                None
+            }
+        }
+    }
+
+    /// A list of strings.
+    pub(super) fn strings(
+        &mut self,
+        table: &DeTable<'_>,
+        key: &str,
+    ) -> Option<Located<Vec<Located<String>>>> {
+        self.strings_of(key, table.get(key)?)
+    }
+
+    /// The same, of an entry that was found already.
+    pub(super) fn strings_of(
+        &mut self,
+        key: &str,
+        entry: Entry<'_>,
+    ) -> Option<Located<Vec<Located<String>>>> {
         let Some(array) = entry.get_ref().as_array() else {
             self.wrong_type(key, entry, "a list of strings");
             return None;

@@ -15,7 +15,7 @@ pub(crate) const DEFAULT_POLICY: &str = "base/default";
 /// The slice of a service that names none.
 pub(crate) const DEFAULT_SLICE: &str = "system";
 /// What a program may take to be ready where nothing is written.
-const START_TIMEOUT: Duration = Duration::from_secs(90);
+pub const START_TIMEOUT: Duration = Duration::from_secs(90);
 /// What a program may take to end where nothing is written.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 /// What is kept of a service's output where nothing is written.
@@ -101,10 +101,13 @@ impl Checker<'_> {
             Located::new(DEFAULT_POLICY.to_owned(), Place { file: self.file, span: 0..0 })
         });
         let default_timeout = match start {
-            Start::Exec | Start::Notify => Some(START_TIMEOUT),
+            Start::Exec | Start::Notify | Start::Fd(_) | Start::Check | Start::Forking => Some(START_TIMEOUT),
             Start::Oneshot => None,
         };
         let slice = self.slice(raw);
+        let commands = self.commands(raw, start);
+        let remain = self.remain(raw, start);
+        let pidfile = self.pidfile(raw, start);
         let start_timeout = self.duration(raw.start_timeout.as_ref()).or(default_timeout);
         let reload_signal = self.signal(raw.reload_signal.as_ref());
         let stop_signal = self.signal(raw.stop_signal.as_ref()).unwrap_or(libc::SIGTERM);
@@ -117,6 +120,9 @@ impl Checker<'_> {
             slice,
             start,
             start_timeout,
+            remain,
+            pidfile,
+            commands: commands?,
             reload_signal,
             stop_signal,
             stop_timeout,
@@ -125,7 +131,7 @@ impl Checker<'_> {
         })
     }
 
-    fn exec(&mut self, exec: &Located<Vec<Located<String>>>) -> Option<Located<Vec<String>>> {
+    pub(super) fn exec(&mut self, exec: &Located<Vec<Located<String>>>) -> Option<Located<Vec<String>>> {
         let arguments: Vec<Located<String>> =
             exec.value.iter().map(|word| self.expand(word.clone())).collect();
         let Some(file) = arguments.first() else {
@@ -237,18 +243,56 @@ impl Checker<'_> {
 
     fn start(&mut self, raw: &RawService) -> Start {
         if let Some(written) = &raw.start_type
-            && matches!(written.value.as_str(), "fd" | "forking")
+            && matches!(written.value.as_str(), "fd")
         {
             self.refuse(
                 "not-yet",
                 &written.at,
                 format!("`start.type = \"{}\"` is not executed by this version", written.value),
-                "it is one of \"exec\", \"notify\", \"oneshot\"",
+                "it is one of \"exec\", \"notify\", \"forking\", \"oneshot\"",
             );
             return Start::Exec;
         }
-        let words = [("exec", Start::Exec), ("notify", Start::Notify), ("oneshot", Start::Oneshot)];
+        let words = [
+            ("exec", Start::Exec),
+            ("notify", Start::Notify),
+            ("forking", Start::Forking),
+            ("oneshot", Start::Oneshot),
+        ];
         self.word("start.type", raw.start_type.as_ref(), &words).unwrap_or(Start::Exec)
+    }
+
+    fn remain(&mut self, raw: &RawService, start: Start) -> bool {
+        if let (Some(written), true) = (&raw.remain, start != Start::Oneshot) {
+            self.refuse(
+                "bad-value",
+                &written.at,
+                "`start.remain` is for a oneshot alone",
+                "what has a process is up as long as that runs",
+            );
+        }
+        raw.remain.as_ref().is_none_or(|written| written.value)
+    }
+
+    fn pidfile(&mut self, raw: &RawService, start: Start) -> Option<Located<String>> {
+        let written = self.expand(raw.pidfile.clone()?);
+        if start != Start::Forking {
+            self.refuse(
+                "bad-value",
+                &written.at,
+                "`start.pidfile` is for `start.type = \"forking\"` alone",
+                "elsewhere the main process is known without one",
+            );
+        }
+        if !written.value.starts_with('/') || written.value.split('/').any(|part| part == "..") {
+            self.refuse(
+                "bad-value",
+                &written.at,
+                format!("`{}` is not an absolute path without `..`", written.value),
+                "write the path as the service sees it, in its sandbox",
+            );
+        }
+        Some(written)
     }
 
     pub(super) fn duration(&mut self, written: Option<&Located<String>>) -> Option<Duration> {

@@ -67,6 +67,16 @@ pub(crate) fn size(text: &str) -> Result<u64, &'static str> {
     number.checked_mul(1 << shift).ok_or("a size is at most 2^64 - 1 bytes")
 }
 
+/// A number of bytes as a person would write it: `64M`; what is no whole multiple of 1024 is written out.
+#[must_use]
+pub fn size_name(bytes: u64) -> String {
+    let units = [("T", 40), ("G", 30), ("M", 20), ("K", 10)];
+    match units.iter().find(|(_, shift)| bytes > 0 && bytes.trailing_zeros() >= *shift) {
+        Some((unit, shift)) => format!("{}{unit}", bytes >> shift),
+        None => bytes.to_string(),
+    }
+}
+
 /// The signals that a service file may name, by their names on Linux (signal(7)).
 pub(crate) const SIGNALS: [(&str, i32); 16] = [
     ("SIGTERM", libc::SIGTERM),
@@ -145,6 +155,9 @@ mod tests {
     fn sizes_are_powers_of_1024() {
         assert_eq!(size("16M"), Ok(16 << 20));
         assert_eq!(size("4096"), Ok(4096));
+        for (bytes, name) in [(64 << 20, "64M"), (1 << 40, "1T"), (1536, "1536"), (0, "0"), (3 << 10, "3K")] {
+            assert_eq!(size_name(bytes), name);
+        }
         for wrong in ["", "M", "16m", "16MB", "-1", "99999999T"] {
             assert!(size(wrong).is_err(), "{wrong}");
         }

@@ -12,6 +12,11 @@
 //!   Done    ◄────────┘   up without a process: a oneshot that succeeded, or a group
 //! ```
 //!
+//! Around the program there may be commands, one after the other: `Preparing` comes before `Launching` (`start.pre`),
+//! `Settling` before `Running` (`start.post`), `Asking` is the first stage of `Stopping` (`stop.exec`), and `Cleaning`
+//! comes after `Gone` (`stop.post`) and leads through `Stopping` once more, to end what the commands left. A program
+//! that forks is `Starting` until its first process has ended, and then `Forked` until its daemon is found.
+//!
 //! Invariants. A state carries exactly the data that is true in it: a deadline exists only in the state that waits for
 //! it, so no timer outlives its reason. Every way out of a state with a process leads through `Stopping`, whose end is
 //! an empty, removed cgroup; so there are never two live instances of a service. A signal is only ever sent to the
@@ -19,6 +24,7 @@
 //!
 //! Times are CLOCK_BOOTTIME since boot. Nothing here asks a clock.
 
+mod commands;
 mod restart;
 mod step;
 
@@ -26,7 +32,7 @@ use std::{fmt, time::Duration};
 
 pub use restart::History;
 
-use crate::service::{ExitSet, Restart, Start, signal_name};
+use crate::service::{ExitSet, Restart, Start, signal_name, size_name};
 
 /// After SIGKILL to the whole cgroup the next look (and the next SIGKILL) comes after this long: 10 s. What survives it
 /// hangs in the kernel, and no haste helps.
@@ -48,6 +54,25 @@ pub enum State {
         /// Then it has failed to start.
         deadline: Option<Duration>,
     },
+    /// What comes before it is at work; there is no main process yet.
+    Preparing {
+        /// A command of `start.pre`.
+        command: Command,
+    },
+    /// Its first process ended well, and the daemon that it left behind is looked for.
+    Forked {
+        /// When the first process was launched.
+        launched: Duration,
+        /// Then there is none.
+        deadline: Option<Duration>,
+    },
+    /// It is ready, and what is to be done before it counts as up is at work.
+    Settling {
+        /// The main process.
+        main: Main,
+        /// A command of `start.post`.
+        command: Command,
+    },
     /// It is up.
     Running {
         /// The main process.
@@ -61,6 +86,13 @@ pub enum State {
         main: Option<Main>,
         /// How far this has come.
         stage: Stage,
+        /// What comes after.
+        then: Then,
+    },
+    /// Nothing of it is left, and what comes after it is at work.
+    Cleaning {
+        /// A command of `stop.post`.
+        command: Command,
         /// What comes after.
         then: Then,
     },
@@ -84,9 +116,83 @@ pub struct Main {
     pub launched: Duration,
 }
 
+/// The lists of commands that a file may have around its program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hook {
+    /// Before the program: `start.pre`.
+    Pre,
+    /// When the program is ready: `start.post`.
+    Post,
+    /// Before the stop signal: `stop.exec`.
+    Stop,
+    /// When nothing of the service is left: `stop.post`.
+    StopPost,
+}
+
+impl Hook {
+    /// The key.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Pre => "start.pre",
+            Self::Post => "start.post",
+            Self::Stop => "stop.exec",
+            Self::StopPost => "stop.post",
+        }
+    }
+}
+
+/// A command at work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Command {
+    /// Of which list.
+    pub hook: Hook,
+    /// Which of them, from 0.
+    pub index: u16,
+    /// Its process, once it was made.
+    pub process: Option<Main>,
+    /// Then it has failed.
+    pub deadline: Duration,
+}
+
+impl fmt::Display for Command {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}[{}]", self.hook.name(), self.index)
+    }
+}
+
+/// How many commands each list has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Commands {
+    /// `start.pre`
+    pub pre: u16,
+    /// `start.post`
+    pub post: u16,
+    /// `stop.exec`
+    pub stop: u16,
+    /// `stop.post`
+    pub stop_post: u16,
+}
+
+impl Commands {
+    fn of(&self, hook: Hook) -> u16 {
+        match hook {
+            Hook::Pre => self.pre,
+            Hook::Post => self.post,
+            Hook::Stop => self.stop,
+            Hook::StopPost => self.stop_post,
+        }
+    }
+}
+
 /// How far stopping has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
+    /// A command of `stop.exec` is at work; the stop signal follows.
+    Asking {
+        /// See above.
+        command: Command,
+    },
     /// The stop signal was sent; SIGKILL follows at `deadline`.
     Signalled {
         /// See above.
@@ -96,6 +202,10 @@ pub enum Stage {
     Killed {
         /// See above.
         again: Duration,
+        /// It was said what would not end.
+        stuck: bool,
+        /// What comes after the service was done, or is not to be: `Gone` is the end.
+        cleaned: bool,
     },
 }
 
@@ -146,6 +256,11 @@ pub enum ExitHow {
     Killed,
     /// By a signal, and a core was written.
     Dumped,
+    /// By the kernel, because the memory was used up.
+    OutOfMemory {
+        /// `memory.max` of its cgroup; 0 where there was none, or where it is not known any more.
+        limit_bytes: u64,
+    },
 }
 
 impl Exit {
@@ -160,7 +275,7 @@ impl Exit {
     pub fn is_in(&self, set: &ExitSet) -> bool {
         match self.how {
             ExitHow::Exited => set.has_status(self.status),
-            ExitHow::Killed | ExitHow::Dumped => set.has_signal(self.status),
+            ExitHow::Killed | ExitHow::Dumped | ExitHow::OutOfMemory { .. } => set.has_signal(self.status),
         }
     }
 }
@@ -171,6 +286,10 @@ impl fmt::Display for Exit {
             ExitHow::Exited => write!(f, "exited with status {}", self.status),
             ExitHow::Killed => write!(f, "ended by {}", signal_name(self.status)),
             ExitHow::Dumped => write!(f, "ended by {} (core written)", signal_name(self.status)),
+            ExitHow::OutOfMemory { limit_bytes: 0 } => write!(f, "killed: out of memory"),
+            ExitHow::OutOfMemory { limit_bytes } => {
+                write!(f, "killed: out of memory (memory.max {})", size_name(limit_bytes))
+            }
         }
     }
 }
@@ -233,8 +352,42 @@ pub enum Event {
         /// Trying again unasked is of no use.
         permanent: bool,
     },
-    /// It said that it is ready.
+    /// It said, or showed, that it is ready.
     Ready,
+    /// This is its main process now.
+    MainPid {
+        /// Found in its cgroup.
+        pid: u32,
+    },
+    /// The process of the command of its state was made.
+    CommandLaunched {
+        /// The process.
+        pid: u32,
+    },
+    /// The command of its state could not be run, or nobody knows what became of it.
+    CommandFailed {
+        /// What was done to what, and what the kernel said.
+        why: String,
+    },
+    /// The process of the command of its state was reaped.
+    CommandExited(Exit),
+    /// It asks for more time (EXTEND_TIMEOUT_USEC): none of its deadlines comes before.
+    Extend {
+        /// See above.
+        until: Duration,
+    },
+    /// It runs and does not do what it is there for.
+    Sick {
+        /// For people.
+        why: String,
+        /// What ends it; `None`: its stop signal.
+        signal: Option<i32>,
+    },
+    /// After SIGKILL these are still there.
+    Stuck {
+        /// For people: pids, and where in the kernel they wait.
+        who: String,
+    },
     /// Its main process was reaped.
     Exited(Exit),
     /// Its main process is gone and nobody knows how it ended.
@@ -267,6 +420,22 @@ pub enum Act {
         /// The signal.
         signal: i32,
     },
+    /// Run a command; `CommandLaunched` or `CommandFailed` answers.
+    Run {
+        /// Of which list.
+        hook: Hook,
+        /// Which of them.
+        index: u16,
+    },
+    /// SIGKILL to the process of a command.
+    KillCommand {
+        /// The process.
+        pid: u32,
+    },
+    /// Look for the daemon that a program left behind; `MainPid` answers as soon as it is found.
+    FindMain,
+    /// Say what is left in the cgroup; `Stuck` answers.
+    Survivors,
     /// SIGKILL to all of the cgroup.
     Kill,
     /// Remove the cgroup as soon as it is empty; `Gone` answers.
@@ -280,6 +449,10 @@ pub struct Rules {
     pub start: Start,
     /// How long it may take.
     pub start_timeout: Option<Duration>,
+    /// A oneshot that succeeded stays up.
+    pub remain: bool,
+    /// The commands around it.
+    pub commands: Commands,
     /// The stop signal.
     pub stop_signal: i32,
     /// How long it may take to end.
@@ -291,6 +464,13 @@ pub struct Rules {
 }
 
 impl Rules {
+    /// What stopping may take until SIGKILL, and cleaning up after it.
+    #[must_use]
+    pub fn longest_stop(&self) -> Duration {
+        let parts = 1 + u32::from(self.commands.stop) + u32::from(self.commands.stop_post);
+        self.stop_timeout.saturating_mul(parts)
+    }
+
     /// Whether it ended well.
     #[must_use]
     pub fn is_success(&self, exit: &Exit) -> bool {
@@ -348,13 +528,38 @@ impl Unit {
     #[must_use]
     pub fn is_active(&self) -> bool {
         match self.state {
-            State::Launching
+            State::Preparing { .. }
+            | State::Launching
             | State::Starting { .. }
+            | State::Forked { .. }
+            | State::Settling { .. }
             | State::Running { .. }
             | State::Done
             | State::Stopping { .. }
+            | State::Cleaning { .. }
             | State::Orphan => true,
             State::Stopped | State::Waiting | State::Backoff { .. } | State::Failed => false,
+        }
+    }
+
+    /// Whether it is there and its end would begin with a request to stop.
+    #[must_use]
+    pub fn can_be_stopped(&self) -> bool {
+        match self.state {
+            State::Preparing { .. }
+            | State::Starting { .. }
+            | State::Forked { .. }
+            | State::Settling { .. }
+            | State::Running { .. }
+            | State::Done => true,
+            State::Stopped
+            | State::Waiting
+            | State::Launching
+            | State::Stopping { .. }
+            | State::Cleaning { .. }
+            | State::Backoff { .. }
+            | State::Failed
+            | State::Orphan => false,
         }
     }
 
@@ -362,12 +567,39 @@ impl Unit {
     #[must_use]
     pub fn main(&self) -> Option<Main> {
         match self.state {
-            State::Starting { main, .. } | State::Running { main } => Some(main),
+            State::Starting { main, .. } | State::Settling { main, .. } | State::Running { main } => {
+                Some(main)
+            }
             State::Stopping { main, .. } => main,
             State::Stopped
             | State::Waiting
+            | State::Preparing { .. }
             | State::Launching
+            | State::Forked { .. }
             | State::Done
+            | State::Cleaning { .. }
+            | State::Backoff { .. }
+            | State::Failed
+            | State::Orphan => None,
+        }
+    }
+
+    /// The command that is at work.
+    #[must_use]
+    pub fn command(&self) -> Option<Command> {
+        match self.state {
+            State::Preparing { command }
+            | State::Settling { command, .. }
+            | State::Stopping { stage: Stage::Asking { command }, .. }
+            | State::Cleaning { command, .. } => Some(command),
+            State::Stopped
+            | State::Waiting
+            | State::Launching
+            | State::Starting { .. }
+            | State::Forked { .. }
+            | State::Running { .. }
+            | State::Done
+            | State::Stopping { stage: Stage::Signalled { .. } | Stage::Killed { .. }, .. }
             | State::Backoff { .. }
             | State::Failed
             | State::Orphan => None,
@@ -378,9 +610,13 @@ impl Unit {
     #[must_use]
     pub fn deadline(&self) -> Option<Duration> {
         match self.state {
-            State::Starting { deadline, .. } => deadline,
+            State::Starting { deadline, .. } | State::Forked { deadline, .. } => deadline,
+            State::Preparing { command }
+            | State::Settling { command, .. }
+            | State::Stopping { stage: Stage::Asking { command }, .. }
+            | State::Cleaning { command, .. } => Some(command.deadline),
             State::Stopping { stage: Stage::Signalled { deadline }, .. } => Some(deadline),
-            State::Stopping { stage: Stage::Killed { again }, .. } => Some(again),
+            State::Stopping { stage: Stage::Killed { again, .. }, .. } => Some(again),
             State::Backoff { until } => Some(until),
             State::Stopped
             | State::Waiting
@@ -396,10 +632,16 @@ impl Unit {
     pub fn extend(&mut self, outage: Duration) {
         match &mut self.state {
             State::Starting { deadline: Some(deadline), .. }
+            | State::Forked { deadline: Some(deadline), .. }
+            | State::Preparing { command: Command { deadline, .. } }
+            | State::Settling { command: Command { deadline, .. }, .. }
+            | State::Cleaning { command: Command { deadline, .. }, .. }
+            | State::Stopping { stage: Stage::Asking { command: Command { deadline, .. } }, .. }
             | State::Stopping { stage: Stage::Signalled { deadline }, .. } => {
                 *deadline = deadline.saturating_add(outage);
             }
             State::Starting { deadline: None, .. }
+            | State::Forked { deadline: None, .. }
             | State::Stopping { stage: Stage::Killed { .. }, .. }
             | State::Stopped
             | State::Waiting

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use super::{Act, Cause, Event, Exit, Goal, KILL_AGAIN, Main, Rules, Stage, State, Then, Unit};
+use super::{Act, Cause, Command, Event, Exit, Goal, KILL_AGAIN, Main, Rules, Stage, State, Then, Unit};
 use crate::service::{Start, When};
 
 impl Unit {
@@ -14,13 +14,13 @@ impl Unit {
     pub fn step(&mut self, rules: Option<&Rules>, event: Event, now: Duration) -> Vec<Act> {
         let Some(rules) = rules else { return self.step_group(event, now) };
         match self.state.clone() {
-            State::Stopped | State::Waiting | State::Failed => self.step_inactive(event, now),
+            State::Stopped | State::Waiting | State::Failed => self.step_inactive(rules, event, now),
             State::Backoff { until } => match event {
                 Event::Timer if now >= until => {
                     let words = self.cause.words.trim_start_matches("started again: ");
                     self.go(State::Waiting, Cause::new(format!("started again: {words}")), now, [])
                 }
-                Event::Wait(_) | Event::Start | Event::Stop(_) => self.step_inactive(event, now),
+                Event::Wait(_) | Event::Start | Event::Stop(_) => self.step_inactive(rules, event, now),
                 Event::Launched { .. }
                 | Event::LaunchFailed { .. }
                 | Event::Ready
@@ -28,13 +28,24 @@ impl Unit {
                 | Event::Lost
                 | Event::Deaf { .. }
                 | Event::Gone
+                | Event::MainPid { .. }
+                | Event::CommandLaunched { .. }
+                | Event::CommandFailed { .. }
+                | Event::CommandExited(_)
+                | Event::Extend { .. }
+                | Event::Sick { .. }
+                | Event::Stuck { .. }
                 | Event::Timer => vec![],
             },
             State::Launching => match event {
                 Event::Launched { pid } => self.launched(rules, pid, now),
                 Event::LaunchFailed { why, permanent } => {
                     let then = if permanent { Then::Fail } else { self.after_failure(rules, now, now) };
-                    self.kill(None, then, Cause::new(why), now)
+                    if rules.commands.pre == 0 {
+                        self.give_up(then, Cause::new(why), now)
+                    } else {
+                        self.kill(None, then, Cause::new(why), now)
+                    }
                 }
                 Event::Wait(_)
                 | Event::Start
@@ -44,25 +55,53 @@ impl Unit {
                 | Event::Lost
                 | Event::Deaf { .. }
                 | Event::Gone
+                | Event::MainPid { .. }
+                | Event::CommandLaunched { .. }
+                | Event::CommandFailed { .. }
+                | Event::CommandExited(_)
+                | Event::Extend { .. }
+                | Event::Sick { .. }
+                | Event::Stuck { .. }
                 | Event::Timer => vec![],
             },
+            State::Preparing { command } => self.step_preparing(rules, command, event, now),
+            State::Forked { launched, deadline } => self.step_forked(rules, launched, deadline, event, now),
+            State::Settling { main, command } => self.step_settling(rules, main, command, event, now),
+            State::Cleaning { command, then } => self.step_cleaning(rules, command, then, event, now),
             State::Starting { main, deadline } => match event {
-                Event::Ready if rules.start == Start::Notify => {
-                    self.go(State::Running { main }, Cause::new("it said that it is ready"), now, [])
+                Event::Ready if rules.start.says_when() => {
+                    self.ready(rules, main, Cause::new(rules.start.readiness()), now)
+                }
+                Event::MainPid { pid } => {
+                    self.state = State::Starting { main: Main { pid, ..main }, deadline };
+                    vec![]
                 }
                 Event::Exited(exit) if rules.start == Start::Oneshot && rules.is_success(&exit) => {
                     self.last_exit = Some(exit);
-                    self.kill(None, Then::Done, Cause::new(exit.to_string()), now)
+                    let then = self.after_success(rules);
+                    self.kill(None, then, Cause::new(exit.to_string()), now)
+                }
+                Event::Exited(exit) if rules.start == Start::Forking && rules.is_success(&exit) => {
+                    self.last_exit = Some(exit);
+                    let cause = self.cause.clone();
+                    let state = State::Forked { launched: main.launched, deadline };
+                    self.go(state, cause, now, [Act::FindMain])
                 }
                 Event::Exited(exit) => {
                     self.last_exit = Some(exit);
-                    let words = if rules.start == Start::Notify {
+                    let words = if rules.start.says_when() {
                         format!("{exit} before it was ready")
                     } else {
                         exit.to_string()
                     };
                     self.kill_after(rules, exit, words, now)
                 }
+                Event::Extend { until } => {
+                    let deadline = deadline.map(|deadline| deadline.max(until));
+                    self.state = State::Starting { main, deadline };
+                    vec![]
+                }
+                Event::Sick { why, signal } => self.sick(rules, main, signal, why, now),
                 Event::Lost => self.lost(rules, now),
                 Event::Timer if deadline.is_some_and(|deadline| now >= deadline) => {
                     let waited = rules.start_timeout.unwrap_or_default().as_secs_f64();
@@ -77,12 +116,21 @@ impl Unit {
                 | Event::Ready
                 | Event::Deaf { .. }
                 | Event::Gone
+                | Event::CommandLaunched { .. }
+                | Event::CommandFailed { .. }
+                | Event::CommandExited(_)
+                | Event::Stuck { .. }
                 | Event::Timer => vec![],
             },
             State::Running { main } => match event {
                 Event::Exited(exit) => self.ended(rules, exit, now),
                 Event::Lost => self.lost(rules, now),
-                Event::Stop(cause) => self.signal(rules, main, Then::Settle, cause, now),
+                Event::Stop(cause) => self.ask(rules, main, cause, now),
+                Event::MainPid { pid } => {
+                    self.state = State::Running { main: Main { pid, ..main } };
+                    vec![]
+                }
+                Event::Sick { why, signal } => self.sick(rules, main, signal, why, now),
                 Event::Wait(_)
                 | Event::Start
                 | Event::Launched { .. }
@@ -90,6 +138,11 @@ impl Unit {
                 | Event::Ready
                 | Event::Deaf { .. }
                 | Event::Gone
+                | Event::CommandLaunched { .. }
+                | Event::CommandFailed { .. }
+                | Event::CommandExited(_)
+                | Event::Extend { .. }
+                | Event::Stuck { .. }
                 | Event::Timer => vec![],
             },
             State::Done => match event {
@@ -103,6 +156,13 @@ impl Unit {
                 | Event::Lost
                 | Event::Deaf { .. }
                 | Event::Gone
+                | Event::MainPid { .. }
+                | Event::CommandLaunched { .. }
+                | Event::CommandFailed { .. }
+                | Event::CommandExited(_)
+                | Event::Extend { .. }
+                | Event::Sick { .. }
+                | Event::Stuck { .. }
                 | Event::Timer => vec![],
             },
             State::Stopping { main, stage, then } => self.step_stopping(rules, main, stage, then, event, now),
@@ -117,20 +177,23 @@ impl Unit {
                 | Event::Lost
                 | Event::Deaf { .. }
                 | Event::Gone
+                | Event::MainPid { .. }
+                | Event::CommandLaunched { .. }
+                | Event::CommandFailed { .. }
+                | Event::CommandExited(_)
+                | Event::Extend { .. }
+                | Event::Sick { .. }
+                | Event::Stuck { .. }
                 | Event::Timer => vec![],
             },
         }
     }
 
     /// Nothing is there.
-    fn step_inactive(&mut self, event: Event, now: Duration) -> Vec<Act> {
+    fn step_inactive(&mut self, rules: &Rules, event: Event, now: Duration) -> Vec<Act> {
         match event {
             Event::Wait(cause) => self.go(State::Waiting, cause, now, []),
-            Event::Start => {
-                let cause = self.cause.clone();
-                self.launched = now;
-                self.go(State::Launching, cause, now, [Act::Launch])
-            }
+            Event::Start => self.begin(rules, now),
             Event::Stop(cause) => self.go(State::Stopped, cause, now, []),
             Event::Launched { .. }
             | Event::LaunchFailed { .. }
@@ -139,6 +202,13 @@ impl Unit {
             | Event::Lost
             | Event::Deaf { .. }
             | Event::Gone
+            | Event::MainPid { .. }
+            | Event::CommandLaunched { .. }
+            | Event::CommandFailed { .. }
+            | Event::CommandExited(_)
+            | Event::Extend { .. }
+            | Event::Sick { .. }
+            | Event::Stuck { .. }
             | Event::Timer => vec![],
         }
     }
@@ -157,6 +227,8 @@ impl Unit {
                 self.last_exit = Some(exit);
                 self.state = State::Stopping { main: None, stage, then };
                 match stage {
+                    // It has ended, so there is nothing to ask it; the command may have more to do.
+                    Stage::Asking { .. } => vec![],
                     // The main process had its chance to end the others; they get theirs until the deadline.
                     Stage::Signalled { .. } => vec![Act::SignalAll { signal: rules.stop_signal }, Act::Sweep],
                     Stage::Killed { .. } => vec![Act::Sweep],
@@ -164,18 +236,12 @@ impl Unit {
             }
             Event::Lost if main.is_some() => {
                 self.state = State::Stopping { main: None, stage, then };
-                vec![Act::Sweep]
+                match stage {
+                    Stage::Asking { .. } => vec![],
+                    Stage::Signalled { .. } | Stage::Killed { .. } => vec![Act::Sweep],
+                }
             }
-            Event::Gone if main.is_none() => {
-                let state = match then {
-                    Then::Settle => State::Stopped,
-                    Then::Done => State::Done,
-                    Then::Restart { until } => State::Backoff { until },
-                    Then::Fail => State::Failed,
-                };
-                let cause = self.cause.clone();
-                self.go(state, cause, now, [])
-            }
+            Event::Gone if main.is_none() => self.gone(rules, stage, then, now),
             Event::Stop(cause) if then != Then::Settle => {
                 self.cause = cause;
                 self.state = State::Stopping { main, stage, then: Then::Settle };
@@ -186,15 +252,55 @@ impl Unit {
                     self.cause.words = format!("{}; killed at once: {why}", self.cause.words);
                     self.escalate(main, then, now)
                 }
-                Stage::Killed { .. } => vec![],
+                Stage::Asking { .. } | Stage::Killed { .. } => vec![],
             },
+            Event::Extend { until } => {
+                let stage = match stage {
+                    Stage::Asking { command } => Stage::Asking {
+                        command: Command { deadline: command.deadline.max(until), ..command },
+                    },
+                    Stage::Signalled { deadline } => Stage::Signalled { deadline: deadline.max(until) },
+                    Stage::Killed { .. } => stage,
+                };
+                self.state = State::Stopping { main, stage, then };
+                vec![]
+            }
+            Event::MainPid { pid } => {
+                let main = main.map(|main| Main { pid, ..main });
+                self.state = State::Stopping { main, stage, then };
+                vec![]
+            }
+            Event::Stuck { who } => match stage {
+                Stage::Killed { again, stuck: false, cleaned } => {
+                    self.cause.words = format!("{}; not even SIGKILL ends {who}", self.cause.words);
+                    let stage = Stage::Killed { again, stuck: true, cleaned };
+                    self.state = State::Stopping { main, stage, then };
+                    vec![]
+                }
+                Stage::Asking { .. } | Stage::Signalled { .. } | Stage::Killed { .. } => vec![],
+            },
+            Event::CommandLaunched { .. } | Event::CommandFailed { .. } | Event::CommandExited(_) => {
+                match stage {
+                    Stage::Asking { command } => self.step_asking(rules, main, command, then, event, now),
+                    Stage::Signalled { .. } | Stage::Killed { .. } => vec![],
+                }
+            }
             Event::Timer => match stage {
+                Stage::Asking { command } => self.step_asking(rules, main, command, then, event, now),
                 Stage::Signalled { deadline } if now >= deadline => {
-                    let waited = rules.stop_timeout.as_secs_f64();
-                    self.cause.words = format!("{}; killed: not ended after {waited} s", self.cause.words);
+                    let waited = now.saturating_sub(self.since).as_secs_f64();
+                    self.cause.words = format!("{}; killed: not ended after {waited:.0} s", self.cause.words);
                     self.escalate(main, then, now)
                 }
-                Stage::Killed { again } if now >= again => self.escalate(main, then, now),
+                Stage::Killed { again, stuck, cleaned } if now >= again => {
+                    let again = now.saturating_add(KILL_AGAIN);
+                    self.state =
+                        State::Stopping { main, stage: Stage::Killed { again, stuck, cleaned }, then };
+                    let mut acts = vec![Act::Kill];
+                    acts.extend(main.is_none().then_some(Act::Sweep));
+                    acts.extend((!stuck).then_some(Act::Survivors));
+                    acts
+                }
                 Stage::Signalled { .. } | Stage::Killed { .. } => vec![],
             },
             Event::Wait(_)
@@ -205,8 +311,28 @@ impl Unit {
             | Event::Ready
             | Event::Exited(_)
             | Event::Lost
+            | Event::Sick { .. }
             | Event::Gone => vec![],
         }
+    }
+
+    /// Nothing of it is left in its cgroup.
+    fn gone(&mut self, rules: &Rules, stage: Stage, then: Then, now: Duration) -> Vec<Act> {
+        let cleaned = match stage {
+            Stage::Killed { cleaned, .. } => cleaned,
+            Stage::Asking { .. } | Stage::Signalled { .. } => false,
+        };
+        if !cleaned && rules.commands.stop_post > 0 {
+            return self.clean(rules, then, now);
+        }
+        let state = match then {
+            Then::Settle => State::Stopped,
+            Then::Done => State::Done,
+            Then::Restart { until } => State::Backoff { until },
+            Then::Fail => State::Failed,
+        };
+        let cause = self.cause.clone();
+        self.go(state, cause, now, [])
     }
 
     /// A group is up when its turn comes, and down when its turn to stop does.
@@ -229,11 +355,24 @@ impl Unit {
             | Event::Lost
             | Event::Deaf { .. }
             | Event::Gone
+            | Event::MainPid { .. }
+            | Event::CommandLaunched { .. }
+            | Event::CommandFailed { .. }
+            | Event::CommandExited(_)
+            | Event::Extend { .. }
+            | Event::Sick { .. }
+            | Event::Stuck { .. }
             | Event::Timer => vec![],
         }
     }
 
-    fn go<const N: usize>(&mut self, state: State, cause: Cause, now: Duration, acts: [Act; N]) -> Vec<Act> {
+    pub(super) fn go<const N: usize>(
+        &mut self,
+        state: State,
+        cause: Cause,
+        now: Duration,
+        acts: [Act; N],
+    ) -> Vec<Act> {
         self.state = state;
         self.since = now;
         self.cause = cause;
@@ -246,13 +385,39 @@ impl Unit {
         let cause = self.cause.clone();
         let deadline = rules.start_timeout.map(|timeout| now.saturating_add(timeout));
         match rules.start {
-            Start::Exec => self.go(State::Running { main }, cause, now, []),
-            Start::Notify | Start::Oneshot => self.go(State::Starting { main, deadline }, cause, now, []),
+            Start::Exec => self.ready(rules, main, cause, now),
+            Start::Notify | Start::Fd(_) | Start::Check | Start::Forking | Start::Oneshot => {
+                self.go(State::Starting { main, deadline }, cause, now, [])
+            }
         }
     }
 
+    /// What a oneshot that succeeded comes to.
+    fn after_success(&mut self, rules: &Rules) -> Then {
+        if rules.remain {
+            return Then::Done;
+        }
+        if self.goal == Goal::Up {
+            self.goal = Goal::Down;
+        }
+        Then::Settle
+    }
+
+    /// It runs, and is ended because it is of no use.
+    fn sick(
+        &mut self,
+        rules: &Rules,
+        main: Main,
+        signal: Option<i32>,
+        why: String,
+        now: Duration,
+    ) -> Vec<Act> {
+        let then = self.after_failure(rules, now, now);
+        self.signal_by(signal.unwrap_or(rules.stop_signal), rules, main, then, Cause::new(why), now)
+    }
+
     /// A running service's main process ended by itself: what its file says about that.
-    fn ended(&mut self, rules: &Rules, exit: Exit, now: Duration) -> Vec<Act> {
+    pub(super) fn ended(&mut self, rules: &Rules, exit: Exit, now: Duration) -> Vec<Act> {
         self.last_exit = Some(exit);
         let success = rules.is_success(&exit);
         let again = match rules.restart.when {
@@ -279,22 +444,26 @@ impl Unit {
         self.kill(None, then, Cause::new(words), now)
     }
 
-    fn lost(&mut self, rules: &Rules, now: Duration) -> Vec<Act> {
+    pub(super) fn lost(&mut self, rules: &Rules, now: Duration) -> Vec<Act> {
         let then = self.after_failure(rules, now, now);
         let words = "lost: its main process is gone, and no exit was recorded";
         self.kill(None, then, Cause::new(words), now)
     }
 
     /// `ended` is when the process ended, which may be long before `now` if nobody was there to hear of it.
-    fn after_failure(&mut self, rules: &Rules, ended: Duration, now: Duration) -> Then {
+    pub(super) fn after_failure(&mut self, rules: &Rules, ended: Duration, now: Duration) -> Then {
         let up = match self.state {
             State::Running { .. } => ended.saturating_sub(self.since),
             State::Stopped
             | State::Waiting
+            | State::Preparing { .. }
             | State::Launching
             | State::Starting { .. }
+            | State::Forked { .. }
+            | State::Settling { .. }
             | State::Done
             | State::Stopping { .. }
+            | State::Cleaning { .. }
             | State::Backoff { .. }
             | State::Failed
             | State::Orphan => Duration::ZERO,
@@ -308,20 +477,45 @@ impl Unit {
     }
 
     /// Begins the end with the stop signal.
-    fn signal(&mut self, rules: &Rules, main: Main, then: Then, cause: Cause, now: Duration) -> Vec<Act> {
+    pub(super) fn signal(
+        &mut self,
+        rules: &Rules,
+        main: Main,
+        then: Then,
+        cause: Cause,
+        now: Duration,
+    ) -> Vec<Act> {
+        self.signal_by(rules.stop_signal, rules, main, then, cause, now)
+    }
+
+    fn signal_by(
+        &mut self,
+        signal: i32,
+        rules: &Rules,
+        main: Main,
+        then: Then,
+        cause: Cause,
+        now: Duration,
+    ) -> Vec<Act> {
         let stage = Stage::Signalled { deadline: now.saturating_add(rules.stop_timeout) };
-        let act = Act::Signal { pid: main.pid, signal: rules.stop_signal };
+        let act = Act::Signal { pid: main.pid, signal };
         self.go(State::Stopping { main: Some(main), stage, then }, cause, now, [act])
     }
 
     /// Begins the end with SIGKILL: there is no main process that could be asked.
-    fn kill(&mut self, main: Option<Main>, then: Then, cause: Cause, now: Duration) -> Vec<Act> {
-        let stage = Stage::Killed { again: now.saturating_add(KILL_AGAIN) };
+    pub(super) fn kill(&mut self, main: Option<Main>, then: Then, cause: Cause, now: Duration) -> Vec<Act> {
+        let stage = Stage::Killed { again: now.saturating_add(KILL_AGAIN), stuck: false, cleaned: false };
         self.go(State::Stopping { main, stage, then }, cause, now, [Act::Kill, Act::Sweep])
     }
 
+    /// The same where nothing ran, or nothing is to run any more: there is nothing to clean up.
+    pub(super) fn give_up(&mut self, then: Then, cause: Cause, now: Duration) -> Vec<Act> {
+        let stage = Stage::Killed { again: now.saturating_add(KILL_AGAIN), stuck: false, cleaned: true };
+        self.go(State::Stopping { main: None, stage, then }, cause, now, [Act::Kill, Act::Sweep])
+    }
+
     fn escalate(&mut self, main: Option<Main>, then: Then, now: Duration) -> Vec<Act> {
-        let stage = Stage::Killed { again: now.saturating_add(KILL_AGAIN) };
+        let stage = Stage::Killed { again: now.saturating_add(KILL_AGAIN), stuck: false, cleaned: false };
         self.state = State::Stopping { main, stage, then };
         match main {
             Some(_) => vec![Act::Kill],
@@ -335,7 +529,7 @@ mod tests {
     use super::*;
     use crate::{
         service::{ExitSet, Restart},
-        supervise::ExitHow,
+        supervise::{Commands, ExitHow},
     };
 
     const NOW: Duration = Duration::from_secs(100);
@@ -344,6 +538,8 @@ mod tests {
     fn rules(start: Start) -> Rules {
         Rules {
             start,
+            remain: true,
+            commands: Commands::default(),
             start_timeout: Some(Duration::from_secs(5)),
             stop_signal: libc::SIGTERM,
             stop_timeout: Duration::from_secs(10),
@@ -488,9 +684,14 @@ mod tests {
     fn what_sigkill_does_not_end_is_killed_again() {
         let exec = rules(Start::Exec);
         let events = after(started(), vec![(1, stop()), (11, Event::Timer), (21, Event::Timer)]);
-        let (unit, acts) = run(&exec, events);
-        assert_eq!(acts, [Act::Kill]);
+        let (unit, acts) = run(&exec, events.clone());
+        assert_eq!(acts, [Act::Kill, Act::Survivors]);
         assert_eq!(unit.deadline(), Some(NOW + Duration::from_secs(31)));
+        let who = "7 (dd, state D, in nfs_wait)".to_owned();
+        let (unit, acts) = run(&exec, after(events, vec![(21, Event::Stuck { who }), (31, Event::Timer)]));
+        assert_eq!(acts, [Act::Kill], "who is left is said once");
+        let words = "asked; killed: not ended after 10 s; not even SIGKILL ends 7 (dd, state D, in nfs_wait)";
+        assert_eq!(unit.cause.words, words);
     }
 
     #[test]

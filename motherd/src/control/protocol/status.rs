@@ -173,6 +173,8 @@ pub enum ExitHow {
     Killed,
     /// By a signal, and a core was written.
     Dumped,
+    /// By the kernel, because the memory was used up.
+    OutOfMemory,
 }
 
 /// One thing the host lacks.

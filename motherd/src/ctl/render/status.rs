@@ -98,6 +98,7 @@ fn last_exit(exit: &LastExit) -> String {
         ExitHow::Exited => format!("exited with status {}", exit.status),
         ExitHow::Killed => format!("killed by {}", signal()),
         ExitHow::Dumped => format!("killed by {}, core dumped", signal()),
+        ExitHow::OutOfMemory => "killed: out of memory".to_owned(),
     }
 }
 
