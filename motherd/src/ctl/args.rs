@@ -56,6 +56,23 @@ pub(crate) enum Command {
     },
     /// All services, one a line
     List,
+    /// What services wrote, each line with its time in UTC
+    ///
+    /// Read from the files in /var/log/motherd; motherd need not run.
+    Logs {
+        /// Go on as they write; begins with the last 10 lines unless --lines or --since says otherwise
+        #[arg(short, long)]
+        follow: bool,
+        /// Only the last so many lines
+        #[arg(short = 'n', long, value_name = "N")]
+        lines: Option<usize>,
+        /// Only what was written since: "10m" ago, or a time in UTC like "2026-11-22 23:50"
+        #[arg(long, value_name = "TIME")]
+        since: Option<String>,
+        /// All of them when none is named
+        #[arg(value_name = "SERVICE")]
+        services: Vec<String>,
+    },
     /// What happened, oldest first: each change of a service with its cause
     Events {
         /// Go on as it happens
@@ -187,6 +204,11 @@ impl Global {
     /// Where motherd listens.
     pub(crate) fn socket(&self) -> PathBuf {
         self.socket.clone().unwrap_or_else(|| self.root.join("run/motherd/motherd.sock"))
+    }
+
+    /// Where motherd keeps what services write.
+    pub(crate) fn logs(&self) -> PathBuf {
+        self.root.join("var/log/motherd")
     }
 
     /// Where policies are looked for, in this order.

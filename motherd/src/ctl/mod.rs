@@ -12,6 +12,7 @@ mod args;
 mod doctor;
 mod events;
 mod failure;
+mod logs;
 mod output;
 mod policy;
 mod remote;
@@ -61,6 +62,9 @@ fn execute(Args { global, command }: Args) -> Result<u8, Failure> {
     match command {
         Command::Status { services } => ask(Request::Status { services }),
         Command::Events { follow, lines, services } => events::events(&global, services, lines, follow),
+        Command::Logs { follow, lines, since, services } => {
+            logs::logs(&global, &services, lines, since.as_deref(), follow)
+        }
         Command::List => ask(Request::List),
         Command::Start { services } => ask(Request::Start { services }),
         Command::Stop { services, force } => ask(Request::Stop { services, force }),

@@ -30,8 +30,13 @@ pub(super) struct Stdout;
 impl Stdout {
     /// Prints; `false`: whoever read has gone.
     pub(super) fn print(&mut self, text: &str) -> Result<bool, Failure> {
+        self.print_bytes(text.as_bytes())
+    }
+
+    /// The same with what need not be text.
+    pub(super) fn print_bytes(&mut self, bytes: &[u8]) -> Result<bool, Failure> {
         let mut stdout = io::stdout().lock();
-        match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
             Err(error) => Err(Failure::say(1, format!("write to standard output: {error}"))),
             Ok(()) => Ok(true),

@@ -22,10 +22,10 @@ use super::{
     Daemon, Fatal,
     events::{Source, exit_of, watch},
     link::Replay,
-    log::Log,
+    log::Left,
     now, proc,
     readiness::Readiness,
-    spawn::{log_slot, notify_slot},
+    spawn::notify_slot,
 };
 use crate::{
     eventlog::What,
@@ -53,6 +53,7 @@ impl Daemon {
         found: Found,
         records: Vec<Record>,
         exits: &[ExitRecord],
+        left: Option<Left>,
     ) -> Result<(bool, Option<End>), Fatal> {
         if let Some(cause) = &replay.cause {
             tracing::warn!("this is motherd number {}: the one before {cause}", replay.generation);
@@ -101,6 +102,9 @@ impl Daemon {
         self.orphan(cgroups);
         failpoint::hit("adopt.joined");
         self.adopt_descriptors(replay.stored)?;
+        if let Some(left) = left {
+            self.recover_stage(&left);
+        }
         failpoint::hit("adopt.descriptors");
         for (id, event) in events {
             self.event(id, event)?;
@@ -259,24 +263,7 @@ impl Daemon {
                 self.link.forget(&slot_name)?;
                 continue;
             };
-            let id = self.manager.graph().find(name);
-            let program = id.and_then(|id| self.manager.graph().service(id).program());
-            let (Some(id), Some(program)) = (id, program) else {
-                // Its service may still run and write, so nothing is let go; it is read when its file is back.
-                continue;
-            };
-            let keep = program.log_keep_bytes;
-            match Log::adopt(reader, self.paths.log.join(name), keep) {
-                Ok(log) => {
-                    watch(&self.epoll, log.reader(), Source::Log(id), EpollFlags::EPOLLIN)
-                        .map_err(Fatal::system("watch a log pipe"))?;
-                    self.runtime.entry(id).or_default().log = Some(log);
-                }
-                Err(error) => {
-                    tracing::error!("the log pipe of {name} is of no use: {error}");
-                    self.link.forget(&log_slot(name))?;
-                }
-            }
+            self.adopt_log(name, reader)?;
         }
         Ok(())
     }

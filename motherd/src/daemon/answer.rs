@@ -396,6 +396,7 @@ impl Daemon {
                     None => isolation,
                 }
             }),
+            dropped_lines: self.dropped_lines(id),
             log: if service.is_group() { vec![] } else { log::tail(&self.paths.log.join(&name), LINES) },
             name,
         }
@@ -484,5 +485,6 @@ fn bare_status(name: &str, state: Wire, sub_state: Option<String>, words: String
         figures: None,
         isolation: None,
         log: vec![],
+        dropped_lines: 0,
     }
 }

@@ -56,7 +56,7 @@ impl Daemon {
             return Ok(vec![]);
         }
         let wanted = Wanted { argv: &argv.value, beside, first: !beside && index == 0, recorded: true };
-        let launched = match self.prepare_log(id, &name, program.log_keep_bytes)? {
+        let launched = match self.prepare_log(id, &name, &program)? {
             Ok(()) => self.launch_command(id, &name, &program, &wanted),
             Err(refusal) => Err(refusal),
         };

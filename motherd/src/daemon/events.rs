@@ -131,6 +131,7 @@ impl Daemon {
             .chain(self.server.deadline())
             .chain(self.searches.next())
             .chain(self.jobs.next())
+            .chain(self.next_log_deadline())
             .min();
         if next == self.armed {
             return Ok(());
@@ -158,9 +159,7 @@ impl Daemon {
                 Ok(())
             }
             Source::Log(id) => {
-                if let Some(log) = self.runtime.get_mut(&id).and_then(|runtime| runtime.log.as_mut()) {
-                    log.pump();
-                }
+                self.log_ready(id);
                 Ok(())
             }
             Source::Cgroup(id) => self.cgroup_ready(id),
@@ -177,6 +176,7 @@ impl Daemon {
         self.server.expire(now());
         self.search(now())?;
         self.end_jobs(now())?;
+        self.tell_dropped();
         failpoint::hit("timer.due");
         let effects = self.manager.tick(now());
         self.dispatch(effects)

@@ -185,9 +185,7 @@ impl Daemon {
         runtime.pidfd = None;
         runtime.command = None;
         runtime.start_ticks = 0;
-        if let Some(log) = &mut runtime.log {
-            log.pump();
-        }
+        self.log_ended(id);
         tracing::debug!("{name}: nothing is left of it");
     }
 

@@ -132,7 +132,7 @@ impl Daemon {
         let Some(program) = service.program().cloned() else { return Ok(Ok(())) };
         let began = now();
         let wanted = Wanted { argv, beside: true, first: false, recorded: false };
-        let launched = match self.prepare_log(id, &name, program.log_keep_bytes)? {
+        let launched = match self.prepare_log(id, &name, &program)? {
             Ok(()) => self.launch_command(id, &name, &program, &wanted),
             Err(refusal) => Err(refusal),
         };

@@ -23,6 +23,7 @@ mod journal;
 mod link;
 mod log;
 mod networks;
+mod output;
 mod proc;
 mod readiness;
 mod spawn;
@@ -57,7 +58,13 @@ use sandbox::{
     policy::Store,
 };
 
-use self::{events::Watching, link::Link, log::Log, readiness::Readiness, streams::Streams};
+use self::{
+    events::Watching,
+    link::Link,
+    log::{Log, Stage},
+    readiness::Readiness,
+    streams::Streams,
+};
 use crate::{
     control::{address, server::Server},
     eventlog::{EventLog, What},
@@ -190,6 +197,12 @@ struct Daemon {
     table: Table,
     /// What happened, for `events` and `why`.
     events: EventLog,
+    /// Between the log pipes and their files.
+    stage: Stage,
+    /// When which log has to tell of what it dropped.
+    log_due: BTreeMap<Id, Duration>,
+    /// The group whose members may read: the control socket and the logs.
+    readers: Option<u32>,
     /// Who is told of it as it happens.
     streams: Streams,
     link: Link,
@@ -268,10 +281,12 @@ impl Daemon {
         failpoint::arm(&paths.run);
         let mut replay = link.hello()?;
         failpoint::hit("adopt.replayed");
-        let server = control_server(&paths, replay.stored.remove("control"))?;
+        let readers = readers(&paths);
+        let server = control_server(&paths, readers, replay.stored.remove("control"))?;
         link.store("control", server.listener())?;
         failpoint::hit("adopt.control-kept");
         let events = journal::open(&link, replay.stored.remove(journal::SLOT))?;
+        let (stage, left) = output::open_stage(&link, &mut replay.stored)?;
 
         let base = cgroup_base(args.cgroup.as_deref())?;
         let kernel = Kernel::probe(Some(&base))?;
@@ -299,6 +314,9 @@ impl Daemon {
             manager: Manager::new(graph),
             table,
             events,
+            stage,
+            log_due: BTreeMap::new(),
+            readers,
             streams: Streams::default(),
             link,
             epoll,
@@ -315,7 +333,7 @@ impl Daemon {
         };
         daemon.watch_all().map_err(Fatal::system("epoll_ctl"))?;
         let exits = std::mem::take(&mut replay.exits);
-        let (booted, ending) = daemon.adopt(args.safe, replay, found, records, &exits)?;
+        let (booted, ending) = daemon.adopt(args.safe, replay, found, records, &exits, left)?;
         failpoint::hit("adopt.resumed");
         daemon.acknowledge(&exits)?;
         failpoint::hit("adopt.acknowledged");
@@ -401,15 +419,10 @@ impl Daemon {
             let name = self.manager.graph().name(id).to_owned();
             let at_rest = matches!(self.manager.unit(id).state, State::Stopped | State::Done | State::Failed);
             let Some(runtime) = self.runtime.get_mut(&id).filter(|_| at_rest) else { continue };
-            if let Some(mut log) = runtime.log.take() {
-                log.pump();
-                failpoint::hit("settle.log-read");
-                self.link.forget(&spawn::log_slot(&name))?;
-                failpoint::hit("settle.log-dropped");
-            }
             if runtime.readiness.take().is_some() {
                 self.link.forget(&spawn::notify_slot(&name))?;
             }
+            self.let_log_go(id, &name)?;
         }
         Ok(())
     }
@@ -476,16 +489,19 @@ fn build(mut catalog: Catalog) -> (Graph, Catalog) {
     (built.graph, catalog)
 }
 
-/// The control socket: the one that initldr kept, as long as its path is there, so that nobody is ever refused.
-fn control_server(paths: &Paths, kept: Option<OwnedFd>) -> Result<Server, Fatal> {
-    /// Its members may read what root may do: `status` shows what services log.
+/// The group whose members may read what root may do: `status` and `logs` show what services write.
+fn readers(paths: &Paths) -> Option<u32> {
     const READERS: &str = "motherd";
+    RealHost::new(&paths.root).group(READERS).unwrap_or_else(|error| {
+        tracing::debug!("{error}: the control socket and the logs are root's alone");
+        None
+    })
+}
+
+/// The control socket: the one that initldr kept, as long as its path is there, so that nobody is ever refused.
+fn control_server(paths: &Paths, group: Option<u32>, kept: Option<OwnedFd>) -> Result<Server, Fatal> {
     fs::create_dir_all(&paths.run).map_err(Fatal::system(format!("make {}", paths.run.display())))?;
     let path = paths.run.join("motherd.sock");
-    let group = RealHost::new(&paths.root).group(READERS).unwrap_or_else(|error| {
-        tracing::debug!("{error}: the control socket is root's alone");
-        None
-    });
     let mode = if group.is_some() { 0o660 } else { 0o600 };
     let listener = match kept {
         Some(kept) if path.exists() => kept,

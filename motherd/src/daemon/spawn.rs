@@ -18,7 +18,6 @@ use sandbox::{
 use super::{
     Daemon, Fatal,
     events::{Source, watch},
-    log::Log,
     proc,
     readiness::Readiness,
 };
@@ -65,7 +64,7 @@ impl Daemon {
         let service = self.manager.graph().service(id);
         let name = service.name().to_owned();
         let Some(program) = service.program().cloned() else { return Ok(vec![]) };
-        let prepared = match self.prepare_log(id, &name, program.log_keep_bytes)? {
+        let prepared = match self.prepare_log(id, &name, &program)? {
             Ok(()) if program.start == Start::Notify => self.prepare_readiness(id, &name)?,
             other => other,
         };
@@ -227,31 +226,6 @@ impl Daemon {
             Err(error) => Ok(Err(Refusal::io(&format!("make {}", path.display()), &error))),
         }
     }
-
-    /// The pipe that takes the service's output, there before the service is and kept by initldr.
-    pub(super) fn prepare_log(
-        &mut self,
-        id: Id,
-        name: &str,
-        keep_bytes: u64,
-    ) -> Result<Result<(), Refusal>, Fatal> {
-        if self.runtime.get(&id).is_some_and(|runtime| runtime.log.is_some()) {
-            return Ok(Ok(()));
-        }
-        let made = Log::create(self.paths.log.join(name), keep_bytes).and_then(|log| {
-            watch(&self.epoll, log.reader(), Source::Log(id), EpollFlags::EPOLLIN).map(|()| log)
-        });
-        match made {
-            Ok(log) => {
-                failpoint::hit("launch.log-made");
-                self.link.store(&log_slot(name), log.reader())?;
-                failpoint::hit("launch.log-kept");
-                self.runtime.entry(id).or_default().log = Some(log);
-                Ok(Ok(()))
-            }
-            Err(error) => Ok(Err(Refusal::io("make a log pipe", &error))),
-        }
-    }
 }
 
 /// What this machine lacks and the policy calls optional, by the reason.
@@ -265,11 +239,6 @@ fn left_out(plan: &Plan) -> BTreeMap<&str, String> {
         what.push_str(&left.what);
     }
     by_reason
-}
-
-/// The name under which initldr keeps the read end of a service's log pipe.
-pub(super) fn log_slot(name: &str) -> String {
-    format!("log/{name}")
 }
 
 /// The name under which initldr keeps a service's readiness socket.

@@ -177,7 +177,7 @@ impl Service {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::service::{Relation, Restart, Start, When};
+    use crate::service::{LogRate, Relation, Restart, Start, When};
     use std::time::Duration;
 
     fn check(text: &str, expected: &str) {
@@ -234,6 +234,7 @@ limit  = 11
 limit_window = "62s"
 [log]
 keep  = "32M"
+rate  = "60/m"
 "#;
         let service = parse("web", Path::new("web.toml"), text.to_owned()).unwrap();
         let program = service.program().unwrap();
@@ -256,6 +257,7 @@ keep  = "32M"
         };
         assert_eq!(program.restart, restart);
         assert_eq!(program.log_keep_bytes, 32 << 20);
+        assert_eq!(program.log_rate, Some(LogRate { lines: 60, per: Duration::from_secs(60) }));
     }
 
     #[test]
@@ -277,8 +279,8 @@ keep  = "32M"
     #[test]
     fn what_is_not_executed_yet_is_refused_and_never_ignored() {
         let text = "exec = [\"/bin/web\"]\n[watchdog]\ninterval = \"1s\"\n\
-                    [[socket]]\nlisten = \"tcp:0.0.0.0:80\"\n[log]\nrate = \"1/s\"\n";
-        assert_eq!(codes(text), ["not-yet"; 3]);
+                    [[socket]]\nlisten = \"tcp:0.0.0.0:80\"\n[log]\nrate = \"1\"\n";
+        assert_eq!(codes(text), ["not-yet", "not-yet", "bad-rate"]);
     }
 
     #[test]

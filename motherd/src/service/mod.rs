@@ -7,6 +7,7 @@
 mod commands;
 mod dependencies;
 mod load;
+mod log;
 mod raw;
 mod restart;
 mod validate;
@@ -20,10 +21,16 @@ pub use commands::Commands;
 pub use dependencies::{Dependencies, Relation};
 pub(crate) use load::named_instances;
 pub use load::{Catalog, Template, load_dirs};
+pub use log::LogRate;
 pub use restart::{ExitSet, Restart, When};
 pub use validate::START_TIMEOUT;
 pub(crate) use words::check_service_name;
 pub use words::{NAME_MAX, signal_name, size_name};
+
+/// `30s`, `5m`: a time as every file writes it.
+pub(crate) fn duration(text: &str) -> Option<Duration> {
+    words::duration(text).ok()
+}
 
 /// A checked service.
 #[derive(Debug, Clone)]
@@ -74,6 +81,8 @@ pub struct Program {
     pub restart: Restart,
     /// How many bytes of output are kept in all.
     pub log_keep_bytes: u64,
+    /// Lines beyond it are counted and not kept.
+    pub log_rate: Option<LogRate>,
 }
 
 /// When a service counts as started.

@@ -41,6 +41,7 @@ pub(crate) struct RawService {
     pub(crate) restart_success_on: Option<Located<Vec<Located<RawExit>>>>,
     pub(crate) restart_never_on: Option<Located<Vec<Located<RawExit>>>>,
     pub(crate) log_keep: Option<Located<String>>,
+    pub(crate) log_rate: Option<Located<String>>,
     /// Keys and sections of the format that this version cannot execute.
     pub(crate) not_yet: Vec<Located<&'static str>>,
     /// The first key or section that only a process has: a group that has one lacks its `exec`.
@@ -126,7 +127,7 @@ impl Reader<'_> {
         self.restart(table, &mut raw);
         if let Some(section) = self.section(table, "log", &["rate", "keep"]) {
             raw.log_keep = self.string(section, "keep");
-            self.later(section, "rate", "log.rate", &mut raw);
+            raw.log_rate = self.string(section, "rate");
         }
         self.later(table, "watchdog", "[watchdog]", &mut raw);
         self.later(table, "health", "[[health]]", &mut raw);

@@ -5,7 +5,8 @@ use std::time::Duration;
 use sandbox::diagnostic::{Diagnostic, FileId, Located, Place, Sources, nearest};
 
 use super::{
-    Body, Program, Service, Start,
+    Body, LogRate, Program, Service, Start,
+    log::rate,
     raw::RawService,
     words::{check_name, check_service_name, duration, signal, size},
 };
@@ -113,6 +114,7 @@ impl Checker<'_> {
         let stop_signal = self.signal(raw.stop_signal.as_ref()).unwrap_or(libc::SIGTERM);
         let stop_timeout = self.duration(raw.stop_timeout.as_ref()).unwrap_or(STOP_TIMEOUT);
         let log_keep_bytes = self.log_keep(raw);
+        let log_rate = self.log_rate(raw);
         // Only here, so that a wrong `exec` hides nothing that is wrong after it.
         Some(Program {
             exec: exec?,
@@ -128,6 +130,7 @@ impl Checker<'_> {
             stop_timeout,
             restart,
             log_keep_bytes,
+            log_rate,
         })
     }
 
@@ -313,6 +316,17 @@ impl Checker<'_> {
             self.no_such_signal(written);
         }
         number
+    }
+
+    fn log_rate(&mut self, raw: &RawService) -> Option<LogRate> {
+        let written = raw.log_rate.as_ref()?;
+        match rate(&written.value) {
+            Ok(rate) => Some(rate),
+            Err(why) => {
+                self.refuse("bad-rate", &written.at, format!("\"{}\" is not a rate", written.value), why);
+                None
+            }
+        }
     }
 
     fn log_keep(&mut self, raw: &RawService) -> u64 {

@@ -38,10 +38,3 @@ pub(crate) fn splice(pipe: BorrowedFd<'_>, file: BorrowedFd<'_>, len: usize) -> 
         unsafe { libc::splice(pipe.as_raw_fd(), none, file.as_raw_fd(), none, len, libc::SPLICE_F_NONBLOCK) };
     Errno::result(moved).map(isize::unsigned_abs)
 }
-
-/// tee(2): copies what a pipe holds into another one and leaves it there.
-pub(crate) fn tee(from: BorrowedFd<'_>, into: BorrowedFd<'_>, len: usize) -> Result<usize, Errno> {
-    // SAFETY: integers alone.
-    let copied = unsafe { libc::tee(from.as_raw_fd(), into.as_raw_fd(), len, libc::SPLICE_F_NONBLOCK) };
-    Errno::result(copied).map(isize::unsigned_abs)
-}

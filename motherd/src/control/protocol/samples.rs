@@ -85,6 +85,7 @@ pub(crate) fn web() -> ServiceStatus {
             landlock: Some(LandlockApplied { abi: 2, path_rules: 17, port_rules: 0, scopes: vec![] }),
         }),
         log: vec!["listening on 0.0.0.0:80".into(), "GET / 200".into()],
+        dropped_lines: 3,
     }
 }
 
@@ -119,6 +120,7 @@ pub(crate) fn stopped() -> ServiceStatus {
         figures: None,
         isolation: None,
         log: vec![],
+        dropped_lines: 0,
     }
 }
 

@@ -147,8 +147,10 @@ pub struct ServiceStatus {
     /// Its isolation, while it has a main process.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub isolation: Option<Isolation>,
-    /// The last lines it wrote, oldest first.
+    /// The last lines of its log, oldest first.
     pub log: Vec<String>,
+    /// How many lines `log.rate` had dropped, since it was started by somebody.
+    pub dropped_lines: u64,
 }
 
 /// How a process ended.

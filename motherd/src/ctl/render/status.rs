@@ -48,7 +48,10 @@ fn block(service: &ServiceStatus, style: Style) -> String {
         None => page.line("isolation", "none: it has no main process"),
     }
     if !service.log.is_empty() {
-        page.line("log", "");
+        match service.dropped_lines {
+            0 => page.line("log", ""),
+            dropped => page.line("log", &format!("({dropped} lines dropped by log.rate)")),
+        }
         for line in &service.log {
             page.text.push_str(&format!("    {}\n", printable(line)));
         }
@@ -387,7 +390,7 @@ web: static web server
     seccomp       filter mode, 1 filter
     mounts        24, the root read-only
     landlock      ABI 2, 17 path rules, 0 port rules, no scope (as applied at launch)
-  log
+  log        (3 lines dropped by log.rate)
     listening on 0.0.0.0:80
     GET / 200
 ",
