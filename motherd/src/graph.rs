@@ -55,6 +55,10 @@ pub struct Graph {
     order: Vec<Id>,
     rank: Vec<usize>,
     by_name: BTreeMap<String, Id>,
+    /// Whom no file describes any more. They have no relations.
+    retired: BTreeSet<Id>,
+    /// Definitions that take effect when what runs under the one before has ended.
+    next: BTreeMap<Id, Service>,
 }
 
 /// What came out of resolving the names.
@@ -81,21 +85,73 @@ impl Graph {
             refuse_missing_needs(&mut services, broken, &mut built.refused);
         }
         built.warnings = warnings(&services, broken, &built.refused);
-        built.graph = Self::resolve(services);
+        built.graph = Self::resolve(services, BTreeSet::new(), BTreeMap::new());
         built
     }
 
-    fn resolve(services: Vec<Service>) -> Self {
+    /// This generation in the ids of the one before it. A service keeps its id, and while it `runs` also the definition
+    /// under which it was started: the new one comes [next](Self::next). Its relations are the new ones at once. One that
+    /// no file describes any more stays without relations, and new ones come last.
+    #[must_use]
+    pub fn following(self, before: &Self, runs: impl Fn(Id) -> bool) -> Self {
+        let mut new: BTreeMap<String, Service> =
+            self.services.into_iter().map(|service| (service.name().to_owned(), service)).collect();
+        let mut services = Vec::new();
+        let (mut retired, mut next) = (BTreeSet::new(), BTreeMap::new());
+        let mut relations = BTreeMap::new();
+        for (id, old) in before.ids().zip(&before.services) {
+            match new.remove(old.name()) {
+                None => {
+                    retired.insert(id);
+                    services.push(old.clone());
+                }
+                Some(service) if runs(id) && !service.says_the_same_as(old) => {
+                    relations.insert(id, service.dependencies().clone());
+                    next.insert(id, service);
+                    services.push(old.clone());
+                }
+                Some(service) => services.push(service),
+            }
+        }
+        services.extend(new.into_values());
+        for (id, dependencies) in relations {
+            services[id.0].relate(dependencies);
+        }
+        Self::resolve(services, retired, next)
+    }
+
+    /// Whether no file describes it any more.
+    #[must_use]
+    pub fn is_retired(&self, id: Id) -> bool {
+        self.retired.contains(&id)
+    }
+
+    /// The definition that it will be started with the next time, where that is another one.
+    #[must_use]
+    pub fn next(&self, id: Id) -> Option<&Service> {
+        self.next.get(&id)
+    }
+
+    /// What ran has ended: the next definition takes effect. Whether there was one.
+    pub(crate) fn renew(&mut self, id: Id) -> bool {
+        let Some(service) = self.next.remove(&id) else { return false };
+        self.services[id.0] = service;
+        true
+    }
+
+    fn resolve(services: Vec<Service>, retired: BTreeSet<Id>, next: BTreeMap<Id, Service>) -> Self {
         let by_name: BTreeMap<String, Id> = services
             .iter()
             .enumerate()
             .map(|(index, service)| (service.name().to_owned(), Id(index)))
             .collect();
         let mut edges: Vec<Edges> = vec![Edges::default(); services.len()];
-        for (index, service) in services.iter().enumerate() {
+        for (index, service) in
+            services.iter().enumerate().filter(|(index, _)| !retired.contains(&Id(*index)))
+        {
             let dependencies = service.dependencies();
             for (relation, name) in dependencies.each() {
-                if let Some(other) = by_name.get(&name.value) {
+                if let Some(other) = by_name.get(&name.value).filter(|other| !retired.contains(other)) {
                     connect(&mut edges, Id(index), relation, *other, dependencies.tolerate_restart);
                 }
             }
@@ -105,7 +161,7 @@ impl Graph {
         for (place, id) in order.iter().enumerate() {
             rank[id.0] = place;
         }
-        Self { services, edges, order, rank, by_name }
+        Self { services, edges, order, rank, by_name, retired, next }
     }
 
     /// How many services there are.
@@ -425,7 +481,7 @@ fn find_cycle(services: &[Service]) -> Option<Vec<Edge>> {
 
 /// Refuses who needs, however far away, two services that conflict, or one that conflicts with it.
 fn refuse_conflicts(services: &mut Vec<Service>, refused: &mut BTreeMap<String, Report>) -> bool {
-    let graph = Graph::resolve(services.clone());
+    let graph = Graph::resolve(services.clone(), BTreeSet::new(), BTreeMap::new());
     let mut out = BTreeMap::new();
     for id in graph.ids() {
         let mut closure = BTreeSet::from([id]);

@@ -6,11 +6,14 @@ pub mod ctl;
 pub mod daemon;
 pub mod eventlog;
 mod failpoint;
+mod fault;
 pub mod graph;
 pub mod manager;
 #[cfg(test)]
 mod scratch;
 pub mod service;
+#[cfg(test)]
+mod simulate;
 pub mod state;
 pub mod supervise;
 

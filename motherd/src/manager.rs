@@ -26,8 +26,9 @@ use self::{
     requests::Pending,
 };
 use crate::{
+    fault::{self, Fault},
     graph::{Graph, Id},
-    service::Service,
+    service::{Service, Start},
     supervise::{Act, Cause, Command, Commands, Event, Goal, Rules, Stage, State, Unit},
 };
 
@@ -83,6 +84,9 @@ pub struct Manager {
     pending: Vec<Pending>,
     ending: Option<Ending>,
     touched: BTreeSet<Id>,
+    /// Everybody is looked at for every event: what the short way is compared with.
+    #[cfg(test)]
+    naive: bool,
 }
 
 /// Who waits until when, earliest first.
@@ -94,10 +98,10 @@ struct Deadlines {
 
 impl Deadlines {
     fn set(&mut self, id: Id, deadline: Option<Duration>) {
-        if let Some(old) = self.of[id.0] {
+        if let Some(old) = self.of[id.0].filter(|_| !fault::on(Fault::KeepsATimer)) {
             self.sorted.remove(&(old, id));
         }
-        if let Some(new) = deadline {
+        if let Some(new) = deadline.filter(|_| !fault::on(Fault::LosesATimer)) {
             self.sorted.insert((new, id));
         }
         self.of[id.0] = deadline;
@@ -113,6 +117,12 @@ impl Manager {
         manager
     }
 
+    /// Nothing started, and everybody is looked at for every event.
+    #[cfg(test)]
+    pub(crate) fn naive(graph: Graph) -> Self {
+        Self { naive: true, ..Self::new(graph) }
+    }
+
     /// Takes a graph that begins with the services that are there and has more.
     pub fn grow(&mut self, graph: Graph) {
         self.rules = graph.services().iter().map(rules_of).collect();
@@ -121,6 +131,36 @@ impl Manager {
         self.deadlines.of.resize(graph.len(), None);
         self.graph = graph;
         self.dirty.extend(self.graph.ids());
+    }
+
+    /// Another generation of files. What runs goes on as it is, under the relations of the new one; what it requires now
+    /// is started, nothing is stopped that was not asked for. A service that no file describes any more and that does not
+    /// run is not meant to be up any more.
+    #[must_use]
+    pub fn reload(&mut self, graph: Graph, now: Duration) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        let graph = graph.following(&self.graph, |id| self.unit(id).is_active());
+        self.grow(graph);
+        for id in self.graph.ids() {
+            let keeps = |keeper: &Id| self.unit(*keeper).goal != Goal::Down;
+            let (unit, edges) = (self.unit(id), self.graph.edges(id));
+            if unit.goal == Goal::Down {
+                continue;
+            }
+            if self.graph.is_retired(id) && !unit.is_active() {
+                self.set_goal(id, Goal::Down, &Cause::new("no file describes it any more"));
+            } else if !unit.explicit && !edges.kept_by.iter().any(keeps) {
+                self.units[id.0].explicit = true;
+                self.changed(id);
+            }
+        }
+        for id in self.graph.ids() {
+            if self.unit(id).goal == Goal::Up {
+                self.pull(id, now, &mut effects);
+            }
+        }
+        self.settle(now, &mut effects);
+        effects
     }
 
     /// The services and their dependencies.
@@ -160,7 +200,12 @@ impl Manager {
     }
 
     /// What the record of a service said before motherd was restarted. Nothing follows from it before [`Manager::resume`].
-    pub fn restore(&mut self, id: Id, unit: Unit) {
+    pub fn restore(&mut self, id: Id, mut unit: Unit) {
+        // Its file may have been changed meanwhile: what is up when its program runs has no more to wait for.
+        let exec = self.rules[id.0].is_none_or(|rules| rules.start == Start::Exec);
+        if let (State::Starting { main, .. }, true) = (&unit.state, exec) {
+            unit.state = State::Running { main: *main };
+        }
         self.units[id.0] = unit;
         self.changed(id);
     }
@@ -183,6 +228,7 @@ impl Manager {
         for id in self.graph.ids() {
             let act = |act| Effect::Service(id, act);
             match self.units[id.0].state {
+                State::Launching if fault::on(Fault::ForgetsALaunch) => {}
                 State::Launching => {
                     let why = "motherd ended while it was being launched".to_owned();
                     self.step(id, Event::LaunchFailed { why, permanent: false }, now, &mut effects);
@@ -291,11 +337,18 @@ impl Manager {
         if *unit == before {
             return;
         }
+        if !unit.is_active() && self.graph.renew(id) {
+            self.rules[id.0] = rules_of(self.graph.service(id));
+        }
+        let unit = &self.units[id.0];
+        // By itself, and for good.
         let ended = before.goal != Goal::Down && unit.goal == Goal::Down;
         let again = matches!(before.state, State::Backoff { .. }) && unit.state == State::Waiting;
         self.changed(id);
         if ended {
-            self.units[id.0].explicit = false;
+            let unit = &mut self.units[id.0];
+            unit.explicit = false;
+            unit.asked = unit.cause.clone();
             self.release(vec![id]);
         } else if again {
             self.pull(id, now, effects);
@@ -312,7 +365,9 @@ impl Manager {
 
     /// To be called after every change of a unit.
     fn changed(&mut self, id: Id) {
-        self.touched.insert(id);
+        if !fault::on(Fault::RecordsLate) || !self.units[id.0].is_active() {
+            self.touched.insert(id);
+        }
         self.dirty.insert(id);
         self.deadlines.set(id, self.units[id.0].deadline());
     }

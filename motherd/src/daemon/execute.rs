@@ -137,9 +137,9 @@ impl Daemon {
 
     /// The service's cgroup, opened if it is there.
     pub(super) fn cgroup(&mut self, id: Id) -> Option<&Cgroup> {
-        let relative = self.manager.graph().service(id).cgroup()?;
+        let relative = self.manager.graph().service(id).cgroup();
         let runtime = self.runtime.entry(id).or_default();
-        if runtime.cgroup.is_none() {
+        if let (None, Some(relative)) = (&runtime.cgroup, relative) {
             match Cgroup::open(&self.base, &relative) {
                 Ok(found) => runtime.cgroup = found,
                 Err(error) => tracing::error!("{error}"),

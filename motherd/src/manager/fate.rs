@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 
 use super::Manager;
 use crate::{
+    fault::{self, Fault},
     graph::Id,
     supervise::{Cause, Event, Goal, State, Then},
 };
@@ -14,8 +15,11 @@ use crate::{
 pub(super) struct Fate {
     /// Through which it cannot stay up: a need that is down for good, or a bond that is not up at this moment.
     pub(super) doom: Option<Id>,
-    /// Why it will not start by itself: what it requires and is neither up nor on its way, or an orphan that conflicts.
+    /// Why it will not start by itself: what it requires and is neither up nor on its way, or a rival that is not to
+    /// go: an orphan, or one that only became a rival when both were meant to be up.
     pub(super) blocker: Option<Id>,
+    /// Whom it prepares and who starts again: it has to be done again first.
+    pub(super) again: Option<Id>,
     /// It will be up, or will have failed, without anybody's doing.
     pub(super) on_its_way: bool,
 }
@@ -34,13 +38,19 @@ pub(super) enum Turn {
 impl Manager {
     /// Finds out the fates of those that changed, and of those whose fate rests on theirs; whose turn may have come.
     pub(super) fn look(&mut self) -> BTreeSet<Id> {
+        #[cfg(test)]
+        if self.naive {
+            return self.look_at_all();
+        }
         let mut candidates = BTreeSet::new();
         let mut queue = BTreeSet::new();
         for id in std::mem::take(&mut self.dirty) {
             let edges = self.graph.edges(id);
             candidates.insert(id);
-            candidates.extend(edges.later.iter().chain(&edges.earlier).chain(&edges.conflicts));
-            let resting = edges.required_by.iter().chain(&edges.conflicts).chain([&id]);
+            let later = edges.later.iter().filter(|_| !fault::on(Fault::ForgetsTheBlocked));
+            candidates.extend(later.chain(&edges.earlier).chain(&edges.conflicts));
+            let resting =
+                edges.required_by.iter().chain(&edges.conflicts).chain(&edges.prepared_by).chain([&id]);
             queue.extend(resting.map(|id| (self.graph.rank(*id), *id)));
         }
         while let Some((_, id)) = queue.pop_first() {
@@ -48,12 +58,23 @@ impl Manager {
             if fate != self.fates[id.0] {
                 self.fates[id.0] = fate;
                 let edges = self.graph.edges(id);
-                candidates.insert(id);
+                if !fault::on(Fault::ForgetsTheBlocked) {
+                    candidates.insert(id);
+                }
                 candidates.extend(edges.later.iter().chain(&edges.earlier));
                 queue.extend(edges.required_by.iter().map(|id| (self.graph.rank(*id), *id)));
             }
         }
         candidates
+    }
+
+    /// The same, without knowing who changed.
+    #[cfg(test)]
+    fn look_at_all(&mut self) -> BTreeSet<Id> {
+        for id in self.graph.order().to_vec() {
+            self.fates[id.0] = self.fate(id);
+        }
+        self.graph.ids().collect()
     }
 
     fn fate(&self, id: Id) -> Fate {
@@ -66,16 +87,18 @@ impl Manager {
                 || self.fates[other.0].doom.is_some()
         };
         let runs = unit.can_be_stopped();
-        let broken = |other: &Id| runs && !self.unit(*other).is_up();
+        let broken = |other: &Id| runs && !self.unit(*other).is_up() && !fault::on(Fault::BreaksABond);
         let doom = edges
             .needs
             .iter()
             .find(|need| down_for_good(need))
             .or_else(|| edges.bonds.iter().find(|bond| down_for_good(bond) || broken(bond)));
         let hopeless = |other: &Id| !self.unit(*other).is_up() && !self.fates[other.0].on_its_way;
-        let orphan = |other: &Id| self.unit(*other).state == State::Orphan;
+        let stays =
+            |other: &Id| self.unit(*other).state == State::Orphan || self.unit(*other).goal != Goal::Down;
         let required = edges.requires.iter().copied().find(hopeless);
-        let blocker = required.or_else(|| edges.conflicts.iter().copied().find(orphan));
+        let blocker = required.or_else(|| edges.conflicts.iter().copied().find(stays));
+        let again = self.again(id);
         let on_its_way = match unit.goal {
             Goal::Down => false,
             Goal::Bounce => true,
@@ -91,16 +114,15 @@ impl Manager {
                 | State::Settling { .. }
                 | State::Stopping { then: Then::Done, .. }
                 | State::Cleaning { then: Then::Done, .. } => true,
+                State::Running { .. } | State::Done => again.is_some(),
                 State::Stopping { then: Then::Restart { .. } | Then::Fail, .. }
                 | State::Cleaning { then: Then::Restart { .. } | Then::Fail, .. }
-                | State::Running { .. }
-                | State::Done
                 | State::Backoff { .. }
                 | State::Failed
                 | State::Orphan => false,
             },
         };
-        Fate { doom: doom.copied(), blocker, on_its_way }
+        Fate { doom: doom.copied(), blocker, again, on_its_way }
     }
 
     /// What is to happen to a service now, if anything.
@@ -117,7 +139,13 @@ impl Manager {
                 | State::Settling { .. }
                 | State::Running { .. }
                 | State::Done => {
-                    let Some(other) = self.fates[id.0].doom else { return self.again(id) };
+                    let Fate { doom, again, .. } = self.fates[id.0];
+                    let Some(other) = doom else {
+                        let other = again?;
+                        let words =
+                            format!("done again: it prepares {}, which starts again", self.graph.name(other));
+                        return Some(Turn::Again(self.unit(other).cause.because(words)));
+                    };
                     let verb = self.graph.verb(id, other);
                     let phrase = self.phrase(other);
                     let words = format!("stopped: it {verb} {}, which is {phrase}", self.graph.name(other));
@@ -131,7 +159,10 @@ impl Manager {
                 | State::Orphan => None,
             },
             Goal::Down | Goal::Bounce => match unit.state {
-                State::Stopped => (unit.goal == Goal::Bounce).then_some(Turn::Rise),
+                State::Stopped => {
+                    let rises = unit.goal == Goal::Bounce && !fault::on(Fault::ForgetsToComeBack);
+                    rises.then_some(Turn::Rise)
+                }
                 State::Launching | State::Orphan => None,
                 State::Waiting | State::Backoff { .. } | State::Failed => Some(stop()),
                 State::Preparing { .. }
@@ -148,38 +179,45 @@ impl Manager {
     }
 
     /// Whether what prepares somebody was used up by an earlier run of it.
-    fn again(&self, id: Id) -> Option<Turn> {
-        if !self.unit(id).is_up() {
+    fn again(&self, id: Id) -> Option<Id> {
+        if !self.unit(id).is_up() || self.unit(id).goal != Goal::Up {
             return None;
         }
         let starts = |other: &Id| {
             let unit = self.unit(*other);
             unit.goal == Goal::Up && unit.state == State::Waiting && self.is_stale(id, *other)
         };
-        let other = *self.graph.edges(id).prepares.iter().find(|other| starts(other))?;
-        let words = format!("done again: it prepares {}, which starts again", self.graph.name(other));
-        Some(Turn::Again(self.unit(other).cause.because(words)))
+        self.graph.edges(id).prepares.iter().copied().find(starts)
     }
 
     /// Whether a service was launched since the one that prepares it came up.
     fn is_stale(&self, preparer: Id, id: Id) -> bool {
         let launched = self.unit(id).launched;
-        !launched.is_zero() && launched >= self.unit(preparer).since
+        // A group has nothing to do again.
+        self.rules[preparer.0].is_some()
+            && !launched.is_zero()
+            && launched >= self.unit(preparer).since
+            && !fault::on(Fault::PreparesOnce)
     }
 
     fn may_start(&self, id: Id) -> bool {
         let edges = self.graph.edges(id);
-        let up = |other: &Id| self.unit(*other).is_up() && self.unit(*other).goal == Goal::Up;
+        // And stays so: what is about to stop does not count.
+        let up = |other: &Id| {
+            let fate = &self.fates[other.0];
+            let stays = fate.doom.is_none() && fate.again.is_none();
+            self.unit(*other).is_up() && self.unit(*other).goal == Goal::Up && stays
+        };
         let fresh = |other: &Id| !self.is_stale(*other, id);
         let settled = |other: &Id| !self.fates[other.0].on_its_way;
         let gone = |other: &Id| !self.unit(*other).is_active() && self.unit(*other).goal == Goal::Down;
         // Whoever cannot run at any moment without it ends before it begins anew.
         let unbound = |other: &Id| !self.unit(*other).is_active() || self.unit(*other).state == State::Orphan;
         self.fates[id.0].doom.is_none()
-            && edges.requires.iter().all(up)
+            && (edges.requires.iter().all(up) || fault::on(Fault::StartsTooEarly))
             && edges.prepared_by.iter().all(fresh)
-            && edges.wants.iter().chain(&edges.after).all(settled)
-            && edges.conflicts.iter().all(gone)
+            && (edges.wants.iter().chain(&edges.after).all(settled) || fault::on(Fault::IgnoresOrder))
+            && (edges.conflicts.iter().all(gone) || fault::on(Fault::StartsBesideARival))
             && edges.bonded.iter().all(unbound)
     }
 
@@ -188,7 +226,7 @@ impl Manager {
         self.graph.edges(id).later.iter().all(|later| {
             let unit = self.unit(*later);
             let stays = unit.goal == Goal::Up && self.fates[later.0].doom.is_none();
-            !unit.is_active() || unit.state == State::Orphan || stays
+            !unit.is_active() || unit.state == State::Orphan || stays || fault::on(Fault::StopsTooEarly)
         })
     }
 

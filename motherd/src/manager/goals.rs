@@ -7,6 +7,7 @@ use std::{
 
 use super::{Effect, Manager};
 use crate::{
+    fault::{self, Fault},
     graph::Id,
     supervise::{Cause, Event, Goal, State},
 };
@@ -37,7 +38,10 @@ impl Manager {
                 }
             }
         }
-        self.units[id.0].explicit = true;
+        if !self.unit(id).explicit {
+            self.units[id.0].explicit = true;
+            self.changed(id);
+        }
         for member in taken {
             let because = cause.because(format!("stopped: it conflicts with {}", self.graph.name(member)));
             for other in self.graph.edges(member).conflicts.clone() {
@@ -117,10 +121,19 @@ impl Manager {
     /// A service that ended by itself is started again: what it requires and is meant to be down comes up with it,
     /// unless somebody else would have to go for that.
     pub(super) fn pull(&mut self, id: Id, now: Duration, effects: &mut Vec<Effect>) {
-        for (member, cause) in self.required(id, &self.units[id.0].cause.clone()) {
+        if self.ending.is_some() {
+            return;
+        }
+        // Whoever requires one of them comes before it.
+        let mut closure = self.required(id, &self.units[id.0].cause.clone());
+        closure.sort_by_key(|(member, _)| std::cmp::Reverse(self.graph.rank(*member)));
+        for (member, cause) in closure {
             let rival = |other: &Id| self.unit(*other).goal != Goal::Down || self.unit(*other).is_active();
-            let down = self.unit(member).goal == Goal::Down && self.ending.is_none();
-            if down && !self.graph.edges(member).conflicts.iter().any(rival) {
+            let edges = self.graph.edges(member);
+            let asked = member == id || edges.required_by.iter().any(|by| self.unit(*by).goal != Goal::Down);
+            // What nobody asks for because it was passed over itself is passed over too.
+            let down = self.unit(member).goal == Goal::Down;
+            if down && asked && !edges.conflicts.iter().any(rival) {
                 self.want_one(member, &cause, false, now, effects);
             }
         }
@@ -148,7 +161,7 @@ impl Manager {
 
     /// These are not meant to be up any more: neither is what was started for them alone.
     pub(super) fn release(&mut self, mut down: Vec<Id>) {
-        while let Some(id) = down.pop() {
+        while let Some(id) = down.pop().filter(|_| !fault::on(Fault::KeepsTheUnneeded)) {
             let edges = self.graph.edges(id);
             let kept: Vec<Id> = edges.requires.iter().chain(&edges.wants).copied().collect();
             for other in kept {
@@ -177,6 +190,8 @@ impl Manager {
             return;
         }
         let was_up = self.unit(id).is_active();
+        // On its way down it would not come back for anybody else.
+        let asked = self.unit(id).goal == Goal::Down;
         for (next, other) in self.sustained(id) {
             let cause = match other {
                 None => cause.clone(),
@@ -191,6 +206,7 @@ impl Manager {
             }
         }
         if was_up {
+            self.units[id.0].explicit |= asked;
             self.units[id.0].history.forgive();
         } else {
             self.want(id, cause, now, effects);

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::{Effect, Manager};
 use crate::{
+    fault::{self, Fault},
     graph::Id,
     supervise::{Cause, Event, Goal, Requester, Stage, State},
 };
@@ -102,7 +103,13 @@ impl Manager {
         let pending = std::mem::take(&mut self.pending);
         for mut request in pending {
             match self.outcome(&mut request) {
-                Some(outcome) => effects.push(Effect::Reply { token: request.token, outcome }),
+                Some(outcome) => {
+                    effects.push(Effect::Reply { token: request.token, outcome });
+                    if fault::on(Fault::AnswersTwice) {
+                        self.pending.push(request);
+                    }
+                }
+                None if fault::on(Fault::ForgetsARequest) => {}
                 None => self.pending.push(request),
             }
         }

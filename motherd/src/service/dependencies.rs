@@ -111,6 +111,12 @@ impl Dependencies {
         &self.names[relation as usize]
     }
 
+    /// One name more, for the simulator.
+    #[cfg(test)]
+    pub(crate) fn push(&mut self, relation: Relation, name: Located<String>) {
+        self.names[relation as usize].push(name);
+    }
+
     /// One need more, if it is not there.
     pub(super) fn need(&mut self, name: Located<String>) {
         let needs = &mut self.names[Relation::Needs as usize];

@@ -165,6 +165,20 @@ impl Service {
         &self.dependencies
     }
 
+    /// Whether the two were made of the same text.
+    #[must_use]
+    pub fn says_the_same_as(&self, other: &Self) -> bool {
+        let texts = |sources: &'_ Sources| {
+            sources.files().map(|file| sources.text(file).to_owned()).collect::<Vec<_>>()
+        };
+        self.name == other.name && texts(&self.sources) == texts(&other.sources)
+    }
+
+    /// The relations of a later definition, while all else is still the one that it was started with.
+    pub(crate) fn relate(&mut self, dependencies: Dependencies) {
+        self.dependencies = dependencies;
+    }
+
     /// The service whose network its policy joins.
     #[must_use]
     pub fn network_of(&self) -> Option<&str> {
@@ -189,4 +203,15 @@ impl Service {
 #[cfg(test)]
 pub(crate) fn parse_text(name: &str, text: &str) -> Result<Service, sandbox::diagnostic::Report> {
     load::parse(name, std::path::Path::new(&format!("{name}.toml")), text.to_owned())
+}
+
+/// A service that is made of parts, for the simulator: `text` is what it is told apart by from an earlier definition.
+#[cfg(test)]
+pub(crate) fn made(name: &str, text: &str, program: Option<Program>, dependencies: Dependencies) -> Service {
+    let mut service = parse_text(name, "").expect("a group may be empty");
+    service.sources = Sources::default();
+    service.sources.add(format!("{name}.toml"), text);
+    service.body = program.map_or(Body::Group, |program| Body::Program(Box::new(program)));
+    service.dependencies = dependencies;
+    service
 }

@@ -32,7 +32,7 @@ use std::{fmt, time::Duration};
 
 pub use restart::History;
 
-use crate::service::{ExitSet, Restart, Start, signal_name, size_name};
+use crate::service::{ExitSet, Restart, Start, When, signal_name, size_name};
 
 /// After SIGKILL to the whole cgroup the next look (and the next SIGKILL) comes after this long: 10 s. What survives it
 /// hangs in the kernel, and no haste helps.
@@ -469,6 +469,21 @@ impl Rules {
     pub fn longest_stop(&self) -> Duration {
         let parts = 1 + u32::from(self.commands.stop) + u32::from(self.commands.stop_post);
         self.stop_timeout.saturating_mul(parts)
+    }
+
+    /// Of a group that was a program when it was started: it is left alone until it is to stop, or ends.
+    #[must_use]
+    pub fn former() -> Self {
+        Self {
+            start: Start::Exec,
+            start_timeout: None,
+            stop_signal: libc::SIGTERM,
+            stop_timeout: Duration::from_secs(10),
+            restart: Restart { when: When::Never, ..Restart::default() },
+            seed: 0,
+            remain: false,
+            commands: Commands::default(),
+        }
     }
 
     /// Whether it ended well.

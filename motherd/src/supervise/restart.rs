@@ -9,7 +9,10 @@
 
 use std::time::Duration;
 
-use crate::service::Restart;
+use crate::{
+    fault::{self, Fault},
+    service::Restart,
+};
 
 /// What happened so far; all zero for a service that never ended by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -62,7 +65,11 @@ fn grown(rules: &Restart, streak: u32) -> Duration {
 fn spread(rules: &Restart, wait: Duration, part: f64) -> Duration {
     let by = wait.mul_f64(rules.jitter * part);
     let longer = wait.saturating_add(by);
-    if longer <= rules.max_delay { longer } else { wait.saturating_sub(by).max(rules.delay) }
+    if longer <= rules.max_delay || fault::on(Fault::WaitsForEver) {
+        longer
+    } else {
+        wait.saturating_sub(by).max(rules.delay)
+    }
 }
 
 /// A number from 0 to 1 that looks like chance (the finisher of splitmix64).

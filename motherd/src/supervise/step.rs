@@ -6,13 +6,24 @@
 use std::time::Duration;
 
 use super::{Act, Cause, Command, Event, Exit, Goal, KILL_AGAIN, Main, Rules, Stage, State, Then, Unit};
-use crate::service::{Start, When};
+use crate::{
+    fault::{self, Fault},
+    service::{Start, When},
+};
 
 impl Unit {
     /// One event. `rules` is `None` for a group, which is up as soon as its turn comes.
     #[must_use]
     pub fn step(&mut self, rules: Option<&Rules>, event: Event, now: Duration) -> Vec<Act> {
-        let Some(rules) = rules else { return self.step_group(event, now) };
+        let former = Rules::former();
+        let rules = match (rules, &self.state) {
+            (Some(rules), _) => rules,
+            (None, State::Stopped | State::Waiting | State::Done | State::Failed) => {
+                return self.step_group(event, now);
+            }
+            // The file was changed while motherd was not there to remember what it was.
+            (None, _) => &former,
+        };
         match self.state.clone() {
             State::Stopped | State::Waiting | State::Failed => self.step_inactive(rules, event, now),
             State::Backoff { until } => match event {
@@ -230,6 +241,10 @@ impl Unit {
                     // It has ended, so there is nothing to ask it; the command may have more to do.
                     Stage::Asking { .. } => vec![],
                     // The main process had its chance to end the others; they get theirs until the deadline.
+                    Stage::Signalled { .. } if fault::on(Fault::SignalsTheDead) => {
+                        let pid = main.map_or(0, |main| main.pid);
+                        vec![Act::Signal { pid, signal: rules.stop_signal }, Act::Sweep]
+                    }
                     Stage::Signalled { .. } => vec![Act::SignalAll { signal: rules.stop_signal }, Act::Sweep],
                     Stage::Killed { .. } => vec![Act::Sweep],
                 }
@@ -497,6 +512,7 @@ impl Unit {
         cause: Cause,
         now: Duration,
     ) -> Vec<Act> {
+        let cause = if fault::on(Fault::ForgetsWhy) { Cause::new("") } else { cause };
         let stage = Stage::Signalled { deadline: now.saturating_add(rules.stop_timeout) };
         let act = Act::Signal { pid: main.pid, signal };
         self.go(State::Stopping { main: Some(main), stage, then }, cause, now, [act])
@@ -504,6 +520,9 @@ impl Unit {
 
     /// Begins the end with SIGKILL: there is no main process that could be asked.
     pub(super) fn kill(&mut self, main: Option<Main>, then: Then, cause: Cause, now: Duration) -> Vec<Act> {
+        if let (Then::Restart { until }, true) = (then, fault::on(Fault::LeavesProcesses)) {
+            return self.go(State::Backoff { until }, cause, now, []);
+        }
         let stage = Stage::Killed { again: now.saturating_add(KILL_AGAIN), stuck: false, cleaned: false };
         self.go(State::Stopping { main, stage, then }, cause, now, [Act::Kill, Act::Sweep])
     }

@@ -1,0 +1,98 @@
+//! Random services: every relation, every kind of start, every rule about restarts.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use sandbox::diagnostic::{Located, Place};
+
+use super::dice::Dice;
+use crate::{
+    graph::Graph,
+    service::{Dependencies, Program, Relation, Restart, Service, Start, When, made, parse_text},
+};
+
+/// The programs that others are made of.
+#[derive(Debug, Clone)]
+pub(super) struct Kinds {
+    exec: Program,
+    notify: Program,
+    oneshot: Program,
+    place: Place,
+}
+
+impl Kinds {
+    pub(super) fn new() -> Self {
+        let program = |kind: &str| {
+            let text = format!("exec = [\"/bin/x\"]\n[start]\ntype = \"{kind}\"");
+            parse_text("x", &text).unwrap().program().unwrap().clone()
+        };
+        let exec = program("exec");
+        Self { place: exec.policy.at.clone(), exec, notify: program("notify"), oneshot: program("oneshot") }
+    }
+}
+
+/// The names that a service of a schedule can have.
+pub(super) const NAMES: [&str; 12] = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l"];
+
+/// The services of one generation. Relations lead from later names to earlier ones, but for `before`; so there is no
+/// cycle, and every generation can be the next of any other.
+pub(super) fn graph(kinds: &Kinds, dice: &mut Dice, seed: u64, generation: u64) -> Graph {
+    let count = 3 + dice.index(5) + if dice.roll(4) == 0 { 4 } else { 0 };
+    // Which relations there are differs from house to house, so that each is met alone and in company.
+    let kinds_of_edges: Vec<Relation> = Relation::ALL.into_iter().filter(|_| dice.roll(3) > 0).collect();
+    let mut dependencies = vec![Dependencies::default(); count];
+    for later in 0..count {
+        dependencies[later].tolerate_restart = dice.roll(3) > 0;
+        for earlier in 0..later {
+            if dice.roll(count as u64) > 1 || kinds_of_edges.is_empty() {
+                continue;
+            }
+            let relation = kinds_of_edges[dice.index(kinds_of_edges.len())];
+            if relation == Relation::Conflicts && dice.roll(3) > 0 {
+                continue;
+            }
+            let (owner, other) =
+                if relation == Relation::Before { (earlier, later) } else { (later, earlier) };
+            let name = Located::new(NAMES[other].to_owned(), kinds.place.clone());
+            dependencies[owner].push(relation, name);
+        }
+    }
+    let services = (0..).zip(dependencies).zip(NAMES).map(|((number, dependencies), name)| {
+        // The same text is the same program; what it is related to may come from elsewhere.
+        let generation = if dice.one_in(2) { generation } else { 0 };
+        let mut own = Dice::new(seed.wrapping_add(generation << 40).wrapping_add(number << 50));
+        made(name, &format!("generation {generation}"), program(kinds, &mut own), dependencies)
+    });
+    let services: Vec<Service> = services.collect();
+    Graph::build(services, &BTreeSet::new()).graph
+}
+
+fn program(kinds: &Kinds, dice: &mut Dice) -> Option<Program> {
+    if dice.roll(7) == 0 {
+        return None;
+    }
+    let mut program = match dice.roll(4) {
+        0 | 1 => kinds.exec.clone(),
+        2 => kinds.notify.clone(),
+        _ => kinds.oneshot.clone(),
+    };
+    let when = match (dice.roll(4), program.start) {
+        (0, _) => When::Never,
+        (1, Start::Exec | Start::Notify) => When::Always,
+        (_, _) => When::Failure,
+    };
+    let delay = Duration::from_millis([0, 1, 100, 2_000][dice.index(4)]);
+    program.restart = Restart {
+        when,
+        delay,
+        factor: [1.0, 2.0, 3.0][dice.index(3)],
+        max_delay: delay + Duration::from_millis(dice.roll(20_000)),
+        jitter: [0.0, 0.5, 1.0][dice.index(3)],
+        limit: [1, 2, 3, 4][dice.index(4)],
+        ..Restart::default()
+    };
+    if program.start != Start::Oneshot || dice.roll(2) == 0 {
+        program.start_timeout = Some(Duration::from_millis(1 + dice.roll(20_000)));
+    }
+    program.stop_timeout = Duration::from_millis(1 + dice.roll(10_000));
+    Some(program)
+}
