@@ -190,8 +190,12 @@ fn apply(op: &Op, context: &Context<'_>, slots: &mut Slots) -> Answer<()> {
             let made = context.id_maps.get(*map).and_then(|made| made.get(Joined::User));
             raw::set_mount_id_map(slots.get(*of)?, made.ok_or(Errno::EBADF)?)
         }
-        Op::Attach { from, target } => {
-            let target = raw::open_target(target)?;
+        Op::CheckNull(slot) => {
+            const NULL: u64 = libc::makedev(1, 3); // Documentation/admin-guide/devices.txt
+            if raw::is_character_device(slots.get(*slot)?, NULL)? { Ok(()) } else { Err(Errno::ENXIO) }
+        }
+        Op::Attach { from, target, through_links } => {
+            let target = raw::open_target(target, *through_links)?;
             raw::move_mount(slots.get(*from)?, target)?;
             raw::close(target)
         }

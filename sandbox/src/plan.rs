@@ -194,7 +194,10 @@ pub(crate) enum Op {
     /// mount_setattr(2), MOUNT_ATTR_IDMAP: by the index of a user namespace that the parent made.
     IdMap { of: Slot, map: usize },
     /// Attaches a detached mount.
-    Attach { from: Slot, target: CString },
+    Attach { from: Slot, target: CString, through_links: bool },
+    /// ENXIO unless it is the null device (null(4)), from which masks are made: a host whose /dev/null is something else
+    /// would have that in every masked place.
+    CheckNull(Slot),
     /// Attaches a detached mount on top of `/`, where only its descriptor reaches it, and makes it the working directory.
     Stage(Slot),
     /// Attaches a detached mount on a folder of the stage.
@@ -499,6 +502,7 @@ impl Op {
             Self::Attach { .. } | Self::AttachStaged { .. } => "mount",
             Self::Stage(_) => "mount layers",
             Self::Unstage => "umount layers",
+            Self::CheckNull(_) => "mask from",
             Self::Detach(_) => "umount",
             Self::MakeDirectory(_) => "make mount point",
             Self::MakeFile(_) => "make mount point",

@@ -657,7 +657,7 @@ impl<'a> Tree<'a> {
         for step in &plan.steps {
             let (slot, target) = match &step.op {
                 Op::PivotRoot(slot) => (*slot, "/"),
-                Op::Attach { from, target } => (*from, target.to_str().unwrap_or_default()),
+                Op::Attach { from, target, through_links: _ } => (*from, target.to_str().unwrap_or_default()),
                 _ => continue,
             };
             let (source, attributes) = of_slot(plan, slot);

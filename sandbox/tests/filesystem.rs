@@ -115,9 +115,15 @@ fn a_writable_path_can_forbid_to_execute() {
         )
     };
     let script = format!("echo new > {at}/new && cat {at}/new; {at}/program");
-    assert_eq!(run(&lines(&format!("\"{at}\"")), &script).output, "new\nran\n");
-    let ran = run(&lines(&format!("{{ path = \"{at}\", noexec = true }}")), &script);
-    assert!(ran.output.starts_with("new\n") && ran.output.contains("Permission denied"), "{ran:?}");
+    let allowed = format!("{{ path = \"{at}\", noexec = false }}");
+    assert_eq!(run(&lines(&allowed), &script).output, "new\nran\n");
+    // What one may write and then execute is what memory_deny_write_execute is against.
+    for element in [format!("\"{at}\""), format!("{{ path = \"{at}\", noexec = true }}")] {
+        let ran = run(&lines(&element), &script);
+        assert!(ran.output.starts_with("new\n") && ran.output.contains("Permission denied"), "{ran:?}");
+    }
+    let free = format!("{}[process]\nmemory_deny_write_execute = false\n", lines(&format!("\"{at}\"")));
+    assert_eq!(run(&free, &script).output, "new\nran\n");
 }
 
 #[test]
@@ -189,7 +195,7 @@ fn an_overlay_shows_its_folders_and_takes_what_is_written() {
     };
     let script = "cd /run/data && cat both one && echo changed > both && echo new > new && rm one && cat both new && \
                   ls && ./program; stat -c %a:%u . && id -u";
-    let ran = run(&lines(""), script);
+    let ran = run(&lines(", noexec = false"), script);
     let (before, after) = ran.output.rsplit_once("755:").unwrap_or_else(|| panic!("{ran:?}"));
     assert_eq!(before, "top\none\nchanged\nnew\nboth\nnew\nprogram\nran\n");
     let ids: Vec<&str> = after.split_whitespace().collect();
@@ -203,7 +209,7 @@ fn an_overlay_shows_its_folders_and_takes_what_is_written() {
     let ran = run(&lines(""), fill);
     assert!(ran.output.contains("No space left on device"), "{ran:?}");
     assert_eq!(run(&lines("").replace("1M", "8M"), fill).output, "3000000\n");
-    let ran = run(&lines(", noexec = true"), "/run/data/program");
+    let ran = run(&lines(""), "/run/data/program");
     assert!(ran.status == 126, "{ran:?}");
     assert!(run(&lines(", mode = \"0700\""), "stat -c %a /run/data").output == "700\n");
     // mountinfo tells nothing of where the layers are.

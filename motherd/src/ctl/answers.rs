@@ -10,7 +10,7 @@ use sandbox::{
     kernel::Kernel,
     policy::{self, Element, Policy, Shown, Store},
     question::{self, Question},
-    syscalls::{self, groups},
+    syscalls::{self, groups, versions},
 };
 use serde_json::{Map, Value, json};
 
@@ -185,7 +185,8 @@ pub(super) fn groups(global: &Global, group: Option<&str>) -> Result<u8, Failure
                 .iter()
                 .map(|(name, about, calls)| json!({ "name": name, "about": about, "calls": calls }))
                 .collect();
-            print_json(&json!({ "version": VERSION, "groups": all }))?;
+            let members_of = versions::VERSION;
+            print_json(&json!({ "version": VERSION, "groups_version": members_of, "groups": all }))?;
             return Ok(0);
         }
         let width = all.iter().map(|(name, ..)| name.len()).max().unwrap_or(0);
@@ -193,6 +194,7 @@ pub(super) fn groups(global: &Global, group: Option<&str>) -> Result<u8, Failure
             format!("{name:width$}  {:3}  {about}\n", calls.len())
         };
         print(&all.iter().map(line).collect::<String>())?;
+        print(&format!("\nversion {}, which a policy gets that names no other\n", versions::VERSION))?;
         return Ok(0);
     };
     let name = if group.starts_with('@') { group.to_owned() } else { format!("@{group}") };
@@ -203,12 +205,23 @@ pub(super) fn groups(global: &Global, group: Option<&str>) -> Result<u8, Failure
     };
     let calls = calls_of(name);
     if global.json {
-        let group = json!({ "name": name, "about": about, "calls": calls });
-        print_json(&json!({ "version": VERSION, "groups": [group] }))?;
+        let since: Vec<Option<u32>> = calls.iter().map(|call| since(name, call)).collect();
+        let group = json!({ "name": name, "about": about, "calls": calls, "since": since });
+        print_json(&json!({ "version": VERSION, "groups_version": versions::VERSION, "groups": [group] }))?;
     } else {
-        print(&format!("{name}: {about}\n{}\n", calls.join("\n")))?;
+        let width = calls.iter().map(|call| call.len()).max().unwrap_or(0);
+        let line = |call: &&str| match since(name, call) {
+            Some(version) => format!("{call:width$}  since {version}\n"),
+            None => format!("{call}\n"),
+        };
+        print(&format!("{name}: {about}\n{}", calls.iter().map(line).collect::<String>()))?;
     }
     Ok(0)
+}
+
+/// The version since which a call has been in a group.
+fn since(group: &str, call: &str) -> Option<u32> {
+    syscalls::number(call).and_then(|number| groups::since(group, number))
 }
 
 fn calls_of(group: &str) -> Vec<&'static str> {

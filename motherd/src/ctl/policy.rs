@@ -54,15 +54,22 @@ struct Checked {
     file: PathBuf,
     /// What this machine lacks and the policy calls optional, or what is wrong.
     outcome: Result<Vec<LeftOut>, Report>,
+    /// The version of the groups that it was expanded by.
+    groups: Option<u32>,
 }
 
 impl Checked {
     fn of(file: &Path, store: &Store, kernel: Option<&Kernel>) -> Self {
-        let compiled = |policy: Policy| match kernel {
-            Some(kernel) => compile(&policy, &subject(file), kernel).map(|plan| left_out(&plan)),
-            None => Ok(Vec::new()),
+        let mut groups = None;
+        let compiled = |policy: Policy| {
+            groups = policy.groups_version();
+            match kernel {
+                Some(kernel) => compile(&policy, &subject(file), kernel).map(|plan| left_out(&plan)),
+                None => Ok(Vec::new()),
+            }
         };
-        Self { file: file.to_owned(), outcome: load_file(file, store).and_then(compiled) }
+        let outcome = load_file(file, store).and_then(compiled);
+        Self { file: file.to_owned(), outcome, groups }
     }
 
     fn is_good(&self) -> bool {
@@ -75,12 +82,15 @@ impl Checked {
     /// The verdict, and what is not enforced here.
     fn line(&self) -> String {
         let file = printable(&self.file.display().to_string());
+        let groups = self.groups.map_or_else(String::new, |version| format!(" (groups {version})"));
         match &self.outcome {
-            Ok(left) if left.is_empty() => format!("{file}: good\n"),
+            Ok(left) if left.is_empty() => format!("{file}: good{groups}\n"),
             Ok(left) => {
                 let left: String =
                     by_reason(left).iter().map(|line| format!("  left out: {line}\n")).collect();
-                format!("{file}: good, less what this machine lacks and the policy calls optional\n{left}")
+                format!(
+                    "{file}: good{groups}, less what this machine lacks and the policy calls optional\n{left}"
+                )
             }
             Err(report) => {
                 let count = |wanted| report.diagnostics.iter().filter(|one| one.severity == wanted).count();
@@ -102,6 +112,7 @@ impl Checked {
         json!({
             "file": self.file.display().to_string(),
             "good": self.is_good(),
+            "groups_version": self.groups,
             "diagnostics": diagnostics,
             "left_out": left,
         })
@@ -173,7 +184,7 @@ mod tests {
 
     #[test]
     fn an_error_makes_a_file_bad_and_a_warning_does_not() {
-        let checked = |outcome| Checked { file: "web.toml".into(), outcome };
+        let checked = |outcome| Checked { file: "web.toml".into(), outcome, groups: Some(1) };
         let bad = checked(Err(report(Severity::Error)));
         assert!(!bad.is_good());
         assert_eq!(bad.line(), "web.toml: 1 error, 0 warnings\n");
@@ -187,10 +198,11 @@ mod tests {
 
     #[test]
     fn a_diagnostic_in_json_has_its_place() {
-        let checked = Checked { file: "web.toml".into(), outcome: Err(report(Severity::Error)) };
+        let checked = Checked { file: "web.toml".into(), outcome: Err(report(Severity::Error)), groups: None };
         let expected = json!({
             "file": "web.toml",
             "good": false,
+            "groups_version": null,
             "left_out": [],
             "diagnostics": [{
                 "code": "unknown-key",

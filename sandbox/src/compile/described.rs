@@ -188,6 +188,7 @@ pub(crate) fn strict() -> Confinement {
             rules: Vec::new(),
             sockets: None,
             io_uring: here(false),
+            groups: crate::syscalls::versions::VERSION,
             actions: Vec::new(),
             log: true,
         },
@@ -247,7 +248,7 @@ pub(crate) fn beneath(paths: &[&str]) -> Vec<Located<OptionalPath>> {
 }
 
 pub(crate) fn writable(paths: &[&str]) -> Vec<Located<WritablePath>> {
-    let path = |path: &&str| WritablePath { path: (*path).to_owned(), optional: false, noexec: false };
+    let path = |path: &&str| WritablePath { path: (*path).to_owned(), optional: false, noexec: None };
     paths.iter().map(|wanted| here(path(wanted))).collect()
 }
 

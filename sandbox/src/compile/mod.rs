@@ -170,6 +170,8 @@ pub(crate) struct Builder<'a> {
     pub(crate) subject: &'a Subject,
     pub(crate) diagnostics: Vec<Diagnostic>,
     pub(crate) left_out: Vec<LeftOut>,
+    /// Whether a mount point may be reached through links: where the tree is the host's own.
+    pub(crate) through_links: bool,
     steps: Vec<Step>,
     slots: usize,
     id_maps: Vec<UserNamespacePlan>,
@@ -183,6 +185,7 @@ impl<'a> Builder<'a> {
             subject,
             diagnostics: Vec::new(),
             left_out: Vec::new(),
+            through_links: false,
             steps: Vec::new(),
             slots: 0,
             id_maps: Vec::new(),

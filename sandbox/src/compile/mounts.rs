@@ -159,6 +159,9 @@ pub(crate) fn compile(rules: &Confinement, ids: (u32, u32), builder: &mut Builde
         Root::Empty => None,
         Root::Directory(path) => Some(path.clone()),
     };
+    // The host's own links are its administrator's; those of a tree that was given may be anybody's (runc's
+    // CVE-2026-41579).
+    builder.through_links = filesystem.root.value == Root::Host;
     let mut entries = entries(rules, root.as_deref(), builder);
     entries.sort_by(|a, b| a.path.split('/').cmp(b.path.split('/')));
     refuse_conflicts(&entries, builder);
@@ -264,7 +267,9 @@ fn entries(rules: &Confinement, root: Option<&str>, builder: &mut Builder<'_>) -
         for layer in &overlay.value.lower {
             refuse_unless_folder(layer, builder);
         }
-        push(&overlay.value.path, Kind::Overlay(overlay.value.clone()), &overlay.at);
+        let noexec = overlay.value.noexec.unwrap_or(rules.process.memory_deny_write_execute.value);
+        let wanted = Overlay { noexec: Some(noexec), ..overlay.value.clone() };
+        push(&overlay.value.path, Kind::Overlay(wanted), &overlay.at);
     }
     if let Some(first) = rules.credentials.first() {
         let names = rules.credentials.iter().map(|credential| credential.value.name.clone()).collect();
@@ -272,8 +277,8 @@ fn entries(rules: &Confinement, root: Option<&str>, builder: &mut Builder<'_>) -
     }
     entries.extend(nodes);
     match root {
-        Some(root) => trees(filesystem, root, &mut entries, builder),
-        None => trees_into_empty_root(filesystem, &mut entries, builder),
+        Some(root) => trees(rules, root, &mut entries, builder),
+        None => trees_into_empty_root(rules, &mut entries, builder),
     }
     hide(filesystem, root, &mut entries, builder);
     entries
@@ -345,7 +350,8 @@ fn refuse_unless_folder(path: &Located<String>, builder: &mut Builder<'_>) {
     }
 }
 
-fn trees(filesystem: &Filesystem, root: &str, entries: &mut Vec<Entry>, builder: &mut Builder<'_>) {
+fn trees(rules: &Confinement, root: &str, entries: &mut Vec<Entry>, builder: &mut Builder<'_>) {
+    let filesystem = &rules.filesystem;
     for path in filesystem.read_only.iter().filter(|path| path.value != "/") {
         let wanted = path.clone().map(|path| OptionalPath { path, optional: false });
         let from = join(root, &path.value);
@@ -353,12 +359,12 @@ fn trees(filesystem: &Filesystem, root: &str, entries: &mut Vec<Entry>, builder:
     }
     for path in &filesystem.read_write {
         let from = join(root, &path.value.path);
-        entries.extend(writable_tree(path, from, builder));
+        entries.extend(writable_tree(path, from, rules, builder));
     }
-    binds(filesystem, entries, builder);
+    binds(rules, entries, builder);
 }
 
-fn binds(filesystem: &Filesystem, entries: &mut Vec<Entry>, builder: &mut Builder<'_>) {
+fn binds(rules: &Confinement, entries: &mut Vec<Entry>, builder: &mut Builder<'_>) {
     for path in &builder.subject.sockets {
         let kind = Kind::Tree {
             from: path.clone(),
@@ -366,12 +372,12 @@ fn binds(filesystem: &Filesystem, entries: &mut Vec<Entry>, builder: &mut Builde
             attributes: RDONLY | NOSUID | NODEV,
             idmap: None,
         };
-        entries.push(Entry { path: path.clone(), kind, at: filesystem.root.at.clone() });
+        entries.push(Entry { path: path.clone(), kind, at: rules.filesystem.root.at.clone() });
     }
-    for bind in &filesystem.bind {
+    for bind in &rules.filesystem.bind {
         let from = &bind.value.from;
         let wanted = from.clone().map(|path| OptionalPath { path, optional: bind.value.optional });
-        let attributes = bind_attributes(&bind.value);
+        let attributes = bind_attributes(&bind.value, rules);
         let mut entry = tree(&wanted, &bind.value.to.value, from.value.clone(), attributes, builder);
         if let Some(Entry { kind: Kind::Tree { idmap, .. }, .. }) = &mut entry {
             idmap.clone_from(&bind.value.idmap);
@@ -382,31 +388,41 @@ fn binds(filesystem: &Filesystem, entries: &mut Vec<Entry>, builder: &mut Builde
 
 /// Attributes are added to those of the host's mounts and never taken away: a policy cannot make executable what the
 /// administrator mounted noexec.
-fn bind_attributes(bind: &Bind) -> u64 {
+fn bind_attributes(bind: &Bind, rules: &Confinement) -> u64 {
+    let write_xor_execute = rules.process.memory_deny_write_execute.value;
     let Bind { from: _, to: _, optional: _, idmap: _, read_only, nosuid, nodev, noexec, nosymfollow } = bind;
+    let noexec = &noexec.unwrap_or(write_xor_execute && !read_only);
     [(read_only, RDONLY), (nosuid, NOSUID), (nodev, NODEV), (noexec, NOEXEC), (nosymfollow, NOSYMFOLLOW)]
         .into_iter()
         .filter_map(|(asked, attribute)| asked.then_some(attribute))
         .sum()
 }
 
-fn writable_tree(path: &Located<WritablePath>, from: String, builder: &mut Builder<'_>) -> Option<Entry> {
+/// What one may write and then map is what memory_deny_write_execute is against, on a disk as in memory.
+fn writable_tree(
+    path: &Located<WritablePath>,
+    from: String,
+    rules: &Confinement,
+    builder: &mut Builder<'_>,
+) -> Option<Entry> {
     let WritablePath { path: to, optional, noexec } = &path.value;
     let wanted = Located::new(OptionalPath { path: to.clone(), optional: *optional }, path.at.clone());
-    let attributes = NOSUID | NODEV | if *noexec { NOEXEC } else { 0 };
+    let noexec = noexec.unwrap_or(rules.process.memory_deny_write_execute.value);
+    let attributes = NOSUID | NODEV | if noexec { NOEXEC } else { 0 };
     tree(&wanted, to, from, attributes, builder)
 }
 
 /// With an empty root there is nothing to hide or to make read-only; paths opened up come from the host as they are.
-fn trees_into_empty_root(filesystem: &Filesystem, entries: &mut Vec<Entry>, builder: &mut Builder<'_>) {
+fn trees_into_empty_root(rules: &Confinement, entries: &mut Vec<Entry>, builder: &mut Builder<'_>) {
+    let filesystem = &rules.filesystem;
     for path in &filesystem.read_write {
-        entries.extend(writable_tree(path, path.value.path.clone(), builder));
+        entries.extend(writable_tree(path, path.value.path.clone(), rules, builder));
     }
     for path in filesystem.read_only.iter().filter(|path| path.value != "/") {
         let wanted = path.clone().map(|path| OptionalPath { path, optional: false });
         entries.extend(tree(&wanted, &path.value, path.value.clone(), RDONLY | NOSUID | NODEV, builder));
     }
-    binds(filesystem, entries, builder);
+    binds(rules, entries, builder);
 }
 
 /// A tree of the host's at `to`; `None` where it is missing, which is an error unless it is optional.
@@ -661,7 +677,7 @@ fn overlay(entry: &Entry, wanted: &Overlay, (uid, gid): (u32, u32), builder: &mu
     let options =
         vec![option("lowerdir", &names.join(":")), option("upperdir", "upper"), option("workdir", "work")];
     let slot = builder.slot(Some(&entry.at));
-    let attributes = NOSUID | NODEV | if wanted.noexec { NOEXEC } else { 0 };
+    let attributes = NOSUID | NODEV | if wanted.noexec.unwrap_or(false) { NOEXEC } else { 0 };
     builder.step(Phase::Overlay, filesystem_op(c"overlay", options, attributes, slot), &entry.path, at());
     builder.step(Phase::Overlay, Op::Unstage, &entry.path, at());
     attach(entry, &entry.path, slot, builder);
@@ -669,7 +685,7 @@ fn overlay(entry: &Entry, wanted: &Overlay, (uid, gid): (u32, u32), builder: &mu
 
 fn attach(entry: &Entry, path: &str, slot: Slot, builder: &mut Builder<'_>) {
     builder.step(Phase::Mount, Op::Detach(c_string(path)), path, Some(entry.at.clone()));
-    let op = Op::Attach { from: slot, target: c_string(path) };
+    let op = Op::Attach { from: slot, target: c_string(path), through_links: builder.through_links };
     builder.step(Phase::Mount, op, path, Some(entry.at.clone()));
 }
 
@@ -699,6 +715,7 @@ fn mask_file(entry: &Entry, path: &str, builder: &mut Builder<'_>) {
         path,
         at.clone(),
     );
+    builder.step(Phase::Collect, Op::CheckNull(slot), "/dev/null", at.clone());
     let attributes = RDONLY | NOSUID | NODEV | NOEXEC;
     builder.step(Phase::Root, Op::SetAttributes { of: slot, set: attributes, recursive: false }, path, at);
     attach(entry, path, slot, builder);

@@ -437,7 +437,7 @@ fn a_step_that_fails_in_any_way_is_told_and_leaves_nothing_behind() {
         size_bytes: 1 << 20,
         inodes: 100,
         mode: 0o755,
-        noexec: true,
+        noexec: Some(true),
     })];
     let (name, file) = ("users".to_owned(), here("/etc/passwd".to_owned()));
     rules.credentials = vec![here(Credential { name, file, optional: false })];
@@ -543,7 +543,7 @@ fn idmapped(from: &str, to: &str) -> Bind {
         optional: false,
         nosuid: true,
         nodev: true,
-        noexec: true,
+        noexec: Some(true),
         nosymfollow: true,
         idmap: Some(here(IdMap { uid: ranges.clone(), gid: ranges })),
     }

@@ -7,7 +7,7 @@ pub const CODES: &[(&str, &str)] = &[
     ("conflicting-actions", "two groups give one call different actions"),
     ("conflicting-addresses", "one network is allowed and denied"),
     ("conflicting-paths", "one path is asked to be two things"),
-    ("control-character", "a text contains a control character"),
+    ("control-character", "a text contains a control character, or one that is not seen"),
     ("duplicate-key", "a key or a table stands twice in one file"),
     ("duplicate-value", "a list names the same thing twice, or two rules the same argument of a call"),
     ("empty-rule", "a rule lists no value, so it would never allow its call"),

@@ -46,6 +46,14 @@ fn inodes(item: Option<Item<'_>>, notes: &mut Notes) -> Option<Option<u64>> {
     }
 }
 
+/// A switch whose default is another key's: `Some(None)` where it is not written.
+fn maybe(item: Option<Item<'_>>, notes: &mut Notes) -> Option<Option<bool>> {
+    match item {
+        Some(item) => item.boolean(notes).map(|flag| Some(flag.value)),
+        None => Some(None),
+    }
+}
+
 /// `{ from = "/srv/a", to = "/data", read_only = true, optional = false }`.
 pub(super) fn bind(item: &Item<'_>, notes: &mut Notes) -> Option<Located<Bind>> {
     let table = item.table(BIND_KEYS, notes)?;
@@ -55,7 +63,8 @@ pub(super) fn bind(item: &Item<'_>, notes: &mut Notes) -> Option<Located<Bind>> 
     let read_only = yes_or_no("read_only", true);
     let optional = yes_or_no("optional", false);
     let (nosuid, nodev) = (yes_or_no("nosuid", true), yes_or_no("nodev", true));
-    let (noexec, nosymfollow) = (yes_or_no("noexec", false), yes_or_no("nosymfollow", false));
+    let nosymfollow = yes_or_no("nosymfollow", false);
+    let noexec = maybe(table.get("noexec"), notes);
     let idmap = match table.get("idmap") {
         Some(item) => namespaces::id_map(&item, notes).map(Some),
         None => Some(None),
@@ -93,7 +102,7 @@ pub(super) fn overlay(item: &Item<'_>, notes: &mut Notes) -> Option<Located<Over
     let size = table.require("size", notes).and_then(|item| size(&item, notes));
     let mode = folder_mode(table.get("mode"), notes);
     let inodes = inodes(table.get("inodes"), notes);
-    let noexec = flag(table.get("noexec"), false, notes);
+    let noexec = maybe(table.get("noexec"), notes);
     let (to, size_bytes, inodes) = (to?, size?.value, inodes?);
     if to.value == "/" {
         let message = "an overlay on `/` would hide everything else";
@@ -156,14 +165,14 @@ pub(super) const CREDENTIAL_KEYS: &[&str] = &["file", "optional"];
 pub(super) fn writable_path(item: &Item<'_>, notes: &mut Notes) -> Option<Located<WritablePath>> {
     if item.value().is_str() {
         let path = path(item, notes)?;
-        return Some(path.map(|path| WritablePath { path, optional: false, noexec: false }));
+        return Some(path.map(|path| WritablePath { path, optional: false, noexec: None }));
     }
     if !item.value().is_table() {
         return item.wrong_type("a path in quotes, or { path = \"/...\", optional = true }", notes);
     }
     let table = item.table(WRITABLE_PATH_KEYS, notes)?;
     let optional = flag(table.get("optional"), false, notes);
-    let noexec = flag(table.get("noexec"), false, notes);
+    let noexec = maybe(table.get("noexec"), notes);
     let path = path(&table.require("path", notes)?, notes)?.value;
     Some(Located::new(WritablePath { path, optional: optional?, noexec: noexec? }, item.at()))
 }

@@ -247,8 +247,8 @@ pub struct Overlay {
     pub inodes: u64,
     /// The permission bits of the folder itself, which belongs to the service.
     pub mode: u32,
-    /// Nothing in it can be executed (the default is false).
-    pub noexec: bool,
+    /// Nothing in it can be executed or mapped executable; `None` is `process.memory_deny_write_execute`.
+    pub noexec: Option<bool>,
 }
 
 /// Where a service finds its credentials: the variable, and what it holds.
@@ -283,8 +283,9 @@ pub struct Bind {
     pub nosuid: bool,
     /// Device nodes mean nothing there (the default is true).
     pub nodev: bool,
-    /// Nothing in it can be executed (the default is false).
-    pub noexec: bool,
+    /// Nothing in it can be executed or mapped executable; `None` is `process.memory_deny_write_execute` where it is
+    /// writable, and false where it is not.
+    pub noexec: Option<bool>,
     /// Symbolic links in it are not followed (the default is false).
     pub nosymfollow: bool,
     /// Owners are shown as others: inside is on the disk, outside what the host would see (mount_setattr(2)).
@@ -332,8 +333,8 @@ pub struct WritablePath {
     pub path: String,
     /// A missing one is no error.
     pub optional: bool,
-    /// Nothing in it can be executed (the default is false).
-    pub noexec: bool,
+    /// Nothing in it can be executed or mapped executable; `None` is `process.memory_deny_write_execute`.
+    pub noexec: Option<bool>,
 }
 
 /// A user or a group.
@@ -499,6 +500,8 @@ pub struct Seccomp {
     pub sockets: Option<Vec<Located<SocketRule>>>,
     /// io_uring, if its calls are allowed too; the default is false.
     pub io_uring: Located<bool>,
+    /// The version of the groups that its lists were expanded by; the default is the newest.
+    pub groups: u32,
     /// What denied calls get instead of `default`.
     pub actions: Vec<Located<Action>>,
     /// SECCOMP_FILTER_FLAG_LOG; the default is true.
@@ -617,6 +620,15 @@ impl Policy {
     #[must_use]
     pub fn sources(&self) -> &Sources {
         &self.sources
+    }
+
+    /// The version of the groups of system calls that it was expanded by; `None` without a filter.
+    #[must_use]
+    pub fn groups_version(&self) -> Option<u32> {
+        match &self.rules {
+            Rules::Confined(rules) => Some(rules.seccomp.groups),
+            Rules::Unconfined(_) => None,
+        }
     }
 
     /// The rules, or their absence.

@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{
     diagnostic::{Diagnostic, FileId, Located, Place, nearest},
-    syscalls,
+    syscalls::{self, versions},
 };
 
 /// How the value of a key goes on top of an inherited one.
@@ -194,6 +194,7 @@ section! {
         ioctl: List<Operation> = |item: &_, notes: &mut _| list(item, notes, filter::ioctl),
         prctl: List<Operation> = |item: &_, notes: &mut _| list(item, notes, filter::prctl),
         io_uring: Located<bool> = Item::boolean,
+        groups: Located<u32> = |item: &Item<'_>, notes: &mut _| item.integer(1, versions::VERSION, notes),
         action: Named<RawAction> = |item: &_, notes: &mut _| named(item, notes, filter::action),
     }
 }

@@ -95,6 +95,13 @@ impl<'t> Item<'t> {
             notes.push(Diagnostic::error("control-character", self.at(), message));
             return None;
         }
+        if let Some(unseen) = text.chars().find(|c| is_unseen(*c)) {
+            let message =
+                format!("{} contains the unseen character {}", self.name(), unseen.escape_unicode());
+            let help = "it would read as another text than it is";
+            notes.push(Diagnostic::error("control-character", self.at(), message).help(help));
+            return None;
+        }
         Some(Located::new(text.to_owned(), self.at()))
     }
 
@@ -273,4 +280,10 @@ pub(super) fn unknown(
 /// ``did you mean `x`?``, or nothing.
 pub(super) fn did_you_mean<'c>(word: &str, candidates: impl IntoIterator<Item = &'c str>) -> String {
     nearest(word, candidates).map_or_else(String::new, |nearest| format!("did you mean `{nearest}`?"))
+}
+
+/// Characters that show nothing or turn the order of what is shown around (Unicode's Cf, as far as it is that).
+fn is_unseen(c: char) -> bool {
+    matches!(c, '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
+        | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }

@@ -12,15 +12,15 @@ use super::{
     filter::RawAction,
     listed::Listed,
     raw::{
-        AnyOr, List, Named, RawCapabilities, RawCgroup, RawFilesystem, RawLandlock, RawNamespaces, RawPolicy,
-        RawProcess, RawSeccomp, empty_set,
+        AnyOr, Calls, List, Named, RawCapabilities, RawCgroup, RawFilesystem, RawLandlock, RawNamespaces,
+        RawPolicy, RawProcess, RawSeccomp, empty_set,
     },
     reader::Notes,
     scheduling::show_duration,
 };
 use crate::{
     diagnostic::{Diagnostic, FileId, Located, Place},
-    syscalls,
+    syscalls::{self, groups, versions},
 };
 
 /// The rules that a merged policy stands for. What is wrong is noted; then the result is not to be used.
@@ -461,11 +461,20 @@ fn ports(raw: Option<AnyOr<u16>>, at: &Place) -> Ports {
     }
 }
 
+/// A group as it was in a version; a call is itself in every version.
+fn of_version((name, calls): Calls, version: u32) -> Calls {
+    let calls = groups::members_of_version(&name, version).unwrap_or(calls);
+    (name, calls)
+}
+
 fn seccomp(raw: RawSeccomp, at: &Place, notes: &mut Notes) -> Seccomp {
-    let mut allowed: BTreeSet<u32> =
-        List::resolve(raw.allow, "allow", at).into_iter().flat_map(|calls| calls.value.1).collect();
+    let version = raw.groups.map_or(versions::VERSION, |version| version.value);
+    let mut allowed: BTreeSet<u32> = List::resolve(raw.allow, "allow", at)
+        .into_iter()
+        .flat_map(|calls| of_version(calls.value, version).1)
+        .collect();
     for calls in List::resolve(raw.deny, "deny", at) {
-        for call in calls.value.1 {
+        for call in of_version(calls.value, version).1 {
             allowed.remove(&call);
         }
     }
@@ -514,7 +523,8 @@ fn seccomp(raw: RawSeccomp, at: &Place, notes: &mut Notes) -> Seccomp {
         rules,
         sockets,
         io_uring,
-        actions: actions(raw.action, notes),
+        groups: version,
+        actions: actions(raw.action, version, notes),
         log: raw.log.is_none_or(|log| log.value),
     }
 }
@@ -548,11 +558,13 @@ fn check_sockets(
 }
 
 /// One action for each call: of two groups that disagree neither is right.
-fn actions(raw: Option<Named<RawAction>>, notes: &mut Notes) -> Vec<Located<Action>> {
+fn actions(raw: Option<Named<RawAction>>, version: u32, notes: &mut Notes) -> Vec<Located<Action>> {
     let mut actions: Vec<Located<Action>> = Vec::new();
     for entry in raw.map(|actions| actions.0).unwrap_or_default() {
         // Merging left no entry that removes.
-        let RawAction::Set(action) = entry.value else { continue };
+        let RawAction::Set(Action { name, calls, denial }) = entry.value else { continue };
+        let (name, calls) = of_version((name, calls), version);
+        let action = Action { name, calls, denial };
         let mine = |call: &u32| action.calls.contains(call);
         let other = actions.iter().find(|other| {
             !action.names_one_call()

@@ -34,6 +34,18 @@ pub(super) fn path(item: &Item<'_>, notes: &mut Notes) -> Option<Located<String>
     checked_path(item.text(notes)?, notes)
 }
 
+/// Whether a path goes through one of proc's magic links (proc(5)): `/proc/self/fd/7` is what CVE-2024-21626 was made of.
+fn leads_to_open_descriptors(path: &str) -> bool {
+    let Some(("self" | "thread-self" | "1", rest)) =
+        path.strip_prefix("/proc/").and_then(|rest| rest.split_once('/')).map(|(process, rest)| {
+            (if process.bytes().all(|byte| byte.is_ascii_digit()) { "1" } else { process }, rest)
+        })
+    else {
+        return false;
+    };
+    rest.split('/').any(|part| matches!(part, "fd" | "cwd" | "root" | "exe" | "map_files" | "ns" | "task"))
+}
+
 /// The same for a text that was read already.
 pub(super) fn checked_path(path: Located<String>, notes: &mut Notes) -> Option<Located<String>> {
     let text = path.value.as_str();
@@ -41,6 +53,11 @@ pub(super) fn checked_path(path: Located<String>, notes: &mut Notes) -> Option<L
         let message = format!("`{text}` is a pattern, and a path names one file or folder");
         let help = "nothing is expanded: name each path, or the folder above them";
         notes.push(Diagnostic::error("invalid-path", path.at, message).help(help));
+        return None;
+    }
+    if leads_to_open_descriptors(text) {
+        let message = "a path through what a process has open could lead anywhere, and to the host";
+        notes.push(Diagnostic::error("unsafe-path", path.at, message));
         return None;
     }
     let problem = if !text.starts_with('/') {

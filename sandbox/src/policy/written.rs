@@ -99,6 +99,7 @@ const DEFAULTS: &[(&str, &str, &str)] = &[
     ("landlock", "scope", "[\"abstract-unix-socket\", \"signal\"]"), ("landlock", "optional", "[]"),
     ("seccomp", "default", "\"errno:EPERM\""), ("seccomp", "allow", "[]"), ("seccomp", "deny", "[]"),
     ("seccomp", "architectures", "[\"native\"]"), ("seccomp", "log", "true"), ("seccomp", "rule", "[]"),
+    ("seccomp", "groups", "1"),
     ("cgroup", "optional", "[]"),
 ];
 

@@ -297,8 +297,8 @@ pub(crate) fn open(directory: RawFd, path: &CStr, flags: i32, mode: u32) -> Answ
     strings(libc::SYS_openat, [int(directory), text(path), int(flags), mode as usize, 0, 0]).map(descriptor)
 }
 
-/// openat2(2), O_PATH, following no magic links: what a mount goes onto.
-pub(crate) fn open_target(path: &CStr) -> Answer<RawFd> {
+/// openat2(2), O_PATH, following no magic links, and other links where it is said so: what a mount goes onto.
+pub(crate) fn open_target(path: &CStr, through_links: bool) -> Answer<RawFd> {
     /// `struct open_how` (openat2(2)).
     #[repr(C)]
     struct OpenHow {
@@ -310,7 +310,7 @@ pub(crate) fn open_target(path: &CStr) -> Answer<RawFd> {
     let how = OpenHow {
         flags: (libc::O_PATH | libc::O_CLOEXEC) as u64,
         mode: 0,
-        resolve: libc::RESOLVE_NO_MAGICLINKS,
+        resolve: if through_links { libc::RESOLVE_NO_MAGICLINKS } else { libc::RESOLVE_NO_SYMLINKS },
     };
     let pointer = ptr::from_ref(&how) as usize;
     let arguments = [int(libc::AT_FDCWD), text(path), pointer, size_of::<OpenHow>(), 0, 0];
@@ -329,13 +329,23 @@ pub(crate) fn write_all(fd: RawFd, bytes: &[u8]) -> Answer<()> {
 
 /// fstat(2): whether it is a directory.
 pub(crate) fn is_directory(fd: RawFd) -> Answer<bool> {
+    Ok(status(fd)?.st_mode & libc::S_IFMT == libc::S_IFDIR)
+}
+
+/// fstat(2): whether `fd` is this character device.
+pub(crate) fn is_character_device(fd: RawFd, device: u64) -> Answer<bool> {
+    let status = status(fd)?;
+    Ok(status.st_mode & libc::S_IFMT == libc::S_IFCHR && status.st_rdev == device)
+}
+
+fn status(fd: RawFd) -> Answer<libc::stat> {
     // SAFETY: `libc::stat` is a plain struct of integers, for which all zeroes are valid.
     let mut status: libc::stat = unsafe { std::mem::zeroed() };
     let pointer = ptr::from_mut(&mut status) as usize;
     // SAFETY: the second argument points at a `struct stat` on this stack, which the kernel fills; on x86_64 libc's
     // layout is the kernel's (asserted by fstat's users everywhere: glibc passes it through).
     unsafe { syscall(libc::SYS_fstat, [int(fd), pointer, 0, 0, 0, 0]) }?;
-    Ok(status.st_mode & libc::S_IFMT == libc::S_IFDIR)
+    Ok(status)
 }
 
 /// mkdirat(2)

@@ -10,6 +10,8 @@
 //! - What asks for a capability in every useful form is in `@privileged`, which therefore contains `@chown` and
 //!   `@setuid`: an unprivileged process gets EPERM from the kernel for them, so a filter's EPERM is no news to it.
 
+use super::versions;
+
 /// A group: its name, what its calls do, and its members; a member that starts with `@` is a group.
 struct Group {
     name: &'static str,
@@ -21,14 +23,28 @@ struct Group {
 /// The name is given with its `@`.
 #[must_use]
 pub fn members(name: &str) -> Option<Vec<u32>> {
+    members_of_version(name, versions::VERSION)
+}
+
+/// The version since which a call has been in a group; `None` where it is not in it.
+#[must_use]
+pub fn since(name: &str, call: u32) -> Option<u32> {
+    let has = |version: &u32| members_of_version(name, *version).is_some_and(|calls| calls.contains(&call));
+    (1..=versions::VERSION).find(has)
+}
+
+/// The same as of a version.
+#[must_use]
+pub fn members_of_version(name: &str, version: u32) -> Option<Vec<u32>> {
     if name == "@known" {
-        return Some(super::names().filter_map(super::number).collect());
+        let known = super::names().filter_map(super::number);
+        return Some(known.filter(|number| *number <= versions::highest_known(version)).collect());
     }
     let group = find(name)?;
     let mut numbers = Vec::new();
-    for member in group.members {
+    for member in versions::written(group.name, group.members, version) {
         if member.starts_with('@') {
-            numbers.extend(members(member)?);
+            numbers.extend(members_of_version(member, version)?);
         } else {
             numbers.push(super::number(member)?);
         }

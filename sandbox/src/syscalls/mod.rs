@@ -5,6 +5,7 @@
 
 pub mod groups;
 mod table;
+pub mod versions;
 
 use table::TABLE;
 
