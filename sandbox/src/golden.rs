@@ -91,10 +91,10 @@ fn store() -> (PathBuf, Store) {
     (folder.clone(), Store::new(vec![folder]))
 }
 
-const NAMES: [&str; 5] = ["base/default", "hello", "nginx", "redis", "unconfined"];
+pub(crate) const NAMES: [&str; 5] = ["base/default", "hello", "nginx", "redis", "unconfined"];
 
 /// Loads every shipped policy; their files seem to be where they are installed.
-fn load(name: &str) -> Policy {
+pub(crate) fn load(name: &str) -> Policy {
     let (folder, store) = store();
     let policy = store.load(name).unwrap_or_else(|report| panic!("{report}"));
     fs::remove_dir_all(folder).unwrap();

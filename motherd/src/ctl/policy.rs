@@ -198,7 +198,8 @@ mod tests {
 
     #[test]
     fn a_diagnostic_in_json_has_its_place() {
-        let checked = Checked { file: "web.toml".into(), outcome: Err(report(Severity::Error)), groups: None };
+        let checked =
+            Checked { file: "web.toml".into(), outcome: Err(report(Severity::Error)), groups: None };
         let expected = json!({
             "file": "web.toml",
             "good": false,

@@ -122,6 +122,7 @@ fn path_rules(wanted: &policy::Landlock, abi: ABI, view: &View, builder: &mut Bu
             }
         }
     }
+    let (named, mut made) = (rules.len(), 0);
     for (path, access) in rules {
         let name = &path.value.path;
         let found = match view.look(name) {
@@ -144,6 +145,13 @@ fn path_rules(wanted: &policy::Landlock, abi: ABI, view: &View, builder: &mut Bu
             optional: path.value.optional,
         };
         builder.step(Phase::LandlockRules, op, name, Some(path.at.clone()));
+        made += 1;
+    }
+    // Lists that came to nothing are a mistake, unlike lists that are empty.
+    if made == 0 && named > 0 && builder.diagnostics.is_empty() {
+        let message = "no path of [landlock] is on this host, so nothing could be read or executed";
+        let help = "name a path that is there, or take `optional` from one that has to be";
+        builder.error(Diagnostic::error("no-landlock-rule", wanted.at.clone(), message).help(help));
     }
 }
 
@@ -173,3 +181,6 @@ pub(crate) fn ruleset(plan: &LandlockPlan) -> Result<OwnedFd, RulesetError> {
     }
     Ok(Option::<OwnedFd>::from(created).expect("a hard requirement that is met yields a ruleset"))
 }
+
+#[cfg(test)]
+mod abis;

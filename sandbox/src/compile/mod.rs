@@ -8,10 +8,12 @@ mod automatic;
 pub(crate) mod bpf;
 mod capabilities;
 mod cgroup;
+mod control_sockets;
 #[cfg(test)]
 pub(crate) mod described;
 mod host;
 pub(crate) mod landlock;
+mod loader;
 pub(crate) mod mounts;
 mod namespaces;
 mod process;
@@ -99,6 +101,7 @@ fn confined(policy: &Policy, rules: &Confinement, builder: &mut Builder<'_>) -> 
     let identity = process::compile(rules, &ids, builder);
     let namespaces = namespaces::compile(rules, &ids, builder);
     let view = mounts::compile(rules, (identity.host_uid, identity.host_gid), builder);
+    loader::check(rules, &view, builder);
     capabilities::compile(rules, identity.uid, builder);
     let landlock = landlock::compile(&with_credentials(rules), &view, builder);
     seccomp::compile(rules, builder);

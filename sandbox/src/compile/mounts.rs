@@ -8,7 +8,7 @@
 use std::ffi::CString;
 
 use crate::{
-    compile::{Builder, FileKind, c_string, missing_path},
+    compile::{Builder, FileKind, c_string, control_sockets, missing_path},
     diagnostic::{Diagnostic, Located, Place},
     plan::{Op, Phase, Slot},
     policy::{
@@ -94,6 +94,8 @@ pub(crate) struct View {
     root: Option<String>,
     /// Sorted by path.
     mounts: Vec<Mounted>,
+    /// Whether the root itself is.
+    writable: bool,
 }
 
 /// One mount of a view.
@@ -102,18 +104,24 @@ struct Mounted {
     path: String,
     /// On the host; `None` for a fresh mount.
     source: Option<String>,
+    writable: bool,
 }
 
 impl From<&Entry> for Mounted {
     fn from(entry: &Entry) -> Self {
-        Self { path: entry.path.clone(), source: entry.kind.source() }
+        let writable = match &entry.kind {
+            Kind::Tmpfs(_) | Kind::Overlay(_) => true,
+            Kind::Tree { attributes, .. } => attributes & RDONLY == 0,
+            Kind::Proc(_) | Kind::Dev(_) | Kind::Sys | Kind::Hidden(_) | Kind::Credentials(_) => false,
+        };
+        Self { path: entry.path.clone(), source: entry.kind.source(), writable }
     }
 }
 
 impl View {
     /// The host's tree as it is.
     pub(crate) fn host() -> Self {
-        Self { root: Some("/".to_owned()), mounts: Vec::new() }
+        Self { root: Some("/".to_owned()), mounts: Vec::new(), writable: true }
     }
 
     /// What stands at `path`.
@@ -126,6 +134,12 @@ impl View {
             (None, Some(root)) => Seen::Host(join(root, path)),
             (None, None) => Seen::Nothing,
         }
+    }
+
+    /// Whether anything at `path`, or beneath it, could be written as far as mounts decide.
+    pub(crate) fn may_be_written(&self, path: &str) -> bool {
+        let beneath = self.mounts.iter().any(|mounted| mounted.writable && is_beneath(&mounted.path, path));
+        beneath || self.covering(path).map_or(self.writable, |mounted| mounted.writable)
     }
 
     fn covering(&self, path: &str) -> Option<&Mounted> {
@@ -165,7 +179,8 @@ pub(crate) fn compile(rules: &Confinement, ids: (u32, u32), builder: &mut Builde
     let mut entries = entries(rules, root.as_deref(), builder);
     entries.sort_by(|a, b| a.path.split('/').cmp(b.path.split('/')));
     refuse_conflicts(&entries, builder);
-    let view = View { root, mounts: entries.iter().map(Mounted::from).collect() };
+    let writable = !filesystem.read_only.iter().any(|path| path.value == "/");
+    let view = View { root, mounts: entries.iter().map(Mounted::from).collect(), writable };
     new_root(rules, &view, builder);
     for (index, entry) in entries.iter().enumerate() {
         mount_point(entry, &entries[..index], &view, builder);
@@ -378,6 +393,9 @@ fn binds(rules: &Confinement, entries: &mut Vec<Entry>, builder: &mut Builder<'_
         let from = &bind.value.from;
         let wanted = from.clone().map(|path| OptionalPath { path, optional: bind.value.optional });
         let attributes = bind_attributes(&bind.value, rules);
+        if !bind.value.control_socket {
+            control_sockets::refuse(&from.value, &from.at, builder);
+        }
         let mut entry = tree(&wanted, &bind.value.to.value, from.value.clone(), attributes, builder);
         if let Some(Entry { kind: Kind::Tree { idmap, .. }, .. }) = &mut entry {
             idmap.clone_from(&bind.value.idmap);
@@ -390,7 +408,18 @@ fn binds(rules: &Confinement, entries: &mut Vec<Entry>, builder: &mut Builder<'_
 /// administrator mounted noexec.
 fn bind_attributes(bind: &Bind, rules: &Confinement) -> u64 {
     let write_xor_execute = rules.process.memory_deny_write_execute.value;
-    let Bind { from: _, to: _, optional: _, idmap: _, read_only, nosuid, nodev, noexec, nosymfollow } = bind;
+    let Bind {
+        from: _,
+        to: _,
+        optional: _,
+        control_socket: _,
+        idmap: _,
+        read_only,
+        nosuid,
+        nodev,
+        noexec,
+        nosymfollow,
+    } = bind;
     let noexec = &noexec.unwrap_or(write_xor_execute && !read_only);
     [(read_only, RDONLY), (nosuid, NOSUID), (nodev, NODEV), (noexec, NOEXEC), (nosymfollow, NOSYMFOLLOW)]
         .into_iter()
@@ -406,6 +435,7 @@ fn writable_tree(
     builder: &mut Builder<'_>,
 ) -> Option<Entry> {
     let WritablePath { path: to, optional, noexec } = &path.value;
+    control_sockets::refuse(to, &path.at, builder);
     let wanted = Located::new(OptionalPath { path: to.clone(), optional: *optional }, path.at.clone());
     let noexec = noexec.unwrap_or(rules.process.memory_deny_write_execute.value);
     let attributes = NOSUID | NODEV | if noexec { NOEXEC } else { 0 };

@@ -528,6 +528,9 @@ fn interpret(
 }
 
 #[cfg(test)]
+mod proof;
+
+#[cfg(test)]
 mod tests {
     //! The compiled program is run in an interpreter, over every call number, and held against the policy and against
     //! what seccompiler compiles of the same rules.

@@ -545,6 +545,7 @@ fn idmapped(from: &str, to: &str) -> Bind {
         nodev: true,
         noexec: Some(true),
         nosymfollow: true,
+        control_socket: false,
         idmap: Some(here(IdMap { uid: ranges.clone(), gid: ranges })),
     }
 }

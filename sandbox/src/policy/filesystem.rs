@@ -64,6 +64,7 @@ pub(super) fn bind(item: &Item<'_>, notes: &mut Notes) -> Option<Located<Bind>> 
     let optional = yes_or_no("optional", false);
     let (nosuid, nodev) = (yes_or_no("nosuid", true), yes_or_no("nodev", true));
     let nosymfollow = yes_or_no("nosymfollow", false);
+    let control_socket = yes_or_no("control_socket", false);
     let noexec = maybe(table.get("noexec"), notes);
     let idmap = match table.get("idmap") {
         Some(item) => namespaces::id_map(&item, notes).map(Some),
@@ -85,14 +86,25 @@ pub(super) fn bind(item: &Item<'_>, notes: &mut Notes) -> Option<Located<Bind>> 
         nodev: nodev?,
         noexec: noexec?,
         nosymfollow: nosymfollow?,
+        control_socket: control_socket?,
         idmap: idmap?,
     };
     Some(Located::new(bind, item.at()))
 }
 
 /// The keys of a bind.
-pub(super) const BIND_KEYS: &[&str] =
-    &["from", "to", "read_only", "optional", "nosuid", "nodev", "noexec", "nosymfollow", "idmap"];
+pub(super) const BIND_KEYS: &[&str] = &[
+    "from",
+    "to",
+    "read_only",
+    "optional",
+    "nosuid",
+    "nodev",
+    "noexec",
+    "nosymfollow",
+    "control_socket",
+    "idmap",
+];
 
 /// `{ lower = ["/srv/base"], path = "/app", size = "64M" }`.
 pub(super) fn overlay(item: &Item<'_>, notes: &mut Notes) -> Option<Located<Overlay>> {

@@ -288,6 +288,8 @@ pub struct Bind {
     pub noexec: Option<bool>,
     /// Symbolic links in it are not followed (the default is false).
     pub nosymfollow: bool,
+    /// It may be a socket by which the machine is governed (the default is false).
+    pub control_socket: bool,
     /// Owners are shown as others: inside is on the disk, outside what the host would see (mount_setattr(2)).
     pub idmap: Option<Located<IdMap>>,
 }
