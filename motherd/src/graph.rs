@@ -120,6 +120,13 @@ impl Graph {
         Self::resolve(services, retired, next)
     }
 
+    /// What the files say: every service that they describe, as they describe it.
+    #[must_use]
+    pub fn described(&self) -> Vec<Service> {
+        let described = self.ids().filter(|id| !self.is_retired(*id));
+        described.map(|id| self.next(id).unwrap_or(self.service(id)).clone()).collect()
+    }
+
     /// Whether no file describes it any more.
     #[must_use]
     pub fn is_retired(&self, id: Id) -> bool {

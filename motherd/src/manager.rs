@@ -123,8 +123,11 @@ impl Manager {
         Self { naive: true, ..Self::new(graph) }
     }
 
-    /// Takes a graph that begins with the services that are there and has more.
+    /// Takes a later graph, in the ids of the one that is there ([`Graph::following`]).
     pub fn grow(&mut self, graph: Graph) {
+        let first = self.graph.is_empty();
+        let runs = |id| self.unit(id).is_active();
+        let graph = if first { graph } else { graph.following(&self.graph, runs) };
         self.rules = graph.services().iter().map(rules_of).collect();
         self.units.resize_with(graph.len(), Unit::default);
         self.fates.resize_with(graph.len(), Fate::default);
@@ -139,7 +142,6 @@ impl Manager {
     #[must_use]
     pub fn reload(&mut self, graph: Graph, now: Duration) -> Vec<Effect> {
         let mut effects = Vec::new();
-        let graph = graph.following(&self.graph, |id| self.unit(id).is_active());
         self.grow(graph);
         for id in self.graph.ids() {
             let keeps = |keeper: &Id| self.unit(*keeper).goal != Goal::Down;

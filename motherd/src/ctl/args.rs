@@ -110,6 +110,15 @@ pub(crate) enum Command {
         #[arg(value_name = "SERVICE", required = true)]
         services: Vec<String>,
     },
+    /// Read the service files anew, and say what is different; exit status 1 if there are errors in them
+    ///
+    /// What runs goes on; a changed file takes effect when its service is started again. With an error in any file
+    /// nothing is changed.
+    ReloadConfig {
+        /// Change nothing
+        #[arg(long)]
+        dry_run: bool,
+    },
     /// Send a signal to every process of services
     Kill {
         /// By name or number

@@ -70,6 +70,7 @@ fn execute(Args { global, command }: Args) -> Result<u8, Failure> {
         Command::Stop { services, force } => ask(Request::Stop { services, force }),
         Command::Restart { services } => ask(Request::Restart { services }),
         Command::Reload { services } => ask(Request::Reload { services }),
+        Command::ReloadConfig { dry_run } => ask(Request::ReloadConfig { dry_run }),
         Command::Kill { signal, services } => ask(Request::Kill { services, signal }),
         Command::PowerOff => ask(Request::PowerOff),
         Command::Reboot => ask(Request::Reboot),

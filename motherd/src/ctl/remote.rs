@@ -36,6 +36,7 @@ fn exit_status(reply: &Reply, request: &Request) -> u8 {
         (Reply::Status(services), Request::Status { services: named }) if !named.is_empty() => {
             if services.iter().all(|service| service.state.is_up()) { 0 } else { 3 }
         }
+        (Reply::Configured(plan), _) => u8::from(!plan.errors.is_empty()),
         _ => 0,
     }
 }
@@ -50,6 +51,7 @@ impl Output {
             Reply::Status(services) if services.is_empty() => self.text("no services\n"),
             Reply::Status(services) => self.text(&render::status(services, self.style)),
             Reply::Acted(services) => self.text(&render::acted(services, self.style)),
+            Reply::Configured(plan) => self.text(&render::plan(plan)),
             Reply::Events(events) => self.text(&render::events(events, self.style)),
             Reply::Ending => self.text(&format!("{}\n", ending(request))),
             Reply::Error(error) => Err(Failure::new(error.exit_status(), error)),
@@ -81,6 +83,7 @@ fn ending(request: &Request) -> &'static str {
         Request::List
         | Request::Status { .. }
         | Request::Events { .. }
+        | Request::ReloadConfig { .. }
         | Request::Start { .. }
         | Request::Stop { .. }
         | Request::Restart { .. }

@@ -64,6 +64,10 @@ impl Daemon {
                 Ok((ids, _)) => Ok(self.now_acted(&ids)),
                 Err(error) => Err(error),
             },
+            Request::ReloadConfig { dry_run } => {
+                let plan = self.reload_config(*dry_run, who)?;
+                Ok(Reply::Configured(plan))
+            }
             Request::Kill { services, signal } => {
                 self.named(services).and_then(|ids| self.signal_services(&ids, *signal))
             }
@@ -173,7 +177,8 @@ impl Daemon {
 
     /// Makes `worker@blue` out of `worker@.toml`, with the instances that it depends on.
     fn instantiate(&mut self, name: &str) -> Result<Option<Id>, RequestError> {
-        let mut services = self.manager.graph().services().to_vec();
+        let mut services = self.manager.graph().described();
+        let described = services.len();
         let mut wanted = vec![name.to_owned()];
         while let Some(next) = wanted.pop() {
             if services.iter().any(|service| service.name() == next) {
@@ -191,7 +196,7 @@ impl Daemon {
             wanted.extend(crate::service::named_instances(&service));
             services.push(service);
         }
-        if services.len() == self.manager.graph().len() {
+        if services.len() == described {
             return Ok(None);
         }
         let broken = self.catalog.broken.keys().cloned().collect();

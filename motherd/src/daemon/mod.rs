@@ -18,6 +18,7 @@ mod commands;
 mod events;
 mod execute;
 mod forking;
+mod generation;
 mod jobs;
 mod journal;
 mod link;

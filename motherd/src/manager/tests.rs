@@ -675,6 +675,46 @@ fn beyond_the_limit_a_service_is_failing_and_still_tried() {
     assert!(world.up("a"));
 }
 
+fn generation(files: &[(&str, &str)]) -> Graph {
+    let services = files.iter().map(|(name, text)| parse_text(name, text).unwrap()).collect();
+    Graph::build(services, &BTreeSet::new()).graph
+}
+
+#[test]
+fn another_generation_leaves_what_runs_alone_until_it_ends() {
+    let mut world =
+        World::tame(&[("a", "exec = [\"/old\"]"), ("b", "exec = [\"/b\"]"), ("gone", "exec = [\"/b\"]")]);
+    world.request(1, Verb::Start, &["a", "gone"]);
+    let new = generation(&[("a", "exec = [\"/new\"]"), ("b", "exec = [\"/new\"]"), ("c", "exec = [\"/b\"]")]);
+    let effects = world.manager.reload(new, world.now);
+    assert!(effects.is_empty(), "{effects:?}");
+    let exec = |world: &World, name| {
+        world.manager.graph().service(world.id(name)).program().unwrap().exec.value[0].clone()
+    };
+    assert!(world.up("a") && world.up("gone"));
+    assert_eq!((exec(&world, "a"), exec(&world, "b")), ("/old".to_owned(), "/new".to_owned()));
+    assert!(world.manager.graph().is_retired(world.id("gone")));
+    world.request(2, Verb::Restart, &["a"]);
+    assert_eq!(exec(&world, "a"), "/new");
+    world.request(3, STOP, &["gone"]);
+    world.request(4, Verb::Start, &["c"]);
+    assert!(world.up("c"), "a name that is new");
+    let back = generation(&[("gone", "exec = [\"/back\"]")]);
+    let effects = world.manager.reload(back, world.now);
+    assert!(effects.is_empty() && world.up("a") && world.up("c"), "{effects:?}");
+    assert_eq!(exec(&world, "gone"), "/back");
+}
+
+#[test]
+fn what_a_service_requires_from_now_on_is_started() {
+    let mut world = World::tame(&[("web", "exec = [\"/b\"]"), ("db", "exec = [\"/b\"]")]);
+    world.request(1, Verb::Start, &["web"]);
+    let needy = [("web", "exec = [\"/b\"]\n[dependencies]\nneeds = [\"db\"]"), ("db", "exec = [\"/b\"]")];
+    let effects = world.manager.reload(generation(&needy), world.now);
+    world.run(effects);
+    assert!(world.up("web") && world.up("db") && world.stops.is_empty());
+}
+
 #[test]
 fn the_machine_ends_when_everything_is_down_and_starts_nothing_meanwhile() {
     let mut world = World::tame(&PAIR);

@@ -7,8 +7,8 @@ use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Map, Value, json};
 
 use super::{
-    Acted, Call, DESCRIPTION, Events, Failure, INTERFACE, Reply, Request, RequestError, SERVICE_DESCRIPTION,
-    SERVICE_INTERFACE, VERSION,
+    Acted, Call, ConfigPlan, DESCRIPTION, Events, Failure, INTERFACE, Reply, Request, RequestError,
+    SERVICE_DESCRIPTION, SERVICE_INTERFACE, VERSION,
 };
 
 impl Request {
@@ -29,6 +29,8 @@ impl Request {
             Request::Stop { services, force: false } => json!({ "services": services }),
             Request::Stop { services, force: true } => json!({ "services": services, "force": true }),
             Request::Kill { services, signal } => json!({ "services": services, "signal": signal }),
+            Request::ReloadConfig { dry_run: false } => json!({}),
+            Request::ReloadConfig { dry_run: true } => json!({ "dry_run": true }),
             Request::Events { services, after: None, .. } => json!({ "services": services }),
             Request::Events { services, after, .. } => json!({ "services": services, "after": after }),
         };
@@ -129,6 +131,13 @@ struct StopParameters {
     force: Option<bool>,
 }
 
+/// The parameters of `ReloadConfig`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ReloadConfigParameters {
+    dry_run: Option<bool>,
+}
+
 /// The parameters of `Kill`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -177,6 +186,10 @@ fn decode_call(method: &str, parameters: Map<String, Value>, more: bool) -> Resu
         }
         "Restart" => Request::Restart { services: some(parameters)? },
         "Reload" => Request::Reload { services: some(parameters)? },
+        "ReloadConfig" => {
+            let ReloadConfigParameters { dry_run } = from_parameters(parameters)?;
+            Request::ReloadConfig { dry_run: dry_run.unwrap_or_default() }
+        }
         "Kill" => {
             let KillParameters { services, signal } = from_parameters(parameters)?;
             if !(1..=64).contains(&signal) {
@@ -208,6 +221,15 @@ impl Reply {
             Reply::List(services) => json!({ "parameters": { "version": VERSION, "services": services } }),
             Reply::Status(services) => json!({ "parameters": { "version": VERSION, "services": services } }),
             Reply::Acted(services) => json!({ "parameters": { "version": VERSION, "services": services } }),
+            Reply::Configured(ConfigPlan { applied, errors, warnings, changes }) => {
+                json!({ "parameters": {
+                    "version": VERSION,
+                    "applied": applied,
+                    "errors": errors,
+                    "warnings": warnings,
+                    "changes": changes,
+                } })
+            }
             Reply::Events(Events { events, lost }) => {
                 json!({ "parameters": { "version": VERSION, "events": events, "lost": lost } })
             }
@@ -259,6 +281,7 @@ impl Reply {
         Ok(match request {
             Request::List => Reply::List(serde_json::from_value::<Of<_>>(parameters)?.services),
             Request::Status { .. } => Reply::Status(serde_json::from_value::<Of<_>>(parameters)?.services),
+            Request::ReloadConfig { .. } => Reply::Configured(serde_json::from_value(parameters)?),
             Request::Events { .. } => {
                 let OfEvents { events, lost } = serde_json::from_value(parameters)?;
                 Reply::Events(Events { events, lost })

@@ -6,6 +6,7 @@
 //! 0; what is read here from a peer is checked here, so that a [`Request`] in hand is well formed. The interface text
 //! that introspection returns is [`DESCRIPTION`], and a test holds it against these types.
 
+mod config;
 mod convert;
 mod events;
 mod message;
@@ -18,7 +19,7 @@ mod tests;
 
 use serde::{Deserialize, Serialize};
 
-pub use self::{events::*, message::*, status::*};
+pub use self::{config::*, events::*, message::*, status::*};
 
 /// The version of the replies' shape. Fields are only ever added under one version.
 pub const VERSION: u32 = 1;
@@ -90,6 +91,11 @@ pub enum Request {
         /// Names, at least one.
         services: Vec<String>,
     },
+    /// Read the service files anew.
+    ReloadConfig {
+        /// Only say what would change.
+        dry_run: bool,
+    },
     /// Send a signal to every process of each.
     Kill {
         /// Names, at least one.
@@ -116,6 +122,8 @@ pub enum Reply {
     List(Vec<ServiceSummary>),
     /// To [`Request::Status`].
     Status(Vec<ServiceStatus>),
+    /// To [`Request::ReloadConfig`].
+    Configured(ConfigPlan),
     /// To [`Request::Events`].
     Events(Events),
     /// To start, stop, restart, reload and kill: what each service is now. Sent when it has got there.
@@ -224,6 +232,7 @@ impl Request {
             Request::List => "List",
             Request::Status { .. } => "Status",
             Request::Events { .. } => "Events",
+            Request::ReloadConfig { .. } => "ReloadConfig",
             Request::Start { .. } => "Start",
             Request::Stop { .. } => "Stop",
             Request::Restart { .. } => "Restart",
@@ -244,6 +253,7 @@ impl Request {
             Request::List | Request::Status { .. } | Request::Events { .. } => true,
             Request::Start { .. }
             | Request::Stop { .. }
+            | Request::ReloadConfig { .. }
             | Request::Restart { .. }
             | Request::Reload { .. }
             | Request::Kill { .. }

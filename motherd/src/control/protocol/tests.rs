@@ -19,6 +19,8 @@ fn requests() -> Vec<Request> {
         Request::Restart { services: services() },
         Request::Reload { services: services() },
         Request::Kill { services: services(), signal: 15 },
+        Request::ReloadConfig { dry_run: true },
+        Request::ReloadConfig { dry_run: false },
         Request::PowerOff,
         Request::Reboot,
         Request::Halt,
@@ -37,6 +39,12 @@ fn answer(request: &Request) -> Reply {
         Request::List => Reply::List(vec![summary(&web()), summary(&stopped())]),
         Request::Status { .. } => Reply::Status(vec![web(), stopped()]),
         Request::Events { .. } => Reply::Events(Events { events: vec![event()], lost: 3 }),
+        Request::ReloadConfig { .. } => Reply::Configured(ConfigPlan {
+            applied: false,
+            errors: vec!["web.toml:1:1: no".into()],
+            warnings: vec![],
+            changes: vec![ConfigChange { service: "web".into(), change: Change::Changed, runs: true }],
+        }),
         Request::Start { .. }
         | Request::Stop { .. }
         | Request::Restart { .. }

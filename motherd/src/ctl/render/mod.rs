@@ -3,10 +3,13 @@
 mod events;
 mod human;
 mod list;
+mod plan;
 mod status;
 mod style;
 
-pub(crate) use self::{events::events, human::printable, list::list, status::status, style::Style};
+pub(crate) use self::{
+    events::events, human::printable, list::list, plan::plan, status::status, style::Style,
+};
 
 use crate::control::protocol::{Acted, LeftOut};
 
