@@ -106,10 +106,10 @@ fn stays(phase: Phase) -> bool {
 
 /// The kinds of namespaces (CLONE_NEW*) that a process of this plan has for itself.
 fn made(plan: &Plan) -> u64 {
-    let unshared = plan.steps.iter().map(|step| match step.op {
-        Op::Unshare(flags) => u64::from(flags.cast_unsigned()),
-        _ => 0,
-    });
+    let unshared = plan
+        .steps
+        .iter()
+        .map(|step| if let Op::Unshare(flags) = step.op { u64::from(flags.cast_unsigned()) } else { 0 });
     let owned = plan.user_namespace.as_ref().map_or(0, |user| NEWUSER | user.owned);
     unshared.fold(plan.namespaces | owned, |all, flags| all | flags)
 }

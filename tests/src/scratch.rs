@@ -201,6 +201,16 @@ impl Scratch {
         })
     }
 
+    /// Starts a service, once motherd listens, and returns its main process.
+    pub fn running_by_request(&self, service: &str) -> Result<u64> {
+        self.eventually("motherd answers", |scratch| {
+            Ok((scratch.motherctl(&["list"])?.status == 0).then_some(()))
+        })?;
+        let started = self.motherctl(&["start", service])?;
+        ensure!(started.status == 0, "{started:?}; the log:\n{}", self.log()?);
+        self.running(service)
+    }
+
     /// Ends initldr as an administrator would, and waits until it has ended.
     pub fn stop(&mut self) -> Result<ExitStatus> {
         let init = self.init.take().context("initldr was not started")?;

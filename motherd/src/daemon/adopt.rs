@@ -23,8 +23,8 @@ use super::{
     events::{Source, exit_of, watch},
     link::Replay,
     log::Left,
+    notify::{Readiness, held_slots, is_held},
     now, proc,
-    readiness::Readiness,
     spawn::notify_slot,
 };
 use crate::{
@@ -107,12 +107,16 @@ impl Daemon {
         }
         failpoint::hit("adopt.descriptors");
         for (id, event) in events {
+            let event = match event {
+                Event::Exited(exit) => Event::Exited(self.judged(id, exit)),
+                event => event,
+            };
             self.event(id, event)?;
             failpoint::hit("adopt.event");
         }
         let ids: Vec<Id> = self.manager.graph().ids().collect();
         for id in ids {
-            self.notified(id)?;
+            self.hear_all(id)?;
         }
         failpoint::hit("adopt.notified");
         if !safe {
@@ -186,6 +190,7 @@ impl Daemon {
                 runtime.start_ticks = start_ticks;
                 tracing::info!("{name}: adopted, still running as {pid}");
                 self.watch_cgroup(id);
+                self.begin_to_listen(id);
             }
             None if had_main || (launching && pid.is_some()) => {
                 let mut exit = exits.iter().map(|exit| (exit.pid, exit_of(exit)));
@@ -205,7 +210,10 @@ impl Daemon {
                 None => {
                     let mut exit = exits.iter().map(|exit| (exit.pid, exit_of(exit)));
                     let exit = exit.rfind(|(found, exit)| *found == pid && exit.at >= since);
-                    let lost = || Event::CommandFailed { why: "lost: no exit was recorded".to_owned() };
+                    let lost = || Event::CommandFailed {
+                        why: "lost: no exit was recorded".to_owned(),
+                        permanent: false,
+                    };
                     events.push((id, exit.map_or_else(lost, |(_, exit)| Event::CommandExited(exit))));
                 }
             }
@@ -253,6 +261,9 @@ impl Daemon {
 
     /// The descriptors of services that initldr kept.
     fn adopt_descriptors(&mut self, stored: BTreeMap<String, OwnedFd>) -> Result<(), Fatal> {
+        let (held, stored) = stored.into_iter().partition(|(slot, _)| is_held(slot));
+        self.adopt_held(held_slots(held));
+        let stored: BTreeMap<String, OwnedFd> = stored;
         for (slot_name, reader) in stored {
             if let Some(name) = slot_name.strip_prefix("notify/") {
                 self.adopt_readiness(name, reader)?;

@@ -312,10 +312,19 @@ impl Daemon {
         ServiceSummary {
             name: service.name().to_owned(),
             description: service.description().to_owned(),
-            state: wire_state(&unit.state),
+            state: self.shown_state(id),
             sub_state: self.sub_state(id),
             main_pid: unit.main().map(|main| main.pid),
             uptime_usec: since(unit).map(|since| microseconds(now().saturating_sub(since))),
+        }
+    }
+
+    /// Its state, and what it says of that: one that runs may be reloading.
+    fn shown_state(&self, id: Id) -> Wire {
+        let reloading = self.runtime.get(&id).is_some_and(|runtime| runtime.said.reloading);
+        match &self.manager.unit(id).state {
+            State::Running { .. } if reloading => Wire::Reloading,
+            state => wire_state(state),
         }
     }
 
@@ -323,6 +332,10 @@ impl Daemon {
         let unit = self.manager.unit(id);
         if unit.history.failing {
             Some("failing".to_owned())
+        } else if matches!(unit.state, State::Running { .. })
+            && self.runtime.get(&id).is_some_and(|runtime| runtime.said.stopping.is_some())
+        {
+            Some("stopping by itself".to_owned())
         } else if self.manager.is_blocked(id) {
             Some("blocked".to_owned())
         } else {
@@ -372,9 +385,10 @@ impl Daemon {
         let request = unit.cause.request.map(|who| protocol::Requester { uid: who.uid, pid: who.pid });
         ServiceStatus {
             description: service.description().to_owned(),
-            state: wire_state(&unit.state),
+            state: self.shown_state(id),
             sub_state: self.sub_state(id),
             cause: protocol::Cause { words, request },
+            says: self.runtime.get(&id).and_then(|runtime| runtime.said.words()),
             main_pid: unit.main().map(|main| main.pid),
             since_boottime_usec: since(&unit).map(microseconds),
             uptime_usec: since(&unit).map(|since| microseconds(now().saturating_sub(since))),
@@ -479,6 +493,7 @@ fn bare_status(name: &str, state: Wire, sub_state: Option<String>, words: String
         state,
         sub_state,
         cause: protocol::Cause { words, request: None },
+        says: None,
         main_pid: None,
         since_boottime_usec: None,
         uptime_usec: None,

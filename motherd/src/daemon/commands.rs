@@ -66,9 +66,9 @@ impl Daemon {
                 self.watch_cgroup(id);
                 Event::CommandLaunched { pid }
             }
-            Err(Refusal { why, .. }) => {
+            Err(Refusal { why, permanent }) => {
                 tracing::error!("{name}: {}[{index}]: {why}", hook.name());
-                Event::CommandFailed { why }
+                Event::CommandFailed { why, permanent }
             }
         };
         Ok(vec![(id, event)])

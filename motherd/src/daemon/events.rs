@@ -38,6 +38,7 @@ pub(super) enum Source {
     Log(Id),
     Cgroup(Id),
     Notify(Id),
+    Held(Id),
 }
 
 impl Source {
@@ -49,6 +50,7 @@ impl Source {
             Self::Log(id) => (id.0 as u64) << 3 | 3,
             Self::Cgroup(id) => (id.0 as u64) << 3 | 4,
             Self::Notify(id) => (id.0 as u64) << 3 | 5,
+            Self::Held(id) => (id.0 as u64) << 3 | 6,
         }
     }
 
@@ -61,6 +63,7 @@ impl Source {
             3 => id().map(Self::Log),
             4 => id().map(Self::Cgroup),
             5 => id().map(Self::Notify),
+            6 => id().map(Self::Held),
             _ => None,
         }
     }
@@ -132,6 +135,7 @@ impl Daemon {
             .chain(self.searches.next())
             .chain(self.jobs.next())
             .chain(self.next_log_deadline())
+            .chain(self.next_silence())
             .min();
         if next == self.armed {
             return Ok(());
@@ -164,6 +168,7 @@ impl Daemon {
             }
             Source::Cgroup(id) => self.cgroup_ready(id),
             Source::Notify(id) => self.notified(id),
+            Source::Held(id) => self.held_ready(id),
         }
     }
 
@@ -177,6 +182,7 @@ impl Daemon {
         self.search(now())?;
         self.end_jobs(now())?;
         self.tell_dropped();
+        self.end_silences(now())?;
         failpoint::hit("timer.due");
         let effects = self.manager.tick(now());
         self.dispatch(effects)
@@ -220,12 +226,23 @@ impl Daemon {
         };
         let id = self.manager.graph().ids().find(of);
         match id {
-            Some(id) => self.event(id, Event::Exited(exit)),
+            Some(id) => self.main_exited(id, exit),
             None => match self.command_of(record.pid, &exit) {
                 Some(id) => self.event(id, Event::CommandExited(exit)),
                 None => self.job_exited(record.pid, &exit),
             },
         }
+    }
+
+    /// A main process has ended. What it said before is heard first: it may have named another one, or said that it is ready.
+    fn main_exited(&mut self, id: Id, exit: Exit) -> Result<(), Fatal> {
+        let pid = self.manager.unit(id).main().map(|main| main.pid);
+        self.hear_all(id)?;
+        if self.manager.unit(id).main().map(|main| main.pid) != pid {
+            return Ok(());
+        }
+        let exit = self.judged(id, exit);
+        self.event(id, Event::Exited(exit))
     }
 
     /// What a signal to initldr asks of us. These numbers are initldr's own table (`phase.rs`): it gives us 90 s.
@@ -261,22 +278,6 @@ impl Daemon {
         let effects = self.manager.end(how, cause, now());
         self.table.set_ending(how);
         self.dispatch(effects)
-    }
-
-    /// A service says how it is. A sender that is not in its cgroup (any more) is not believed.
-    pub(super) fn notified(&mut self, id: Id) -> Result<(), Fatal> {
-        while let Some(notice) = self.runtime.get(&id).and_then(|runtime| runtime.readiness.as_ref()?.next())
-        {
-            let inside = self.cgroup(id).and_then(|cgroup| cgroup.procs().ok()).unwrap_or_default();
-            if !inside.contains(&notice.pid) {
-                let name = self.manager.graph().name(id);
-                tracing::warn!("{name}: a notice of process {}, which is not in its cgroup", notice.pid);
-            } else if notice.ready {
-                failpoint::hit("notify.heard");
-                self.event(id, Event::Ready)?;
-            }
-        }
-        Ok(())
     }
 
     /// `populated` of a service's cgroup changed.
@@ -320,6 +321,7 @@ mod tests {
             Source::Log(Id(0)),
             Source::Cgroup(Id(2045)),
             Source::Notify(Id(7)),
+            Source::Held(Id(2045)),
         ] {
             assert_eq!(Source::unpack(source.pack()), Some(source));
         }

@@ -24,9 +24,10 @@ mod journal;
 mod link;
 mod log;
 mod networks;
+mod notify;
+mod oom;
 mod output;
 mod proc;
-mod readiness;
 mod spawn;
 mod streams;
 mod survivors;
@@ -63,7 +64,7 @@ use self::{
     events::Watching,
     link::Link,
     log::{Log, Stage},
-    readiness::Readiness,
+    notify::Readiness,
     streams::Streams,
 };
 use crate::{
@@ -184,6 +185,12 @@ struct Runtime {
     log: Option<Log>,
     /// Where it says that it is ready, if it does.
     readiness: Option<Readiness>,
+    /// What it said of its present run.
+    said: notify::Said,
+    /// What it gave away to get it back.
+    held: Vec<notify::Held>,
+    /// How many of its processes were killed for want of memory, as far as it was said.
+    oom_kills: u64,
 }
 
 /// Everything.
@@ -215,6 +222,7 @@ struct Daemon {
     runtime: BTreeMap<Id, Runtime>,
     searches: forking::Searches,
     jobs: jobs::Jobs,
+    guarded: notify::Guarded,
     /// What was said last of each service, so that every change is said once.
     said: BTreeMap<Id, State>,
     /// Who may have ended for good since the last look.
@@ -282,6 +290,9 @@ impl Daemon {
         failpoint::arm(&paths.run);
         let mut replay = link.hello()?;
         failpoint::hit("adopt.replayed");
+        if replay.pid1 {
+            notify::raise_queue();
+        }
         let readers = readers(&paths);
         let server = control_server(&paths, readers, replay.stored.remove("control"))?;
         link.store("control", server.listener())?;
@@ -328,6 +339,7 @@ impl Daemon {
             runtime: BTreeMap::new(),
             searches: forking::Searches::default(),
             jobs: jobs::Jobs::default(),
+            guarded: notify::Guarded::default(),
             said: BTreeMap::new(),
             ended: BTreeSet::new(),
             orphans: BTreeSet::new(),
@@ -424,6 +436,10 @@ impl Daemon {
                 self.link.forget(&spawn::notify_slot(&name))?;
             }
             self.let_log_go(id, &name)?;
+            let program = self.manager.graph().service(id).program();
+            if !program.is_some_and(|program| program.notify.fd_store_preserve) {
+                self.let_go_of_all(id)?;
+            }
         }
         Ok(())
     }

@@ -21,6 +21,11 @@ pub(crate) fn parent(pid: u32) -> io::Result<u32> {
     field_of_status(pid, "PPid:", |words| words.next()?.parse().ok())
 }
 
+/// Its pids, from the one that this process sees to the one that it sees itself.
+pub(crate) fn pids(pid: u32) -> io::Result<Vec<u32>> {
+    field_of_status(pid, "NSpid:", |words| words.map(|word| word.parse().ok()).collect())
+}
+
 /// Its pid as it sees itself.
 pub(crate) fn innermost_pid(pid: u32) -> io::Result<u32> {
     field_of_status(pid, "NSpid:", |words| words.last()?.parse().ok())

@@ -18,8 +18,8 @@ use sandbox::{
 use super::{
     Daemon, Fatal,
     events::{Source, watch},
+    notify::Readiness,
     proc,
-    readiness::Readiness,
 };
 use crate::{
     failpoint,
@@ -65,7 +65,7 @@ impl Daemon {
         let name = service.name().to_owned();
         let Some(program) = service.program().cloned() else { return Ok(vec![]) };
         let prepared = match self.prepare_log(id, &name, &program)? {
-            Ok(()) if program.start == Start::Notify => self.prepare_readiness(id, &name)?,
+            Ok(()) if program.may_say() => self.prepare_readiness(id, &name)?,
             other => other,
         };
         let event = match prepared.and_then(|()| self.start_process(id, &name, &program)) {
@@ -110,11 +110,18 @@ impl Daemon {
         }
         self.open_cgroup(id, name, program, &plan, program.commands.pre.is_empty())?;
         failpoint::hit("launch.cgroup-made");
+        self.begin_to_listen(id);
         let runtime = self.runtime.entry(id).or_default();
+        runtime.oom_kills = 0;
         let null = File::open("/dev/null").map_err(|error| Refusal::io("open /dev/null", &error))?;
         let Some(log) = &runtime.log else { return Err(Refusal::permanent("no log pipe")) };
         let socket = runtime.readiness.as_ref().map(|readiness| readiness.path().display().to_string());
-        let environment: Vec<_> = socket.map(|path| ("NOTIFY_SOCKET".to_owned(), path)).into_iter().collect();
+        let watchdog = program.watchdog.map(|interval| interval.as_micros().to_string());
+        let own_pid: &[&str] = if watchdog.is_some() { &["WATCHDOG_PID"] } else { &[] };
+        let socket = socket.map(|path| ("NOTIFY_SOCKET".to_owned(), path));
+        let watchdog = watchdog.map(|usec| ("WATCHDOG_USEC".to_owned(), usec));
+        let environment: Vec<_> = socket.into_iter().chain(watchdog).collect();
+        let listen: Vec<_> = runtime.held.iter().map(|held| (held.name.as_str(), held.fd.as_fd())).collect();
         let pid_cell = self.table.cell(name);
         if pid_cell.is_none() {
             return Err(Refusal::permanent("no room for another service in the state"));
@@ -124,7 +131,7 @@ impl Daemon {
             argv: &program.exec.value,
             environment: &environment,
             stdio: [null.as_fd(), log.writer(), log.writer()],
-            handed: Handed::default(),
+            handed: Handed { listen: &listen, own_pid, ..Handed::default() },
             cgroup: runtime.cgroup.as_ref(),
             network: network.as_ref().map(AsFd::as_fd),
             parent: Parent::CallersParent,
@@ -176,7 +183,7 @@ impl Daemon {
         };
         let policy = self.store.load(&program.policy.value).map_err(|report| PlanError(at(&report)))?;
         let socket = self.notify_path(name).display().to_string();
-        let sockets = if program.start == Start::Notify { vec![socket] } else { vec![] };
+        let sockets = if program.may_say() { vec![socket] } else { vec![] };
         let subject = Subject { name: name.to_owned(), root: self.paths.root.clone(), sockets };
         let plan = compile(&policy, &subject, &self.kernel).map_err(|report| PlanError(at(&report)))?;
         self.refuse_shared_ids(id, name, &plan)?;

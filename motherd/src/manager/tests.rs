@@ -232,7 +232,10 @@ impl World {
     fn run_command(&mut self, id: Id) {
         assert!(!self.commands.contains_key(&id), "two commands at once");
         if self.chance(5) {
-            self.event(id, Event::CommandFailed { why: "no".to_owned() });
+            self.event(
+                id,
+                Event::CommandFailed { why: "no".to_owned(), permanent: self.next_pid.is_multiple_of(2) },
+            );
             return;
         }
         self.cgroups.insert(id);
@@ -351,7 +354,9 @@ impl World {
                     let pid = *pid;
                     self.event(id, Event::CommandLaunched { pid });
                 }
-                (Some(_), None) => self.event(id, Event::CommandFailed { why: "lost".to_owned() }),
+                (Some(_), None) => {
+                    self.event(id, Event::CommandFailed { why: "lost".to_owned(), permanent: false })
+                }
                 (None, None) | (Some(_), Some(_)) => {}
             }
         }

@@ -266,7 +266,7 @@ rate  = "60/m"
             "exec = [\"/bin/web\"]\npolcy = \"x\"\n",
             "error[unknown-key]: a service file has no key `polcy`\n --> web.toml:2:1\n  |\n2 | polcy = \"x\"\n  | \
              ^^^^^ did you mean `policy`?\n  = help: it has description, exec, policy, slice, dependencies, start, \
-             reload, stop, restart, watchdog, health, socket, timer, log\n",
+             reload, stop, restart, notify, watchdog, health, socket, timer, log\n",
         );
     }
 
@@ -278,7 +278,7 @@ rate  = "60/m"
 
     #[test]
     fn what_is_not_executed_yet_is_refused_and_never_ignored() {
-        let text = "exec = [\"/bin/web\"]\n[watchdog]\ninterval = \"1s\"\n\
+        let text = "exec = [\"/bin/web\"]\n[[health]]\nkind = \"tcp\"\n\
                     [[socket]]\nlisten = \"tcp:0.0.0.0:80\"\n[log]\nrate = \"1\"\n";
         assert_eq!(codes(text), ["not-yet", "not-yet", "bad-rate"]);
     }

@@ -8,6 +8,7 @@ mod commands;
 mod dependencies;
 mod load;
 mod log;
+mod notify;
 mod raw;
 mod restart;
 mod validate;
@@ -22,6 +23,8 @@ pub use dependencies::{Dependencies, Relation};
 pub(crate) use load::named_instances;
 pub use load::{Catalog, Template, load_dirs};
 pub use log::LogRate;
+pub(crate) use notify::ACCESS;
+pub use notify::{Access, Notify};
 pub use restart::{ExitSet, Restart, When};
 pub use validate::START_TIMEOUT;
 pub(crate) use words::check_service_name;
@@ -69,6 +72,10 @@ pub struct Program {
     pub remain: bool,
     /// Where a program that forks writes the pid of its daemon.
     pub pidfile: Option<Located<String>>,
+    /// What it may say of itself.
+    pub notify: Notify,
+    /// Silence longer than this is a failure.
+    pub watchdog: Option<Duration>,
     /// The commands around it.
     pub commands: Commands,
     /// The signal of `reload`, if it knows how to.
@@ -122,6 +129,14 @@ impl Start {
             Self::Forking => "it left its daemon behind",
             Self::Oneshot => "it ended well",
         }
+    }
+}
+
+impl Program {
+    /// Whether it is given a socket to say how it is.
+    #[must_use]
+    pub fn may_say(&self) -> bool {
+        self.start == Start::Notify || self.notify.written || self.watchdog.is_some()
     }
 }
 

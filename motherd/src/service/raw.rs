@@ -4,6 +4,7 @@
 //! keys, wrong types and syntax errors of a file come out at once.
 
 use super::commands::RawCommands;
+use super::notify::RawNotify;
 use sandbox::diagnostic::{Diagnostic, FileId, Located, Place, nearest};
 use toml::{
     Spanned,
@@ -27,6 +28,8 @@ pub(crate) struct RawService {
     pub(crate) remain: Option<Located<bool>>,
     pub(crate) pidfile: Option<Located<String>>,
     pub(crate) commands: RawCommands,
+    pub(crate) notify: Option<RawNotify>,
+    pub(crate) watchdog_interval: Option<Located<String>>,
     pub(crate) reload_signal: Option<Located<String>>,
     pub(crate) stop_signal: Option<Located<String>>,
     pub(crate) stop_timeout: Option<Located<String>>,
@@ -83,7 +86,7 @@ type Entry<'t> = &'t Spanned<DeValue<'t>>;
 
 impl Reader<'_> {
     fn service(&mut self, table: &DeTable<'_>) -> RawService {
-        const KEYS: [&str; 14] = [
+        const KEYS: [&str; 15] = [
             "description",
             "exec",
             "policy",
@@ -93,6 +96,7 @@ impl Reader<'_> {
             "reload",
             "stop",
             "restart",
+            "notify",
             "watchdog",
             "health",
             "socket",
@@ -109,7 +113,7 @@ impl Reader<'_> {
         if let Some(section) = self.section(table, "start", &START_KEYS) {
             raw.start_type = self.string(section, "type");
             raw.start_timeout = self.string(section, "timeout");
-            raw.remain = self.flag(section, "remain");
+            raw.remain = self.boolean(section, "remain");
             raw.pidfile = self.string(section, "pidfile");
             raw.commands.pre = self.commands(section, "pre");
             raw.commands.post = self.commands(section, "post");
@@ -129,11 +133,13 @@ impl Reader<'_> {
             raw.log_keep = self.string(section, "keep");
             raw.log_rate = self.string(section, "rate");
         }
-        self.later(table, "watchdog", "[watchdog]", &mut raw);
+        self.notify(table, &mut raw);
         self.later(table, "health", "[[health]]", &mut raw);
         self.later(table, "socket", "[[socket]]", &mut raw);
         self.later(table, "timer", "[[timer]]", &mut raw);
-        for key in ["policy", "slice", "start", "reload", "stop", "restart", "watchdog", "health", "log"] {
+        for key in
+            ["policy", "slice", "start", "reload", "stop", "restart", "notify", "watchdog", "health", "log"]
+        {
             if let (None, Some((name, _))) = (&raw.process_key, table.get_key_value(key)) {
                 raw.process_key = Some(Located::new(key, self.place(name.span())));
             }
@@ -183,7 +189,7 @@ impl Reader<'_> {
         Place { file: self.file, span }
     }
 
-    fn known(&mut self, table: &DeTable<'_>, what: &str, keys: &[&str]) {
+    pub(super) fn known(&mut self, table: &DeTable<'_>, what: &str, keys: &[&str]) {
         for key in table.keys() {
             let name = key.get_ref().as_ref();
             if keys.contains(&name) {
@@ -209,7 +215,12 @@ impl Reader<'_> {
         }
     }
 
-    fn section<'t>(&mut self, table: &'t DeTable<'t>, key: &str, keys: &[&str]) -> Option<&'t DeTable<'t>> {
+    pub(super) fn section<'t>(
+        &mut self,
+        table: &'t DeTable<'t>,
+        key: &str,
+        keys: &[&str],
+    ) -> Option<&'t DeTable<'t>> {
         let entry = table.get(key)?;
         match entry.get_ref().as_table() {
             Some(section) => {
@@ -223,24 +234,12 @@ impl Reader<'_> {
         }
     }
 
-    fn string(&mut self, table: &DeTable<'_>, key: &str) -> Option<Located<String>> {
+    pub(super) fn string(&mut self, table: &DeTable<'_>, key: &str) -> Option<Located<String>> {
         let entry = table.get(key)?;
         match entry.get_ref().as_str() {
             Some(text) => Some(Located::new(text.to_owned(), self.place(entry.span()))),
             None => {
                 self.wrong_type(key, entry, "a string");
-                None
-            }
-        }
-    }
-
-    /// A truth value.
-    pub(super) fn flag(&mut self, table: &DeTable<'_>, key: &str) -> Option<Located<bool>> {
-        let entry = table.get(key)?;
-        match entry.get_ref().as_bool() {
-            Some(value) => Some(Located::new(value, self.place(entry.span()))),
-            None => {
-                self.wrong_type(key, entry, "true or false");
                 None
             }
         }
@@ -300,7 +299,7 @@ impl Reader<'_> {
         Some(Located::new(list, self.place(entry.span())))
     }
 
-    fn boolean(&mut self, table: &DeTable<'_>, key: &str) -> Option<Located<bool>> {
+    pub(super) fn boolean(&mut self, table: &DeTable<'_>, key: &str) -> Option<Located<bool>> {
         let entry = table.get(key)?;
         match entry.get_ref().as_bool() {
             Some(value) => Some(Located::new(value, self.place(entry.span()))),
@@ -311,7 +310,7 @@ impl Reader<'_> {
         }
     }
 
-    fn integer(&mut self, table: &DeTable<'_>, key: &str) -> Option<Located<i64>> {
+    pub(super) fn integer(&mut self, table: &DeTable<'_>, key: &str) -> Option<Located<i64>> {
         let entry = table.get(key)?;
         let value = entry
             .get_ref()

@@ -108,6 +108,8 @@ impl Checker<'_> {
         let slice = self.slice(raw);
         let commands = self.commands(raw, start);
         let remain = self.remain(raw, start);
+        let notify = self.notify(raw);
+        let watchdog = self.watchdog(raw, start);
         let pidfile = self.pidfile(raw, start);
         let start_timeout = self.duration(raw.start_timeout.as_ref()).or(default_timeout);
         let reload_signal = self.signal(raw.reload_signal.as_ref());
@@ -123,6 +125,8 @@ impl Checker<'_> {
             start,
             start_timeout,
             remain,
+            notify,
+            watchdog,
             pidfile,
             commands: commands?,
             reload_signal,

@@ -21,6 +21,8 @@ enum Came {
         why: String,
         /// Its process, if it may still run.
         left: Option<Main>,
+        /// Trying again unasked is of no use.
+        permanent: bool,
     },
     /// The event means nothing to a command.
     Nothing(Event),
@@ -28,17 +30,19 @@ enum Came {
 
 /// What an event says of a command.
 fn came(command: Command, event: Event, since: Duration, now: Duration) -> Came {
-    let ill = |why: String| Came::Ill { why: format!("{command}: {why}"), left: None };
+    let ill = |why: String, permanent| Came::Ill { why: format!("{command}: {why}"), left: None, permanent };
     match event {
         Event::CommandLaunched { pid } => {
             Came::On(Command { process: Some(Main { pid, launched: since }), ..command })
         }
-        Event::CommandFailed { why } => ill(why),
+        Event::CommandFailed { why, permanent } => ill(why, permanent),
         Event::CommandExited(exit) if exit.is_success() => Came::Well,
-        Event::CommandExited(exit) => ill(exit.to_string()),
-        Event::Timer if now >= command.deadline => {
-            Came::Ill { why: format!("{command}: not ended in time"), left: command.process }
-        }
+        Event::CommandExited(exit) => ill(exit.to_string(), false),
+        Event::Timer if now >= command.deadline => Came::Ill {
+            why: format!("{command}: not ended in time"),
+            left: command.process,
+            permanent: false,
+        },
         other @ (Event::Wait(_)
         | Event::Start
         | Event::Stop(_)
@@ -116,8 +120,8 @@ impl Unit {
                     None => self.go(State::Launching, cause, now, [Act::Launch]),
                 }
             }
-            Came::Ill { why, .. } => {
-                let then = self.after_failure(rules, now, now);
+            Came::Ill { why, permanent, .. } => {
+                let then = if permanent { Then::Fail } else { self.after_failure(rules, now, now) };
                 self.kill(None, then, Cause::new(why), now)
             }
             Came::Nothing(Event::Stop(cause)) => self.kill(None, Then::Settle, cause, now),
@@ -150,8 +154,8 @@ impl Unit {
                     None => self.go(State::Running { main }, cause, now, []),
                 }
             }
-            Came::Ill { why, left } => {
-                let then = self.after_failure(rules, now, now);
+            Came::Ill { why, left, permanent } => {
+                let then = if permanent { Then::Fail } else { self.after_failure(rules, now, now) };
                 end_with(left, self.signal(rules, main, then, Cause::new(why), now))
             }
             Came::Nothing(Event::Exited(exit)) => self.ended(rules, exit, now),
@@ -193,7 +197,7 @@ impl Unit {
             }
             Came::Nothing(_) => return vec![],
             Came::Well => None,
-            Came::Ill { why, left } => {
+            Came::Ill { why, left, .. } => {
                 self.cause.words = format!("{}; {why}", self.cause.words);
                 left
             }
@@ -225,7 +229,7 @@ impl Unit {
                 return vec![];
             }
             Came::Well => None,
-            Came::Ill { why, left } => {
+            Came::Ill { why, left, .. } => {
                 self.cause.words = format!("{}; {why}", self.cause.words);
                 left
             }

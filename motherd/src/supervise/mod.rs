@@ -368,6 +368,8 @@ pub enum Event {
     CommandFailed {
         /// What was done to what, and what the kernel said.
         why: String,
+        /// Trying again unasked is of no use.
+        permanent: bool,
     },
     /// The process of the command of its state was reaped.
     CommandExited(Exit),

@@ -3,4 +3,5 @@
 
 pub(crate) mod link;
 pub(crate) mod memory;
+pub(crate) mod notify;
 pub(crate) mod process;

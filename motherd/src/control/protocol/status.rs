@@ -120,6 +120,9 @@ pub struct ServiceStatus {
     pub sub_state: Option<String>,
     /// Why.
     pub cause: Cause,
+    /// What it says of itself (sd_notify(3)): STATUS, and the errors that it told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub says: Option<String>,
     /// The main process, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub main_pid: Option<u32>,

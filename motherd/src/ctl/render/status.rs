@@ -26,6 +26,9 @@ fn block(service: &ServiceStatus, style: Style) -> String {
     let mut page = Page { text: format!("{name}: {}\n", printable(&service.description)), style };
     page.line("state", &state(service, style));
     page.line("why", &why(&service.cause));
+    if let Some(says) = &service.says {
+        page.line("says", &printable(says));
+    }
     if let Some(pid) = service.main_pid {
         page.line("main pid", &pid.to_string());
     }
@@ -370,6 +373,7 @@ mod tests {
 web: static web server
   state      running (failing) for 1d 2h
   why        requested by uid 0 (pid 812)
+  says       serving 3 clients
   main pid   1234
   restarts   2, last killed by SIGKILL 1d 2h ago
   policy     web-server

@@ -4,8 +4,7 @@
 //! believed if the kernel says that its sender lives in the service's cgroup, and not because of what is in it.
 
 use std::{
-    fs,
-    io::{self, IoSliceMut},
+    fs, io,
     os::{
         fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
         unix::fs::PermissionsExt,
@@ -14,37 +13,55 @@ use std::{
 };
 
 use nix::{
-    cmsg_space,
     errno::Errno,
-    libc::ucred,
-    sys::socket::{
-        AddressFamily, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr, bind, recvmsg,
-        setsockopt, socket, sockopt,
-    },
+    sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, bind, setsockopt, socket, sockopt},
 };
 
-/// Longer ones are cut by the kernel, as systemd's are.
+use super::message::Message;
+use crate::sys::notify::{Datagram, pass_pidfd, receive};
+
+/// Longer ones are not heard, as by systemd.
 const MESSAGE_BYTES: usize = 4096;
+
+/// How many messages wait in a socket that nobody reads just now; the kernel's own choice is 10. It is taken from here when
+/// a socket is made.
+const QUEUE: &str = "/proc/sys/net/unix/max_dgram_qlen";
+const QUEUE_LEN: u32 = 512;
+
+/// Makes room in the sockets that are made from here on. On a machine that is not ours the setting is not ours either.
+pub(in crate::daemon) fn raise_queue() {
+    let enough = |text: String| text.trim().parse().is_ok_and(|now: u32| now >= QUEUE_LEN);
+    if fs::read_to_string(QUEUE).is_ok_and(enough) {
+        return;
+    }
+    if let Err(error) = fs::write(QUEUE, QUEUE_LEN.to_string()) {
+        tracing::warn!("write {QUEUE}: {error}: what services say while motherd is away may not find room");
+    }
+}
 
 /// One service's readiness socket.
 #[derive(Debug)]
-pub(super) struct Readiness {
+pub(in crate::daemon) struct Readiness {
     socket: OwnedFd,
     path: PathBuf,
 }
 
 /// What was said, and who said it.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Notice {
-    /// By SCM_CREDENTIALS.
-    pub(super) pid: u32,
-    /// `READY=1` was in it.
-    pub(super) ready: bool,
+#[derive(Debug)]
+pub(in crate::daemon) struct Notice {
+    /// By SCM_CREDENTIALS; `None` for one whose pid is none here.
+    pub(super) pid: Option<u32>,
+    /// By SCM_PIDFD, where the kernel has that.
+    pub(super) pidfd: Option<OwnedFd>,
+    /// What was said.
+    pub(super) message: Message,
+    /// What came with it.
+    pub(super) descriptors: Vec<OwnedFd>,
 }
 
 impl Readiness {
     /// A new socket at this path, in the place of what is there.
-    pub(super) fn create(path: PathBuf) -> io::Result<Self> {
+    pub(in crate::daemon) fn create(path: PathBuf) -> io::Result<Self> {
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder)?;
         }
@@ -55,6 +72,9 @@ impl Readiness {
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         let socket = socket(AddressFamily::Unix, SockType::Datagram, flags, None)?;
         setsockopt(&socket, sockopt::PassCred, &true)?;
+        if !pass_pidfd(socket.as_fd())? {
+            tracing::debug!("this kernel names senders by their pids alone");
+        }
         bind(socket.as_raw_fd(), &UnixAddr::new(&path)?)?;
         // Services run as users of their own. Who else writes here is not believed.
         fs::set_permissions(&path, fs::Permissions::from_mode(0o666))?;
@@ -62,50 +82,38 @@ impl Readiness {
     }
 
     /// The socket that initldr kept.
-    pub(super) fn adopt(socket: OwnedFd, path: PathBuf) -> Self {
+    pub(in crate::daemon) fn adopt(socket: OwnedFd, path: PathBuf) -> Self {
         Self { socket, path }
     }
 
     /// For NOTIFY_SOCKET.
-    pub(super) fn path(&self) -> &Path {
+    pub(in crate::daemon) fn path(&self) -> &Path {
         &self.path
     }
 
     /// For epoll and for initldr.
-    pub(super) fn fd(&self) -> BorrowedFd<'_> {
+    pub(in crate::daemon) fn fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
 
-    /// The next notice; `None` where there is none.
-    pub(super) fn next(&self) -> Option<Notice> {
+    /// The next notice; `None` where there is none. What is longer than any message is passed over.
+    pub(in crate::daemon) fn next(&self) -> Option<Notice> {
+        let mut bytes = [0; MESSAGE_BYTES];
         loop {
-            let mut bytes = [0; MESSAGE_BYTES];
-            let mut space = cmsg_space!(ucred);
-            let mut parts = [IoSliceMut::new(&mut bytes)];
-            let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
-            let message = match recvmsg::<()>(self.socket.as_raw_fd(), &mut parts, Some(&mut space), flags) {
-                Ok(message) => message,
-                Err(Errno::EINTR) => continue,
+            match receive(self.socket.as_fd(), &mut bytes) {
+                Ok(Datagram { cut: true, pid, .. }) => {
+                    tracing::debug!("{}: a message of {pid:?} is too long", self.path.display());
+                }
+                Ok(Datagram { bytes: length, pid, pidfd, descriptors, .. }) => {
+                    let message = Message::parse(bytes.get(..length).unwrap_or_default());
+                    return Some(Notice { pid, pidfd, message, descriptors });
+                }
+                Err(Errno::EINTR) => {}
                 Err(Errno::EAGAIN) => return None,
                 Err(errno) => {
                     tracing::error!("read {}: {errno}", self.path.display());
                     return None;
                 }
-            };
-            let credentials = |control| {
-                if let ControlMessageOwned::ScmCredentials(who) = control {
-                    u32::try_from(who.pid()).ok()
-                } else {
-                    None
-                }
-            };
-            let pid = message.cmsgs().ok().and_then(|mut controls| controls.find_map(credentials));
-            let length = message.bytes;
-            if let Some(pid) = pid {
-                return Some(Notice {
-                    pid,
-                    ready: bytes[..length].split(|byte| *byte == b'\n').any(|line| line == b"READY=1"),
-                });
             }
         }
     }
@@ -131,16 +139,16 @@ mod tests {
         let scratch = Scratch::new();
         let readiness = Readiness::create(scratch.path().join("notify/web")).unwrap();
         let client = UnixDatagram::unbound().unwrap();
-        assert_eq!(readiness.next(), None);
+        assert!(readiness.next().is_none());
         client.send_to(b"STATUS=almost", readiness.path()).unwrap();
         client.send_to(b"STATUS=now\nREADY=1\n", readiness.path()).unwrap();
+        client.send_to(&vec![b'x'; 100_000], readiness.path()).unwrap();
         client.send_to(b"NOTREADY=1", readiness.path()).unwrap();
-        let said = |ready| Some(Notice { pid: std::process::id(), ready });
-        assert_eq!(
-            [readiness.next(), readiness.next(), readiness.next()],
-            [said(false), said(true), said(false)]
-        );
-        assert_eq!(readiness.next(), None);
+        for ready in [false, true, false] {
+            let notice = readiness.next().unwrap();
+            assert_eq!((notice.pid, notice.message.ready), (Some(std::process::id()), ready));
+        }
+        assert!(readiness.next().is_none());
     }
 
     #[test]
@@ -151,6 +159,6 @@ mod tests {
         let kept = readiness.fd().try_clone_to_owned().unwrap();
         std::mem::forget(readiness); // a motherd that was killed
         UnixDatagram::unbound().unwrap().send_to(b"READY=1", &path).unwrap();
-        assert!(Readiness::adopt(kept, path).next().is_some_and(|notice| notice.ready));
+        assert!(Readiness::adopt(kept, path).next().is_some_and(|notice| notice.message.ready));
     }
 }
