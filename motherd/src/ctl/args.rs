@@ -119,6 +119,10 @@ pub(crate) enum Command {
         #[arg(long)]
         dry_run: bool,
     },
+    /// Check all service files, their policies and their graph, without asking motherd; exit status 1 if there are errors
+    Check,
+    /// The graph of the services in the files, for dot(1)
+    Graph,
     /// Send a signal to every process of services
     Kill {
         /// By name or number
@@ -218,6 +222,12 @@ impl Global {
     /// Where motherd keeps what services write.
     pub(crate) fn logs(&self) -> PathBuf {
         self.root.join("var/log/motherd")
+    }
+
+    /// Where motherd looks for services where it is not told otherwise, in this order.
+    pub(crate) fn services(&self) -> Vec<PathBuf> {
+        let usual = ["etc/motherd/services", "run/motherd/services", "usr/lib/motherd/services"];
+        usual.map(|path| self.root.join(path)).into()
     }
 
     /// Where policies are looked for, in this order.

@@ -12,6 +12,7 @@ mod args;
 mod doctor;
 mod events;
 mod failure;
+mod files;
 mod logs;
 mod output;
 mod policy;
@@ -70,6 +71,8 @@ fn execute(Args { global, command }: Args) -> Result<u8, Failure> {
         Command::Stop { services, force } => ask(Request::Stop { services, force }),
         Command::Restart { services } => ask(Request::Restart { services }),
         Command::Reload { services } => ask(Request::Reload { services }),
+        Command::Check => files::check(&global),
+        Command::Graph => files::graph(&global),
         Command::ReloadConfig { dry_run } => ask(Request::ReloadConfig { dry_run }),
         Command::Kill { signal, services } => ask(Request::Kill { services, signal }),
         Command::PowerOff => ask(Request::PowerOff),
