@@ -127,7 +127,7 @@ impl Image {
     }
 
     /// A program and the libraries it needs.
-    fn program(&mut self, from: &Path, to: &str) -> Result<()> {
+    pub fn program(&mut self, from: &Path, to: &str) -> Result<()> {
         self.archive.copy(from, to, 0o755)?;
         self.libraries_of(from)
     }

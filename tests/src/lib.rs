@@ -4,6 +4,7 @@
 //! workspace; [`machine`] boots it and talks to it over serial lines; [`scratch`] runs the programs on this
 //! very host, in a root directory and a cgroup of their own. The tests themselves stand in `tests/tests`.
 
+pub mod attacks;
 pub mod cpio;
 pub mod differential;
 pub mod fetch;

@@ -17,6 +17,8 @@ pub struct Programs {
     pub motherctl: PathBuf,
     /// Attempts one act and says what came of it.
     pub probe: PathBuf,
+    /// Attacks the sandbox from within.
+    pub attacks: PathBuf,
 }
 
 impl Programs {
@@ -32,7 +34,7 @@ impl Programs {
         let mut command = Command::new(cargo);
         command.current_dir(crate::workspace()).args(["build", "--quiet", "--release"]);
         command.args(["--package", "initldr", "--package", "motherd", "--package", "e2e"]);
-        for program in ["initldr", "motherd", "motherctl", "probe"] {
+        for program in ["initldr", "motherd", "motherctl", "probe", "attacks"] {
             command.args(["--bin", program]);
         }
         let status = command.status()?;
@@ -43,6 +45,7 @@ impl Programs {
             motherd: release.join("motherd"),
             motherctl: release.join("motherctl"),
             probe: release.join("probe"),
+            attacks: release.join("attacks"),
         })
     }
 }

@@ -119,6 +119,7 @@ on_both_kernels! {
     calls_outside_of_the_policy_do_not_reach_the_kernel
     the_network_and_other_processes_are_out_of_reach
     everyday_acts_work
+    denied_calls_reach_the_log_of_the_kernel
     nothing_of_the_caller_leaks_in
     own_ids_names_and_credentials_hold
 }
@@ -175,6 +176,28 @@ fn everyday_acts_work(machine: &mut Machine) -> Result<()> {
         let outcome = attempt(machine, "base/default", act)?;
         ensure!(outcome == Outcome::Allowed, "{act} under base/default: {outcome}");
     }
+    Ok(())
+}
+
+/// SECCOMP_FILTER_FLAG_LOG: an audit record (type 1326, AUDIT_SECCOMP) of each denial, without any auditd.
+fn denied_calls_reach_the_log_of_the_kernel(machine: &mut Machine) -> Result<()> {
+    let denied = |machine: &mut Machine, call: &str| -> Result<Vec<String>> {
+        let number = sandbox::syscalls::number(call).context("no such call")?;
+        let log = machine.ok("dmesg")?;
+        let about = |line: &&str| line.contains("type=1326") && line.contains(&format!(" syscall={number} "));
+        Ok(log.lines().filter(about).map(str::to_owned).collect())
+    };
+    ensure!(denied(machine, "add_key")?.is_empty(), "control: nothing before");
+    ensure!(attempt(machine, "base/default", "call add_key")? == Outcome::Denied(EPERM), "add_key");
+    let lines = denied(machine, "add_key")?;
+    ensure!(lines.len() == 1 && lines[0].contains("exe=\"/usr/bin/probe\""), "{lines:?}");
+    ensure!(lines[0].contains("code=0x50000"), "SECCOMP_RET_ERRNO: {}", lines[0]);
+    // A call that is allowed leaves none, nor does one that is denied by who wants no log.
+    ensure!(attempt(machine, "base/default", "call getpid")? == Outcome::Allowed, "getpid");
+    ensure!(denied(machine, "getpid")?.is_empty(), "control: an allowed call");
+    let quiet = under(machine, &["[seccomp]", "log = false"], "/usr/bin/probe call keyctl")?;
+    ensure!(last(&quiet.output) == "denied EPERM", "{}", quiet.output);
+    ensure!(denied(machine, "keyctl")?.is_empty(), "control: log = false");
     Ok(())
 }
 

@@ -23,7 +23,7 @@ pub(crate) fn check(rules: &Confinement, view: &View, builder: &mut Builder<'_>)
         }
         // A space separates as well in LD_PRELOAD; an empty element is the working directory.
         for path in value.split([':', ' ']) {
-            let problem = if !path.starts_with('/') && !(name == "LD_PRELOAD" && is_plain(path)) {
+            let problem = if !(path.starts_with('/') || name == "LD_PRELOAD" && is_plain(path)) {
                 format!("{name} names {path:?}, which is looked for where the service happens to be")
             } else if writable(path, rules, view) {
                 format!("{name} names {path}, which the service may write to")
