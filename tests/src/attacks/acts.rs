@@ -11,7 +11,7 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use nix::errno::Errno;
 
 use super::sys::{self, Argument};
@@ -410,19 +410,13 @@ fn stay() -> Result<u8> {
 /// The old way into the background: a child of a child in a session of its own, and the first one ends.
 fn daemonise() -> Result<u8> {
     let mut child = Command::new("/proc/self/exe");
-    child.args(["act", "stay"]).stdin(std::process::Stdio::piped());
-    if std::env::args().any(|word| word == "again") {
-        bail!("never");
-    }
-    let mut child = child.process_group(0).spawn()?;
+    // It has this process's input and output: neither ends with this process.
+    let child = child.args(["act", "stay"]).process_group(0).spawn()?;
     println!("started {}", child.id());
-    // It holds the output, so that whoever reads sees its end.
-    let input = child.stdin.take();
     io::stdout().flush()?;
-    let mut line = String::new();
-    io::stdin().read_line(&mut line)?;
-    drop(input);
-    Ok(0)
+    loop {
+        std::thread::park();
+    }
 }
 
 /// Each descriptor that is open, and what it is.

@@ -96,7 +96,9 @@ fn double_fork_out_of_supervision(lab: &Lab) -> Result<Verdict> {
         return Ok(Verdict::NotHere("no cgroup2 is mounted".to_owned()));
     };
     let mut service = lab.start_in(sections, &["daemonise"], Some(&cgroup.0), None)?;
-    let child = service.line()?;
+    // Both write to one output: whichever comes first, one line says who was started.
+    let lines = [service.line()?, service.line()?];
+    let child = lines.iter().find(|line| line.starts_with("started ")).context("nobody was started")?;
     let child: u32 = child.strip_prefix("started ").with_context(|| child.clone())?.parse()?;
     let procs = cgroup.0.procs()?;
     ensure!(procs.contains(&service.pid()) && procs.contains(&child), "both are in it: {procs:?}, {child}");
