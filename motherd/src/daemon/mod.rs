@@ -383,7 +383,10 @@ impl Daemon {
             let unit = self.manager.unit(id);
             let name = self.manager.graph().name(id);
             let runtime = self.runtime.get(&id);
-            self.clear_cells(name, &unit.state);
+            // Not where it was adopted in this state: what was being made may have been made, and its pid is there.
+            if self.said.get(&id) != Some(&unit.state) {
+                self.clear_cells(name, &unit.state);
+            }
             failpoint::hit("record.write");
             let recorded = self.table.write(&crate::state::Record {
                 name: name.to_owned(),

@@ -85,7 +85,9 @@ impl World {
         for other in &edges.later {
             let later = self.unit(*other);
             let joined = later.goal == Goal::Down || self.manager.graph().edges(*other).needs.contains(&id);
-            let there = later.is_active() && later.state != State::Orphan;
+            // One that was only told to go when this one was on its way already cannot be waited for.
+            let after = matches!(later.state, State::Stopping { .. }) && later.since > unit.since;
+            let there = later.is_active() && later.state != State::Orphan && !after;
             that(!(joined && there), || {
                 format!("{name} is signalled before {} has stopped", self.name(*other))
             })?;

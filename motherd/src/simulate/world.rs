@@ -205,7 +205,8 @@ impl World {
         for id in self.manager.take_touched() {
             let slot = self.slot(id);
             let unit = self.unit(id).clone();
-            if unit.state == State::Launching {
+            let known = self.records[slot].as_ref().map(|unit| &unit.state);
+            if unit.state == State::Launching && known != Some(&State::Launching) {
                 self.bodies[slot].cell = 0;
             }
             self.records[slot] = Some(unit);
@@ -437,7 +438,9 @@ impl World {
                 if let Some((slot, pid, _)) = self.exits.pop_front()
                     && let Some(id) = self.manager.graph().find(NAMES[slot])
                 {
-                    self.bodies[slot].known_main = None;
+                    if self.bodies[slot].known_main == Some(pid) {
+                        self.bodies[slot].known_main = None;
+                    }
                     if self.unit(id).main().is_some_and(|main| main.pid == pid) {
                         self.event(id, Event::Lost)?;
                     }
