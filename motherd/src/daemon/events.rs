@@ -39,6 +39,7 @@ pub(super) enum Source {
     Cgroup(Id),
     Notify(Id),
     Held(Id),
+    Health(Id),
 }
 
 impl Source {
@@ -51,6 +52,7 @@ impl Source {
             Self::Cgroup(id) => (id.0 as u64) << 3 | 4,
             Self::Notify(id) => (id.0 as u64) << 3 | 5,
             Self::Held(id) => (id.0 as u64) << 3 | 6,
+            Self::Health(id) => (id.0 as u64) << 3 | 7,
         }
     }
 
@@ -64,6 +66,7 @@ impl Source {
             4 => id().map(Self::Cgroup),
             5 => id().map(Self::Notify),
             6 => id().map(Self::Held),
+            7 => id().map(Self::Health),
             _ => None,
         }
     }
@@ -136,6 +139,7 @@ impl Daemon {
             .chain(self.jobs.next())
             .chain(self.next_log_deadline())
             .chain(self.next_silence())
+            .chain(self.next_check())
             .min();
         if next == self.armed {
             return Ok(());
@@ -169,6 +173,7 @@ impl Daemon {
             Source::Cgroup(id) => self.cgroup_ready(id),
             Source::Notify(id) => self.notified(id),
             Source::Held(id) => self.held_ready(id),
+            Source::Health(id) => self.health_ready(id),
         }
     }
 
@@ -183,6 +188,7 @@ impl Daemon {
         self.end_jobs(now())?;
         self.tell_dropped();
         self.end_silences(now())?;
+        self.run_checks(now())?;
         failpoint::hit("timer.due");
         let effects = self.manager.tick(now());
         self.dispatch(effects)
@@ -322,6 +328,7 @@ mod tests {
             Source::Cgroup(Id(2045)),
             Source::Notify(Id(7)),
             Source::Held(Id(2045)),
+            Source::Health(Id(3)),
         ] {
             assert_eq!(Source::unpack(source.pack()), Some(source));
         }

@@ -29,6 +29,8 @@ use crate::{
 pub(super) enum Purpose {
     /// A command of `reload.exec`, by its place in the list, for the request with this token.
     Reload { token: u64, index: usize },
+    /// A health check that is a command, by its place in the file.
+    Health { place: usize },
 }
 
 #[derive(Debug)]
@@ -120,7 +122,7 @@ impl Daemon {
     }
 
     /// Launches a command beside a service. `Err` within: it does not run, and this is why.
-    fn start_job(
+    pub(super) fn start_job(
         &mut self,
         id: Id,
         purpose: Purpose,
@@ -175,6 +177,7 @@ impl Daemon {
                 None => self.run_reload(id, token, index + 1),
                 Some(why) => self.reloaded(id, token, Some(format!("reload.exec[{index}]: {why}"))),
             },
+            Purpose::Health { place } => self.checked(id, place, why.map_or(Ok(()), Err)),
         }
     }
 }

@@ -19,6 +19,7 @@ mod events;
 mod execute;
 mod forking;
 mod generation;
+mod health;
 mod jobs;
 mod journal;
 mod link;
@@ -223,6 +224,7 @@ struct Daemon {
     searches: forking::Searches,
     jobs: jobs::Jobs,
     guarded: notify::Guarded,
+    checks: health::Checks,
     /// What was said last of each service, so that every change is said once.
     said: BTreeMap<Id, State>,
     /// Who may have ended for good since the last look.
@@ -340,6 +342,7 @@ impl Daemon {
             searches: forking::Searches::default(),
             jobs: jobs::Jobs::default(),
             guarded: notify::Guarded::default(),
+            checks: health::Checks::default(),
             said: BTreeMap::new(),
             ended: BTreeSet::new(),
             orphans: BTreeSet::new(),

@@ -278,7 +278,7 @@ rate  = "60/m"
 
     #[test]
     fn what_is_not_executed_yet_is_refused_and_never_ignored() {
-        let text = "exec = [\"/bin/web\"]\n[[health]]\nkind = \"tcp\"\n\
+        let text = "exec = [\"/bin/web\"]\n[[timer]]\nevery = \"1h\"\n\
                     [[socket]]\nlisten = \"tcp:0.0.0.0:80\"\n[log]\nrate = \"1\"\n";
         assert_eq!(codes(text), ["not-yet", "not-yet", "bad-rate"]);
     }

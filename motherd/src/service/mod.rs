@@ -6,6 +6,7 @@
 
 mod commands;
 mod dependencies;
+mod health;
 mod load;
 mod log;
 mod notify;
@@ -20,6 +21,7 @@ use sandbox::diagnostic::{Located, Sources};
 
 pub use commands::Commands;
 pub use dependencies::{Dependencies, Relation};
+pub use health::{Health, Probe};
 pub(crate) use load::named_instances;
 pub use load::{Catalog, Template, load_dirs};
 pub use log::LogRate;
@@ -74,6 +76,8 @@ pub struct Program {
     pub pidfile: Option<Located<String>>,
     /// What it may say of itself.
     pub notify: Notify,
+    /// How it is checked from outside.
+    pub health: Vec<Health>,
     /// Silence longer than this is a failure.
     pub watchdog: Option<Duration>,
     /// The commands around it.

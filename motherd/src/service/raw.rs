@@ -4,6 +4,7 @@
 //! keys, wrong types and syntax errors of a file come out at once.
 
 use super::commands::RawCommands;
+use super::health::RawHealth;
 use super::notify::RawNotify;
 use sandbox::diagnostic::{Diagnostic, FileId, Located, Place, nearest};
 use toml::{
@@ -29,6 +30,7 @@ pub(crate) struct RawService {
     pub(crate) pidfile: Option<Located<String>>,
     pub(crate) commands: RawCommands,
     pub(crate) notify: Option<RawNotify>,
+    pub(crate) health: Vec<RawHealth>,
     pub(crate) watchdog_interval: Option<Located<String>>,
     pub(crate) reload_signal: Option<Located<String>>,
     pub(crate) stop_signal: Option<Located<String>>,
@@ -134,7 +136,7 @@ impl Reader<'_> {
             raw.log_rate = self.string(section, "rate");
         }
         self.notify(table, &mut raw);
-        self.later(table, "health", "[[health]]", &mut raw);
+        self.health(table, &mut raw);
         self.later(table, "socket", "[[socket]]", &mut raw);
         self.later(table, "timer", "[[timer]]", &mut raw);
         for key in
@@ -185,7 +187,7 @@ impl Reader<'_> {
         raw.restart_never_on = self.exits(section, "never_on");
     }
 
-    fn place(&self, span: std::ops::Range<usize>) -> Place {
+    pub(super) fn place(&self, span: std::ops::Range<usize>) -> Place {
         Place { file: self.file, span }
     }
 
@@ -339,7 +341,7 @@ impl Reader<'_> {
         }
     }
 
-    fn wrong_type(&mut self, key: &str, entry: Entry<'_>, wanted: &str) {
+    pub(super) fn wrong_type(&mut self, key: &str, entry: Entry<'_>, wanted: &str) {
         self.problems.push(
             Diagnostic::error("wrong-type", self.place(entry.span()), format!("`{key}` has to be {wanted}"))
                 .label(format!("this is of type {}", entry.get_ref().type_str())),

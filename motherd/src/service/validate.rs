@@ -64,7 +64,7 @@ pub(super) struct Checker<'p> {
     /// What `%i` stands for; `None` in a file that is no template.
     instance: Option<&'p str>,
     file: FileId,
-    problems: &'p mut Vec<Diagnostic>,
+    pub(super) problems: &'p mut Vec<Diagnostic>,
 }
 
 impl Checker<'_> {
@@ -109,6 +109,7 @@ impl Checker<'_> {
         let commands = self.commands(raw, start);
         let remain = self.remain(raw, start);
         let notify = self.notify(raw);
+        let health = self.health(raw);
         let watchdog = self.watchdog(raw, start);
         let pidfile = self.pidfile(raw, start);
         let start_timeout = self.duration(raw.start_timeout.as_ref()).or(default_timeout);
@@ -126,6 +127,7 @@ impl Checker<'_> {
             start_timeout,
             remain,
             notify,
+            health,
             watchdog,
             pidfile,
             commands: commands?,
@@ -174,7 +176,7 @@ impl Checker<'_> {
     }
 
     /// `%i` is the instance of a template and `%%` a percent sign; elsewhere a percent sign is itself.
-    fn expand(&mut self, text: Located<String>) -> Located<String> {
+    pub(super) fn expand(&mut self, text: Located<String>) -> Located<String> {
         let Some(instance) = self.instance else { return text };
         let mut expanded = String::new();
         let mut rest = text.value.as_str();

@@ -3,5 +3,6 @@
 
 pub(crate) mod link;
 pub(crate) mod memory;
+pub(crate) mod network;
 pub(crate) mod notify;
 pub(crate) mod process;

@@ -123,6 +123,9 @@ pub struct ServiceStatus {
     /// What it says of itself (sd_notify(3)): STATUS, and the errors that it told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub says: Option<String>,
+    /// What each `[[health]]` found last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub health: Vec<String>,
     /// The main process, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub main_pid: Option<u32>,

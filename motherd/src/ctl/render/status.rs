@@ -29,6 +29,9 @@ fn block(service: &ServiceStatus, style: Style) -> String {
     if let Some(says) = &service.says {
         page.line("says", &printable(says));
     }
+    for (number, line) in service.health.iter().enumerate() {
+        page.line(if number == 0 { "health" } else { "" }, &printable(line));
+    }
     if let Some(pid) = service.main_pid {
         page.line("main pid", &pid.to_string());
     }
@@ -374,6 +377,7 @@ web: static web server
   state      running (failing) for 1d 2h
   why        requested by uid 0 (pid 812)
   says       serving 3 clients
+  health     tcp 127.0.0.1:80: well
   main pid   1234
   restarts   2, last killed by SIGKILL 1d 2h ago
   policy     web-server

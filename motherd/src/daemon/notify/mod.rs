@@ -219,6 +219,7 @@ impl Daemon {
         } else {
             self.guarded.remove(id);
         }
+        self.begin_checks(id);
     }
 }
 
