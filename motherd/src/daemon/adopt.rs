@@ -107,10 +107,8 @@ impl Daemon {
         }
         failpoint::hit("adopt.descriptors");
         for (id, event) in events {
-            let event = match event {
-                Event::Exited(exit) => Event::Exited(self.judged(id, exit)),
-                event => event,
-            };
+            let event =
+                if let Event::Exited(exit) = event { Event::Exited(self.judged(id, exit)) } else { event };
             self.event(id, event)?;
             failpoint::hit("adopt.event");
         }

@@ -322,10 +322,8 @@ impl Daemon {
     /// Its state, and what it says of that: one that runs may be reloading.
     fn shown_state(&self, id: Id) -> Wire {
         let reloading = self.runtime.get(&id).is_some_and(|runtime| runtime.said.reloading);
-        match &self.manager.unit(id).state {
-            State::Running { .. } if reloading => Wire::Reloading,
-            state => wire_state(state),
-        }
+        let state = &self.manager.unit(id).state;
+        if reloading && matches!(state, State::Running { .. }) { Wire::Reloading } else { wire_state(state) }
     }
 
     fn sub_state(&self, id: Id) -> Option<String> {

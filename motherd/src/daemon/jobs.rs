@@ -112,11 +112,11 @@ impl Daemon {
         let failed =
             |id: &Id| failures.iter().any(|failure| failure.service == self.manager.graph().name(*id));
         let done: Vec<Id> = asked.iter().copied().filter(|id| !failed(id)).collect();
-        let reply = match self.now_acted(&done) {
-            reply if failures.is_empty() => reply,
-            Reply::Acted(done) => Reply::Error(RequestError::Failed { failures, done }),
-            reply => reply,
-        };
+        let mut reply = self.now_acted(&done);
+        if let (false, Reply::Acted(done)) = (failures.is_empty(), &mut reply) {
+            let done = std::mem::take(done);
+            reply = Reply::Error(RequestError::Failed { failures, done });
+        }
         self.server.reply(Token::from_u64(token), &reply, now());
         Ok(())
     }
