@@ -16,6 +16,7 @@ pub mod service;
 mod simulate;
 pub mod state;
 pub mod supervise;
+pub mod timing;
 
 #[allow(unsafe_code, reason = "the one module of this crate that makes raw system calls")]
 mod sys;

@@ -255,7 +255,10 @@ fn services() -> Value {
     let row = |key: &str| rows.iter().find(|((_, known), _)| known == key).map(|(_, text)| text);
     let mut properties = Map::new();
     for name in known("") {
-        let header = format!("[{name}]\n");
+        // A section, or one of many.
+        let many = format!("[[{name}]]\n");
+        let is_many = !known(&many).is_empty() && known(&many) != known("");
+        let header = if is_many { many } else { format!("[{name}]\n") };
         let keys = known(&header);
         if keys.is_empty() || keys == known("") {
             let key = Key { read: &of_services, header: String::new(), name: &name };
@@ -267,7 +270,9 @@ fn services() -> Value {
             let key = Key { read: &of_services, header: header.clone(), name: &name_in };
             section.insert(name_in.clone(), described(key.schema(None), row(&format!("{name}.{name_in}"))));
         }
-        properties.insert(name.clone(), object(section, &[]));
+        let section = object(section, &[]);
+        let section = if is_many { json!({ "type": "array", "items": section }) } else { section };
+        properties.insert(name.clone(), section);
     }
     whole("MotherD service", object(properties, &[]))
 }
@@ -309,4 +314,8 @@ fn the_schemas_know_types_words_and_tables() {
     let service = services();
     assert_eq!(service.pointer("/properties/exec/type"), Some(&json!("array")), "{service:#}");
     assert!(service.pointer("/properties/restart/properties/factor").is_some(), "{service:#}");
+    for (many, key) in [("socket", "listen"), ("timer", "calendar"), ("health", "kind")] {
+        let pointer = format!("/properties/{many}/items/properties/{key}/type");
+        assert_eq!(service.pointer(&pointer), Some(&json!("string")), "{pointer}: {service:#}");
+    }
 }

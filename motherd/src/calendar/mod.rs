@@ -4,5 +4,9 @@
 //! year and on every machine alike.
 
 mod civil;
+mod schedule;
 
-pub use self::civil::{Civil, Date, timestamp};
+pub use self::{
+    civil::{Civil, Date, timestamp},
+    schedule::{Calendar, Wrong},
+};

@@ -28,6 +28,21 @@ const BACKLOG: i32 = 32;
 /// # Errors
 /// socket(2), bind(2), chown(2), chmod(2), listen(2), rename(2)
 pub fn listen(path: &Path, mode: u32, group: Option<u32>) -> io::Result<OwnedFd> {
+    bound(path, SockType::Stream, mode, None, group, Some(BACKLOG))
+}
+
+/// The same for any kind of socket and owner; without a backlog it does not listen.
+///
+/// # Errors
+/// As for [`listen`].
+pub(crate) fn bound(
+    path: &Path,
+    kind: SockType,
+    mode: u32,
+    owner: Option<u32>,
+    group: Option<u32>,
+    backlog: Option<i32>,
+) -> io::Result<OwnedFd> {
     let mut temporary = path.to_owned().into_os_string();
     temporary.push(".new");
     let temporary = PathBuf::from(temporary);
@@ -35,14 +50,16 @@ pub fn listen(path: &Path, mode: u32, group: Option<u32>) -> io::Result<OwnedFd>
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         Ok(()) | Err(_) => {}
     }
-    let fd = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+    let fd = socket(AddressFamily::Unix, kind, SockFlag::SOCK_CLOEXEC, None)?;
     let short = Short::of(&temporary)?;
     bind(fd.as_raw_fd(), &UnixAddr::new(&short.path)?)?;
-    if group.is_some() {
-        chown(&temporary, None, group)?;
+    if owner.is_some() || group.is_some() {
+        chown(&temporary, owner, group)?;
     }
     fs::set_permissions(&temporary, Permissions::from_mode(mode))?;
-    listen_on(&fd, Backlog::new(BACKLOG)?)?;
+    if let Some(backlog) = backlog {
+        listen_on(&fd, Backlog::new(backlog)?)?;
+    }
     fs::rename(&temporary, path)?;
     Ok(fd)
 }

@@ -56,6 +56,8 @@ pub(crate) enum Command {
     },
     /// All services, one a line
     List,
+    /// All timers: when each goes off, and went off last
+    Timers,
     /// What services wrote, each line with its time in UTC
     ///
     /// Read from the files in /var/log/motherd; motherd need not run.

@@ -66,6 +66,7 @@ fn execute(Args { global, command }: Args) -> Result<u8, Failure> {
         Command::Logs { follow, lines, since, services } => {
             logs::logs(&global, &services, lines, since.as_deref(), follow)
         }
+        Command::Timers => ask(Request::Timers),
         Command::List => ask(Request::List),
         Command::Start { services } => ask(Request::Start { services }),
         Command::Stop { services, force } => ask(Request::Stop { services, force }),

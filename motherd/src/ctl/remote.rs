@@ -52,6 +52,7 @@ impl Output {
             Reply::Status(services) => self.text(&render::status(services, self.style)),
             Reply::Acted(services) => self.text(&render::acted(services, self.style)),
             Reply::Configured(plan) => self.text(&render::plan(plan)),
+            Reply::Timers(timers) => self.text(&render::timers(timers, self.style)),
             Reply::Events(events) => self.text(&render::events(events, self.style)),
             Reply::Ending => self.text(&format!("{}\n", ending(request))),
             Reply::Error(error) => Err(Failure::new(error.exit_status(), error)),
@@ -84,6 +85,7 @@ fn ending(request: &Request) -> &'static str {
         | Request::Status { .. }
         | Request::Events { .. }
         | Request::ReloadConfig { .. }
+        | Request::Timers
         | Request::Start { .. }
         | Request::Stop { .. }
         | Request::Restart { .. }

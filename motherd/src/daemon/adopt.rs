@@ -267,6 +267,10 @@ impl Daemon {
                 self.adopt_readiness(name, reader)?;
                 continue;
             }
+            if let Some(name) = slot_name.strip_prefix("s/") {
+                self.adopt_socket(name, reader)?;
+                continue;
+            }
             let Some(name) = slot_name.strip_prefix("log/") else {
                 tracing::warn!("initldr keeps {slot_name}, which is not known: it is let go");
                 self.link.forget(&slot_name)?;

@@ -40,6 +40,7 @@ impl Daemon {
         let reply = match request {
             Request::List => Ok(Reply::List(self.list())),
             Request::Status { services } => self.status(services).map(Reply::Status),
+            Request::Timers => Ok(Reply::Timers(self.timer_status(None))),
             Request::Events { services, after, follow: false } => self.events(services, *after),
             Request::Events { services, after, follow: true } => {
                 self.follow_events(*connection, services, *after);
@@ -103,6 +104,7 @@ impl Daemon {
             Verb::Restart => "restart",
         };
         for id in ids {
+            self.forgive_starts(*id);
             let name = self.manager.graph().name(*id).to_owned();
             self.note(What::Asked, &name, &Cause::request(&format!("{what} requested"), who));
         }
@@ -206,6 +208,7 @@ impl Daemon {
             return Err(RequestError::Failed { failures, done: vec![] });
         }
         self.manager.grow(built.graph);
+        self.timers.services_changed();
         Ok(self.manager.graph().find(name))
     }
 
@@ -415,6 +418,8 @@ impl Daemon {
                 }
             }),
             dropped_lines: self.dropped_lines(id),
+            sockets: self.socket_status(id),
+            timers: self.timer_status(Some(id)),
             log: if service.is_group() { vec![] } else { log::tail(&self.paths.log.join(&name), LINES) },
             name,
         }
@@ -506,5 +511,7 @@ fn bare_status(name: &str, state: Wire, sub_state: Option<String>, words: String
         isolation: None,
         log: vec![],
         dropped_lines: 0,
+        sockets: vec![],
+        timers: vec![],
     }
 }

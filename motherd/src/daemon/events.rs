@@ -29,7 +29,7 @@ use crate::{
     supervise::{Cause, Event, Exit, ExitHow, Requester, State},
 };
 
-/// What a descriptor in the epoll set is, packed into `epoll_event.data`: the kind in the low three bits.
+/// What a descriptor in the epoll set is, packed into `epoll_event.data`: the kind in the low four bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Source {
     Link,
@@ -40,6 +40,8 @@ pub(super) enum Source {
     Notify(Id),
     Held(Id),
     Health(Id),
+    Socket(Id),
+    Clock,
 }
 
 impl Source {
@@ -47,26 +49,30 @@ impl Source {
         match self {
             Self::Link => 0,
             Self::Timer => 1,
-            Self::Control(token) => token.as_u64() << 3 | 2,
-            Self::Log(id) => (id.0 as u64) << 3 | 3,
-            Self::Cgroup(id) => (id.0 as u64) << 3 | 4,
-            Self::Notify(id) => (id.0 as u64) << 3 | 5,
-            Self::Held(id) => (id.0 as u64) << 3 | 6,
-            Self::Health(id) => (id.0 as u64) << 3 | 7,
+            Self::Control(token) => token.as_u64() << 4 | 2,
+            Self::Log(id) => (id.0 as u64) << 4 | 3,
+            Self::Cgroup(id) => (id.0 as u64) << 4 | 4,
+            Self::Notify(id) => (id.0 as u64) << 4 | 5,
+            Self::Socket(id) => (id.0 as u64) << 4 | 6,
+            Self::Clock => 7,
+            Self::Held(id) => (id.0 as u64) << 4 | 8,
+            Self::Health(id) => (id.0 as u64) << 4 | 9,
         }
     }
 
     fn unpack(data: u64) -> Option<Self> {
-        let id = || usize::try_from(data >> 3).ok().map(Id);
-        match data & 7 {
+        let id = || usize::try_from(data >> 4).ok().map(Id);
+        match data & 15 {
             0 => Some(Self::Link),
             1 => Some(Self::Timer),
-            2 => Some(Self::Control(Token::from_u64(data >> 3))),
+            2 => Some(Self::Control(Token::from_u64(data >> 4))),
             3 => id().map(Self::Log),
             4 => id().map(Self::Cgroup),
             5 => id().map(Self::Notify),
-            6 => id().map(Self::Held),
-            7 => id().map(Self::Health),
+            6 => id().map(Self::Socket),
+            7 => Some(Self::Clock),
+            8 => id().map(Self::Held),
+            9 => id().map(Self::Health),
             _ => None,
         }
     }
@@ -86,6 +92,7 @@ impl Daemon {
     pub(super) fn watch_all(&mut self) -> io::Result<()> {
         watch(&self.epoll, self.link.fd(), Source::Link, EpollFlags::EPOLLIN)?;
         self.epoll.add(&self.timer, EpollEvent::new(EpollFlags::EPOLLIN, Source::Timer.pack()))?;
+        self.watch_clock()?;
         self.watch_control()
     }
 
@@ -113,6 +120,9 @@ impl Daemon {
         let mut events = [EpollEvent::empty(); 64];
         loop {
             self.feed_streams();
+            if self.timers.are_stale() {
+                self.load_timers()?;
+            }
             self.watch_control().map_err(Fatal::system("epoll_ctl"))?;
             self.arm().map_err(Fatal::system("timerfd_settime"))?;
             let count = match self.epoll.wait(&mut events, EpollTimeout::NONE) {
@@ -140,6 +150,7 @@ impl Daemon {
             .chain(self.next_log_deadline())
             .chain(self.next_silence())
             .chain(self.next_check())
+            .chain(self.timers.next_boot())
             .min();
         if next == self.armed {
             return Ok(());
@@ -174,6 +185,8 @@ impl Daemon {
             Source::Notify(id) => self.notified(id),
             Source::Held(id) => self.held_ready(id),
             Source::Health(id) => self.health_ready(id),
+            Source::Socket(id) => self.socket_ready(id),
+            Source::Clock => self.clock_ready(),
         }
     }
 
@@ -189,6 +202,7 @@ impl Daemon {
         self.tell_dropped();
         self.end_silences(now())?;
         self.run_checks(now())?;
+        self.fire_timers()?;
         failpoint::hit("timer.due");
         let effects = self.manager.tick(now());
         self.dispatch(effects)
@@ -329,6 +343,8 @@ mod tests {
             Source::Notify(Id(7)),
             Source::Held(Id(2045)),
             Source::Health(Id(3)),
+            Source::Socket(Id(2045)),
+            Source::Clock,
         ] {
             assert_eq!(Source::unpack(source.pack()), Some(source));
         }

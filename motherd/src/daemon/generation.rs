@@ -47,6 +47,8 @@ impl Daemon {
             self.catalog = catalog;
             let effects = self.manager.reload(graph, now());
             self.dispatch(effects)?;
+            self.load_sockets()?;
+            self.load_timers()?;
         }
         Ok(ConfigPlan { applied, errors, warnings, changes })
     }

@@ -23,15 +23,18 @@ mod health;
 mod jobs;
 mod journal;
 mod link;
+mod listen;
 mod log;
 mod networks;
 mod notify;
 mod oom;
 mod output;
 mod proc;
+mod sockets;
 mod spawn;
 mod streams;
 mod survivors;
+mod timers;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -66,7 +69,9 @@ use self::{
     link::Link,
     log::{Log, Stage},
     notify::Readiness,
+    sockets::Sockets,
     streams::Streams,
+    timers::Timers,
 };
 use crate::{
     control::{address, server::Server},
@@ -150,6 +155,7 @@ struct Paths {
     policies: Vec<PathBuf>,
     run: PathBuf,
     log: PathBuf,
+    stamps: PathBuf,
 }
 
 impl Paths {
@@ -165,6 +171,7 @@ impl Paths {
             policies: or(&args.policies, &["etc/motherd/policies", "usr/lib/motherd/policies"]),
             run: below("run/motherd"),
             log: below("var/log/motherd"),
+            stamps: below("var/lib/motherd/timers"),
             root: args.root.clone(),
         }
     }
@@ -212,6 +219,8 @@ struct Daemon {
     log_due: BTreeMap<Id, Duration>,
     /// The group whose members may read: the control socket and the logs.
     readers: Option<u32>,
+    sockets: Sockets,
+    timers: Timers,
     /// Who is told of it as it happens.
     streams: Streams,
     link: Link,
@@ -319,6 +328,7 @@ impl Daemon {
         let timer = TimerFd::new(ClockId::CLOCK_BOOTTIME, flags)
             .map_err(io::Error::from)
             .map_err(Fatal::system("timerfd_create"))?;
+        let timers = Timers::new(paths.stamps.clone()).map_err(Fatal::system("make a clock"))?;
         let mut daemon = Self {
             store,
             paths,
@@ -331,6 +341,8 @@ impl Daemon {
             stage,
             log_due: BTreeMap::new(),
             readers,
+            sockets: Sockets::default(),
+            timers,
             streams: Streams::default(),
             link,
             epoll,
@@ -353,6 +365,10 @@ impl Daemon {
         failpoint::hit("adopt.resumed");
         daemon.acknowledge(&exits)?;
         failpoint::hit("adopt.acknowledged");
+        if !args.safe {
+            daemon.load_sockets()?;
+            daemon.load_timers()?;
+        }
         if let Some(how) = ending {
             let cause = Cause::new("the motherd before this one was ending the machine");
             let effects = daemon.manager.end(how, &cause, now());
@@ -403,6 +419,9 @@ impl Daemon {
             if matches!(unit.state, State::Stopped | State::Done | State::Failed) {
                 self.ended.insert(id);
             }
+            if !self.manager.graph().service(id).sockets().is_empty() {
+                self.sockets.changed(id);
+            }
             if self.said.get(&id) != Some(&unit.state) {
                 say(name, unit, &self.manager, id);
                 let state = unit.state.clone();
@@ -447,7 +466,7 @@ impl Daemon {
                 self.let_go_of_all(id)?;
             }
         }
-        Ok(())
+        self.settle_sockets()
     }
 
     fn event(&mut self, id: Id, event: Event) -> Result<(), Fatal> {

@@ -4,7 +4,14 @@
 //! `Launching` (written before this is called) - the log pipe, kept by initldr - the cgroup with its limits - clone3
 //! into it, which writes the pid into the record before the child's first instruction.
 
-use std::{collections::BTreeMap, fs::File, io, os::fd::AsFd, path::PathBuf, rc::Rc};
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io,
+    os::fd::{AsFd, BorrowedFd},
+    path::PathBuf,
+    rc::Rc,
+};
 
 use nix::{errno::Errno, sys::epoll::EpollFlags};
 use sandbox::{
@@ -52,8 +59,16 @@ impl Refusal {
 
     /// The kernel may have more to give in a moment.
     pub(super) fn by(errno: Option<Errno>, why: impl Into<String>) -> Self {
-        let passing =
-            [Errno::EAGAIN, Errno::ENOMEM, Errno::EMFILE, Errno::ENFILE, Errno::EINTR, Errno::EBUSY];
+        let passing = [
+            Errno::EAGAIN,
+            Errno::ENOMEM,
+            Errno::EMFILE,
+            Errno::ENFILE,
+            Errno::EINTR,
+            Errno::EBUSY,
+            Errno::EADDRINUSE,
+            Errno::EADDRNOTAVAIL,
+        ];
         Self { why: why.into(), permanent: !errno.is_some_and(|errno| passing.contains(&errno)) }
     }
 }
@@ -68,7 +83,8 @@ impl Daemon {
             Ok(()) if program.may_say() => self.prepare_readiness(id, &name)?,
             other => other,
         };
-        let event = match prepared.and_then(|()| self.start_process(id, &name, &program)) {
+        let listening = self.prepare_sockets(id)?.map_err(|(what, error)| Refusal::io(&what, &error));
+        let event = match prepared.and(listening).and_then(|()| self.start_process(id, &name, &program)) {
             Ok(Launched { pid, pidfd }) => {
                 failpoint::hit("launch.cloned");
                 let start_ticks = proc::start_ticks(pid).unwrap_or_else(|error| {
@@ -80,6 +96,7 @@ impl Daemon {
                 runtime.pidfd = Some(pidfd);
                 runtime.start_ticks = start_ticks;
                 self.watch_cgroup(id);
+                self.timer_started(id)?;
                 failpoint::hit("launch.watched");
                 Event::Launched { pid }
             }
@@ -121,7 +138,12 @@ impl Daemon {
         let socket = socket.map(|path| ("NOTIFY_SOCKET".to_owned(), path));
         let watchdog = watchdog.map(|usec| ("WATCHDOG_USEC".to_owned(), usec));
         let environment: Vec<_> = socket.into_iter().chain(watchdog).collect();
-        let listen: Vec<_> = runtime.held.iter().map(|held| (held.name.as_str(), held.fd.as_fd())).collect();
+        let sockets = self.manager.graph().service(id).sockets();
+        let listening =
+            self.sockets.of(id).filter_map(|(number, fd)| Some((sockets.get(number)?.name.as_str(), fd)));
+        // As systemd has it: first what listens, then what the service had stored.
+        let stored = runtime.held.iter().map(|held| (held.name.as_str(), held.fd.as_fd()));
+        let listen: Vec<(&str, BorrowedFd<'_>)> = listening.chain(stored).collect();
         let pid_cell = self.table.cell(name);
         if pid_cell.is_none() {
             return Err(Refusal::permanent("no room for another service in the state"));

@@ -278,9 +278,53 @@ rate  = "60/m"
 
     #[test]
     fn what_is_not_executed_yet_is_refused_and_never_ignored() {
-        let text = "exec = [\"/bin/web\"]\n[[timer]]\nevery = \"1h\"\n\
-                    [[socket]]\nlisten = \"tcp:0.0.0.0:80\"\n[log]\nrate = \"1\"\n";
-        assert_eq!(codes(text), ["not-yet", "not-yet", "bad-rate"]);
+        let text = "exec = [\"/bin/web\"]\n[start]\ntype = \"fd\"\n\
+                    [[socket]]\nlisten = \"tpc:0.0.0.0:80\"\n[[timer]]\npersistent = true\n[log]\nrate = \"1\"\n";
+        assert_eq!(codes(text), ["not-yet", "bad-socket", "bad-timer", "bad-rate"]);
+    }
+
+    #[test]
+    fn a_bad_socket_timer_or_rate_is_told_at_its_place_with_what_is_near() {
+        check(
+            "exec = [\"/bin/web\"]\n[[timer]]\ncalendar = \"dialy 03:00\"\n",
+            "error[bad-calendar]: \"dialy 03:00\" is not a calendar time: `dialy` is no word, day of the week, date or \
+             time\n --> web.toml:3:13\n  |\n3 | calendar = \"dialy 03:00\"\n  |             ^^^^^ did you mean `daily`?\n  \
+             = help: for instance \"hourly\", \"daily 03:00\", \"weekly mon 04:00\", \"mon..fri 09:00\", \
+             \"*-*-01 00:30\", \"*:0/15\"; times are UTC\n",
+        );
+        check(
+            "exec = [\"/bin/web\"]\n[[socket]]\nlisten = \"tpc:0.0.0.0:80\"\n",
+            "error[bad-socket]: \"tpc:0.0.0.0:80\" is nothing to listen on: `tpc` is no kind of socket\n --> \
+             web.toml:3:10\n  |\n3 | listen = \"tpc:0.0.0.0:80\"\n  |          ^^^^^^^^^^^^^^^^ did you mean `tcp:`?\n  \
+             = help: it begins with tcp:, udp:, unix:, unix-dgram:, unix-seqpacket:, fifo:\n",
+        );
+        check(
+            "exec = [\"/bin/web\"]\n[log]\nrate = \"1000\"\n",
+            "error[bad-rate]: \"1000\" is not a rate\n --> web.toml:3:8\n  |\n3 | rate = \"1000\"\n  |        ^^^^^^\n  \
+             = help: a rate is a number of lines, a slash and s, m or h: \"1000/s\", \"60/m\"\n",
+        );
+        let two = "exec = [\"/bin/web\"]\n[[timer]]\nevery = \"1m\"\nafter_boot = \"2m\"\n";
+        assert_eq!(codes(two), ["bad-timer"]);
+        assert_eq!(
+            codes("exec = [\"/bin/web\"]\n[[timer]]\nevery = \"1m\"\npersistent = true\n"),
+            ["bad-timer"]
+        );
+        let twice = "[[socket]]\nlisten = \"tcp:0.0.0.0:80\"\n";
+        assert_eq!(codes(&format!("exec = [\"/bin/web\"]\n{twice}{twice}")), ["bad-socket"]);
+    }
+
+    #[test]
+    fn sockets_and_timers_arrive() {
+        let text = "exec = [\"/bin/web\"]\n[[socket]]\nname = \"http\"\nlisten = \"tcp:0.0.0.0:80\"\nlazy = true\n\
+                    backlog = 5\n[[socket]]\nlisten = \"unix:/run/w\"\nmode = \"600\"\n[[timer]]\n\
+                    calendar = \"daily 03:00\"\npersistent = true\n[[timer]]\nevery = \"90s\"\njitter = \"5s\"\n";
+        let service = parse("web", Path::new("web.toml"), text.to_owned()).unwrap();
+        let [http, local] = service.sockets() else { panic!() };
+        assert_eq!((http.name.as_str(), http.lazy, http.backlog), ("http", true, 5));
+        assert_eq!((local.name.as_str(), local.lazy, local.mode), ("web", false, 0o600));
+        let timers: Vec<String> = service.timers().iter().map(ToString::to_string).collect();
+        assert_eq!(timers, ["daily 03:00", "every 90s"]);
+        assert!(service.timers()[0].persistent);
     }
 
     #[test]

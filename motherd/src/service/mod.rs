@@ -12,6 +12,8 @@ mod log;
 mod notify;
 mod raw;
 mod restart;
+mod socket;
+mod timer;
 mod validate;
 mod words;
 
@@ -28,6 +30,8 @@ pub use log::LogRate;
 pub(crate) use notify::ACCESS;
 pub use notify::{Access, Notify};
 pub use restart::{ExitSet, Restart, When};
+pub use socket::{Address, Socket};
+pub use timer::{Schedule, Timer};
 pub use validate::START_TIMEOUT;
 pub(crate) use words::check_service_name;
 pub use words::{NAME_MAX, signal_name, size_name};
@@ -45,6 +49,8 @@ pub struct Service {
     sources: Sources,
     body: Body,
     dependencies: Dependencies,
+    sockets: Vec<Socket>,
+    timers: Vec<Timer>,
     network_of: Option<String>,
 }
 
@@ -176,6 +182,18 @@ impl Service {
             Body::Group => None,
             Body::Program(program) => Some(program),
         }
+    }
+
+    /// What listens for it.
+    #[must_use]
+    pub fn sockets(&self) -> &[Socket] {
+        &self.sockets
+    }
+
+    /// When it is started by itself.
+    #[must_use]
+    pub fn timers(&self) -> &[Timer] {
+        &self.timers
     }
 
     /// What it depends on.

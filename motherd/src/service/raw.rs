@@ -12,7 +12,7 @@ use toml::{
     de::{DeTable, DeValue},
 };
 
-use super::Relation;
+use super::{Relation, socket::RawSocket, timer::RawTimer};
 
 /// Exactly the keys of a service file that this version executes, and the places of those that it does not.
 #[derive(Debug, Default)]
@@ -47,8 +47,8 @@ pub(crate) struct RawService {
     pub(crate) restart_never_on: Option<Located<Vec<Located<RawExit>>>>,
     pub(crate) log_keep: Option<Located<String>>,
     pub(crate) log_rate: Option<Located<String>>,
-    /// Keys and sections of the format that this version cannot execute.
-    pub(crate) not_yet: Vec<Located<&'static str>>,
+    pub(crate) sockets: Vec<RawSocket>,
+    pub(crate) timers: Vec<RawTimer>,
     /// The first key or section that only a process has: a group that has one lacks its `exec`.
     pub(crate) process_key: Option<Located<&'static str>>,
 }
@@ -137,11 +137,12 @@ impl Reader<'_> {
         }
         self.notify(table, &mut raw);
         self.health(table, &mut raw);
-        self.later(table, "socket", "[[socket]]", &mut raw);
-        self.later(table, "timer", "[[timer]]", &mut raw);
-        for key in
-            ["policy", "slice", "start", "reload", "stop", "restart", "notify", "watchdog", "health", "log"]
-        {
+        self.sockets(table, &mut raw);
+        self.timers(table, &mut raw);
+        for key in [
+            "policy", "slice", "start", "reload", "stop", "restart", "notify", "watchdog", "health",
+            "socket", "log",
+        ] {
             if let (None, Some((name, _))) = (&raw.process_key, table.get_key_value(key)) {
                 raw.process_key = Some(Located::new(key, self.place(name.span())));
             }
@@ -207,13 +208,6 @@ impl Reader<'_> {
                 Some(near) => problem.label(format!("did you mean `{near}`?")),
                 None => problem,
             });
-        }
-    }
-
-    /// What is there but not executed yet: remembered, and refused by `validate`.
-    fn later(&mut self, table: &DeTable<'_>, key: &str, what: &'static str, raw: &mut RawService) {
-        if let Some((name, _)) = table.get_key_value(key) {
-            raw.not_yet.push(Located::new(what, self.place(name.span())));
         }
     }
 

@@ -35,16 +35,10 @@ pub(crate) fn validate(
     let before = problems.len();
     let mut checker =
         Checker { instance: name.split_once('@').map(|(_, instance)| instance), file, problems };
-    for key in &raw.not_yet {
-        checker.refuse(
-            "not-yet",
-            &key.at,
-            format!("`{}` is not executed by this version", key.value),
-            "take it out; a key that would be ignored is refused instead",
-        );
-    }
     let description = raw.description.clone().map(|text| checker.expand(text).value).unwrap_or_default();
     let dependencies = checker.dependencies(name, &raw);
+    let sockets = checker.sockets(name, &raw);
+    let timers = checker.timers(&raw);
     let body = match &raw.exec {
         Some(exec) => checker.program(exec, &raw).map(|program| Body::Program(Box::new(program))),
         None => checker.group(&raw),
@@ -55,6 +49,8 @@ pub(crate) fn validate(
         sources: sources.clone(),
         body: body?,
         dependencies,
+        sockets,
+        timers,
         network_of: None,
     };
     (problems.len() == before).then_some(service)
@@ -68,6 +64,10 @@ pub(super) struct Checker<'p> {
 }
 
 impl Checker<'_> {
+    pub(super) fn report(&mut self, problem: Diagnostic) {
+        self.problems.push(problem);
+    }
+
     pub(super) fn refuse(
         &mut self,
         code: &'static str,

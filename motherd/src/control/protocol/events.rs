@@ -44,6 +44,44 @@ pub struct Event {
     pub request: Option<Requester>,
 }
 
+/// A socket of a service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SocketStatus {
+    /// As LISTEN_FDNAMES has it.
+    pub name: String,
+    /// `tcp:0.0.0.0:80`
+    pub listen: String,
+    /// The service is started when somebody connects.
+    pub lazy: bool,
+    /// It listens now.
+    pub listening: bool,
+    /// The next connection starts the service.
+    pub starts_it: bool,
+    /// Why it could not be made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// A timer of a service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TimerStatus {
+    /// Whose.
+    pub service: String,
+    /// As it is written: `daily 03:00`, `every 15m`.
+    pub schedule: String,
+    /// What was missed while the machine was off is made up for.
+    pub persistent: bool,
+    /// When it goes off, RFC 3339, UTC; missing where that depends on what has not happened.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+    /// In how long that is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_in_usec: Option<u64>,
+    /// When it went off last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last: Option<String>,
+}
+
 /// Events, oldest first.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Events {

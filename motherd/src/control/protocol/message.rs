@@ -17,6 +17,7 @@ impl Request {
     pub fn encode(&self) -> Value {
         let parameters = match self {
             Request::List
+            | Request::Timers
             | Request::PowerOff
             | Request::Reboot
             | Request::Halt
@@ -175,6 +176,7 @@ fn decode_call(method: &str, parameters: Map<String, Value>, more: bool) -> Resu
         "Status" => Request::Status {
             services: from_parameters::<SomeServices>(parameters)?.services.unwrap_or_default(),
         },
+        "Timers" => none(Request::Timers)?,
         "Events" => {
             let EventsParameters { services, after } = from_parameters(parameters)?;
             Request::Events { services: services.unwrap_or_default(), after, follow: more }
@@ -230,6 +232,7 @@ impl Reply {
                     "changes": changes,
                 } })
             }
+            Reply::Timers(timers) => json!({ "parameters": { "version": VERSION, "timers": timers } }),
             Reply::Events(Events { events, lost }) => {
                 json!({ "parameters": { "version": VERSION, "events": events, "lost": lost } })
             }
@@ -282,6 +285,10 @@ impl Reply {
             Request::List => Reply::List(serde_json::from_value::<Of<_>>(parameters)?.services),
             Request::Status { .. } => Reply::Status(serde_json::from_value::<Of<_>>(parameters)?.services),
             Request::ReloadConfig { .. } => Reply::Configured(serde_json::from_value(parameters)?),
+            Request::Timers => {
+                let timers = parameters.get("timers").cloned().unwrap_or_default();
+                Reply::Timers(serde_json::from_value(timers)?)
+            }
             Request::Events { .. } => {
                 let OfEvents { events, lost } = serde_json::from_value(parameters)?;
                 Reply::Events(Events { events, lost })

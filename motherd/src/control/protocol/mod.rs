@@ -60,6 +60,8 @@ pub enum Request {
         /// Names.
         services: Vec<String>,
     },
+    /// All timers.
+    Timers,
     /// What happened, oldest first.
     Events {
         /// Only what is about these; everything when the list is empty.
@@ -124,6 +126,8 @@ pub enum Reply {
     Status(Vec<ServiceStatus>),
     /// To [`Request::ReloadConfig`].
     Configured(ConfigPlan),
+    /// To [`Request::Timers`].
+    Timers(Vec<TimerStatus>),
     /// To [`Request::Events`].
     Events(Events),
     /// To start, stop, restart, reload and kill: what each service is now. Sent when it has got there.
@@ -233,6 +237,7 @@ impl Request {
             Request::Status { .. } => "Status",
             Request::Events { .. } => "Events",
             Request::ReloadConfig { .. } => "ReloadConfig",
+            Request::Timers => "Timers",
             Request::Start { .. } => "Start",
             Request::Stop { .. } => "Stop",
             Request::Restart { .. } => "Restart",
@@ -250,7 +255,7 @@ impl Request {
     #[must_use]
     pub fn only_reads(&self) -> bool {
         match self {
-            Request::List | Request::Status { .. } | Request::Events { .. } => true,
+            Request::List | Request::Status { .. } | Request::Events { .. } | Request::Timers => true,
             Request::Start { .. }
             | Request::Stop { .. }
             | Request::ReloadConfig { .. }

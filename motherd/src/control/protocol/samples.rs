@@ -88,6 +88,26 @@ pub(crate) fn web() -> ServiceStatus {
         }),
         log: vec!["listening on 0.0.0.0:80".into(), "GET / 200".into()],
         dropped_lines: 3,
+        sockets: vec![SocketStatus {
+            name: "http".into(),
+            listen: "tcp:0.0.0.0:80".into(),
+            lazy: true,
+            listening: true,
+            starts_it: false,
+            error: None,
+        }],
+        timers: vec![timer()],
+    }
+}
+
+pub(crate) fn timer() -> TimerStatus {
+    TimerStatus {
+        service: "web".into(),
+        schedule: "daily 03:00".into(),
+        persistent: true,
+        next: Some("2026-11-23T03:00:00.000000Z".into()),
+        next_in_usec: Some(11_400_000_000),
+        last: None,
     }
 }
 
@@ -125,6 +145,8 @@ pub(crate) fn stopped() -> ServiceStatus {
         isolation: None,
         log: vec![],
         dropped_lines: 0,
+        sockets: vec![],
+        timers: vec![],
     }
 }
 

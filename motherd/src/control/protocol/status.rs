@@ -5,6 +5,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::events::{SocketStatus, TimerStatus};
+
 /// The states that people see.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -157,6 +159,10 @@ pub struct ServiceStatus {
     pub log: Vec<String>,
     /// How many lines `log.rate` had dropped, since it was started by somebody.
     pub dropped_lines: u64,
+    /// What listens for it.
+    pub sockets: Vec<SocketStatus>,
+    /// When it is started by itself.
+    pub timers: Vec<TimerStatus>,
 }
 
 /// How a process ended.

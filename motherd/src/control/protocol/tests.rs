@@ -11,6 +11,7 @@ fn requests() -> Vec<Request> {
     vec![
         Request::List,
         Request::Status { services: services() },
+        Request::Timers,
         Request::Events { services: services(), after: Some(7), follow: true },
         Request::Events { services: vec![], after: None, follow: false },
         Request::Start { services: services() },
@@ -38,6 +39,7 @@ fn answer(request: &Request) -> Reply {
     match request {
         Request::List => Reply::List(vec![summary(&web()), summary(&stopped())]),
         Request::Status { .. } => Reply::Status(vec![web(), stopped()]),
+        Request::Timers => Reply::Timers(vec![timer()]),
         Request::Events { .. } => Reply::Events(Events { events: vec![event()], lost: 3 }),
         Request::ReloadConfig { .. } => Reply::Configured(ConfigPlan {
             applied: false,

@@ -6,9 +6,10 @@ mod list;
 mod plan;
 mod status;
 mod style;
+mod timers;
 
 pub(crate) use self::{
-    events::events, human::printable, list::list, plan::plan, status::status, style::Style,
+    events::events, human::printable, list::list, plan::plan, status::status, style::Style, timers::timers,
 };
 
 use crate::control::protocol::{Acted, LeftOut};

@@ -53,7 +53,22 @@ fn block(service: &ServiceStatus, style: Style) -> String {
         Some(isolation) => page.isolation(isolation),
         None => page.line("isolation", "none: it has no main process"),
     }
-    if !service.log.is_empty() {
+    for socket in &service.sockets {
+        let state = match (socket.starts_it, socket.listening) {
+            (true, _) => "listens, and the next connection starts it",
+            (false, true) => "listens",
+            (false, false) => "closed",
+        };
+        let state = socket.error.as_deref().unwrap_or(state);
+        page.line("socket", &printable(&format!("{} {} ({state})", socket.name, socket.listen)));
+    }
+    for timer in &service.timers {
+        let next = timer
+            .next_in_usec
+            .map_or("nothing to wait for".to_owned(), |next| format!("in {}", duration(next)));
+        page.line("timer", &printable(&format!("{} ({next})", timer.schedule)));
+    }
+    if !service.log.is_empty() || service.dropped_lines > 0 {
         match service.dropped_lines {
             0 => page.line("log", ""),
             dropped => page.line("log", &format!("({dropped} lines dropped by log.rate)")),
@@ -398,6 +413,8 @@ web: static web server
     seccomp       filter mode, 1 filter
     mounts        24, the root read-only
     landlock      ABI 2, 17 path rules, 0 port rules, no scope (as applied at launch)
+  socket     http tcp:0.0.0.0:80 (listens)
+  timer      daily 03:00 (in 3h 10m)
   log        (3 lines dropped by log.rate)
     listening on 0.0.0.0:80
     GET / 200

@@ -105,7 +105,7 @@ impl Files {
     /// Makes the file of that inode `current` again, as long as it was: what came after that is written anew.
     pub(crate) fn undo(&self, inode: u64, size: u64) -> io::Result<()> {
         let is_it = |name: &&str| fs::metadata(self.path(name)).is_ok_and(|file| file.ino() == inode);
-        let Some(at) = NAMES.iter().position(|name| is_it(name)) else { return Ok(()) };
+        let Some(at) = NAMES.iter().position(is_it) else { return Ok(()) };
         for name in &NAMES[..at] {
             fs::remove_file(self.path(name))?;
         }
