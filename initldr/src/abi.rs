@@ -53,7 +53,7 @@ system_calls! {
 
 constants! { error_numbers: i32 {
     EPERM = 1, ENOENT = 2, EINTR = 4, ENOEXEC = 8, EBADF = 9, EAGAIN = 11, ENOMEM = 12, EACCES = 13,
-    EBUSY = 16, ENODEV = 19, EINVAL = 22, ENOSPC = 28, EPIPE = 32, ECONNRESET = 104,
+    EBUSY = 16, ENODEV = 19, EINVAL = 22, ENOSPC = 28, EPIPE = 32, ECONNRESET = 104, EDQUOT = 122,
 } }
 constants! { signals: u32 {
     SIGHUP = 1, SIGINT = 2, SIGABRT = 6, SIGKILL = 9, SIGUSR1 = 10, SIGUSR2 = 12, SIGTERM = 15,

@@ -1,4 +1,4 @@
-//! The command line, `initldr [--motherd PATH] [--rescue PATH] [-- ARGS for motherd]`, read off the first stack.
+//! The command line, `initldr [--motherd PATH] [--previous PATH] [--rescue PATH] [-- ARGS for motherd]`, read off the first stack.
 //!
 //! Invariant: nothing is copied. PID 1 gets words here that were meant for the kernel (`ro`, `quiet`, `auto`), so an
 //! unknown one is remembered, for a line in the log, and is no reason not to boot.
@@ -11,6 +11,8 @@ use core::ffi::CStr;
 pub struct Args {
     /// The program to supervise.
     pub motherd: &'static CStr,
+    /// What to launch instead when it dies early again and again.
+    pub previous: &'static CStr,
     /// What to start on the console when motherd dies again and again.
     pub rescue: Option<&'static CStr>,
     /// Where `--` is: what follows goes to motherd.
@@ -21,15 +23,17 @@ pub struct Args {
 
 /// Reads the arguments; the first is the name of this program.
 pub fn parse(arguments: &[Arg]) -> Args {
-    let mut args = Args { motherd: c"/usr/sbin/motherd", rescue: None, separator: None, unknown: None };
+    let (motherd, previous) = (c"/usr/sbin/motherd", c"/usr/sbin/motherd.prev");
+    let mut args = Args { motherd, previous, rescue: None, separator: None, unknown: None };
     let mut words = (0..).zip(arguments).skip(1).map_while(|(index, word)| Some((index, word.text()?)));
     while let Some((index, word)) = words.next() {
         if word == c"--" {
             return Args { separator: Some(index), ..args };
         }
-        let option = word == c"--motherd" || word == c"--rescue";
+        let option = word == c"--motherd" || word == c"--previous" || word == c"--rescue";
         match if option { words.next() } else { None } {
             Some((_, path)) if word == c"--motherd" => args.motherd = path,
+            Some((_, path)) if word == c"--previous" => args.previous = path,
             Some((_, path)) => args.rescue = Some(path),
             None => args.unknown = args.unknown.or(Some(word)),
         }
@@ -54,8 +58,13 @@ mod tests {
         parse(&vector)
     }
 
-    const DEFAULT: Args =
-        Args { motherd: c"/usr/sbin/motherd", rescue: None, separator: None, unknown: None };
+    const DEFAULT: Args = Args {
+        motherd: c"/usr/sbin/motherd",
+        previous: c"/usr/sbin/motherd.prev",
+        rescue: None,
+        separator: None,
+        unknown: None,
+    };
 
     #[test]
     fn a_bare_command_line_starts_the_installed_motherd() {

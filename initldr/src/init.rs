@@ -56,6 +56,7 @@ pub(crate) fn run(mut init: Init) -> ! {
         if init.held.link.is_none() {
             init.step(Event::LinkLost); // which is news only where motherd still runs
         }
+        init.step(Event::Owes(init.outbox.is_owed()));
         // Each tick moves its deadline into the future or away.
         while init.phase.deadline().is_some_and(|deadline| deadline <= sys::monotonic()) {
             init.step(Event::Tick);
@@ -131,7 +132,8 @@ impl Init {
         }
         let state = self.held.state.as_ref().ok_or(Errno(EBADF))?;
         let (ours, theirs) = sys::socketpair()?;
-        self.held.motherd = Some(self.program.start_motherd(&theirs, state, &self.log)?);
+        let (_, previous) = self.phase.rung();
+        self.held.motherd = Some(self.program.start_motherd(previous, &theirs, state, &self.log)?);
         self.held.link = Some(ours);
         // The one before may have died of a request to stop, or before it.
         self.outbox.reset(self.phase.stop_signal());
@@ -165,8 +167,8 @@ impl Init {
     fn next(&self) -> Option<(ToManager, Option<i32>)> {
         let (generation, cause) = self.phase.launch();
         let (pid1, lost_exits) = (self.role != Role::Process, self.outbox.ring.lost);
-        let down_since_boottime_ns = self.held.down_since;
-        self.outbox.next(Welcome { generation, pid1, cause, lost_exits, down_since_boottime_ns })
+        let (down_since_boottime_ns, (safe, _)) = (self.held.down_since, self.phase.rung());
+        self.outbox.next(Welcome { generation, pid1, cause, lost_exits, down_since_boottime_ns, safe })
     }
 
     /// As much as the socket takes. Where the kernel has no memory for more: when to try again.
@@ -203,13 +205,20 @@ impl Init {
                 return false;
             }
         };
+        let message = ToInit::decode(bytes.get(..size).unwrap_or_default());
+        if message.is_ok() {
+            self.outbox.heard();
+            self.step(Event::Heard);
+        }
         // A descriptor that comes with anything but Store is closed on the way out.
-        match ToInit::decode(bytes.get(..size).unwrap_or_default()) {
+        match message {
             Ok(ToInit::Hello) => self.outbox.hello(),
             Ok(ToInit::Acknowledge(sequence)) => self.outbox.acknowledge(sequence),
             Ok(ToInit::Store(name)) => self.outbox.answer(name, |store| store.put(name, fd)),
             Ok(ToInit::Drop(name)) => self.outbox.answer(name, |store| store.remove(name)),
-            Ok(ToInit::Alive) => self.step(Event::Alive),
+            Ok(ToInit::Alive) => {}
+            Ok(ToInit::List) => self.outbox.list(),
+            Ok(ToInit::Retire) => self.step(Event::Retires),
             Ok(ToInit::End(how)) => self.step(Event::End(how)),
             Err(error) => {
                 self.held.bad_messages += 1;

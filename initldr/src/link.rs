@@ -14,8 +14,14 @@
 //!    | <-------------------- ReplayEnd |
 //!    | <----------------- Exit, Signal |   live from here on
 //!    | Acknowledge, Store, Drop, Alive > |
+//!    | List -------------------------> |   answered by every Stored and ReplayEnd again
+//!    | Retire -----------------------> |   it is about to end, for the next one to take over
 //!    | End --------------------------> |   the last word
 //! ```
+//!
+//! Whatever initldr says has to be answered: an exit by Acknowledge, a signal by anything (there is Alive for it), the
+//! launch by Hello. Who owes an answer and says nothing for [`ANSWER_WITHIN_SECONDS`] hangs. Who owes none may be
+//! silent for ever, so an idle machine has no heartbeat.
 //!
 //! Invariant: there is one encoding for each message, and `decode` accepts that one alone: it encodes what it read
 //! again, and compares. So unknown enum values, numbers out of range, bytes after the last field and odd names are all
@@ -25,8 +31,8 @@ use core::fmt;
 
 /// The version of this encoding. The two programs are installed together; a motherd of another version is told so
 /// by [`DecodeError::Version`] rather than guessed at.
-pub const VERSION: u16 = 1;
-/// Every message has this size: 8 bytes of header, 64 of words, 64 of name; the rest is room to grow.
+pub const VERSION: u16 = 2;
+/// Every message has this size: 8 bytes of header, 64 of words, 160 of name; the rest is room to grow.
 pub const MESSAGE_SIZE: usize = 256;
 /// The link in the motherd that initldr starts; `INITLDR_LINK` names it too.
 pub const LINK_FD: i32 = 3;
@@ -34,22 +40,22 @@ pub const LINK_FD: i32 = 3;
 pub const STATE_FD: i32 = 4;
 /// The state memfd is this large from the start: 4 MiB. Its contents are opaque to initldr and survive motherd.
 pub const STATE_SIZE: usize = 4 << 20;
-/// Once motherd has said [`ToInit::Alive`], silence for longer than this is taken for a hang: SIGABRT, SIGKILL, relaunch.
-pub const ALIVE_WITHIN_SECONDS: u64 = 30;
-/// The longest slot name, in bytes.
-pub const SLOT_NAME_SIZE: usize = 64;
+/// A motherd that owes an answer and is silent for longer than this hangs: SIGABRT, SIGKILL, relaunch.
+pub const ANSWER_WITHIN_SECONDS: u64 = 30;
+/// The longest slot name, in bytes: a kind, a service of 56 and a name of its own.
+pub const SLOT_NAME_SIZE: usize = 160;
 
 /// Where the name is: after the header and the words.
 const NAME_AT: usize = 8 + 8 * 8;
 /// "MotD", little endian.
 const MAGIC: u32 = u32::from_le_bytes(*b"MotD");
 
-/// The name of a slot of the fd store: 1 to 64 bytes of UTF-8 without NUL, by construction.
+/// The name of a slot of the fd store: 1 to 160 bytes of UTF-8 without NUL, by construction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SlotName([u8; SLOT_NAME_SIZE]);
 
 impl SlotName {
-    /// `None` where `name` is empty, longer than 64 bytes, or contains a NUL.
+    /// `None` where `name` is empty, longer than 160 bytes, or contains a NUL.
     pub fn new(name: &str) -> Option<SlotName> {
         let mut bytes = [0; SLOT_NAME_SIZE];
         if name.is_empty() || name.as_bytes().contains(&0) {
@@ -135,6 +141,8 @@ pub struct Welcome {
     pub lost_exits: u64,
     /// Since when there was no motherd, `CLOCK_BOOTTIME`; 0 for the first.
     pub down_since_boottime_ns: u64,
+    /// The ones before died early, again and again: leave alone what runs, trust no record, start nothing.
+    pub safe: bool,
 }
 
 /// A signal that initldr received and that is for motherd to act upon.
@@ -163,7 +171,8 @@ pub enum ToManager {
     StoreAnswer {
         /// The slot.
         name: SlotName,
-        /// 0 where it was done; `ENOSPC`: no slot is free; `EBADF`: no descriptor came; `ENOENT`: no such slot.
+        /// 0 where it was done; `ENOSPC`: no slot is free; `EDQUOT`: a service has its share; `EBADF`: no descriptor
+        /// came; `ENOENT`: no such slot.
         errno: i32,
     },
     /// A signal came.
@@ -182,10 +191,14 @@ pub enum ToInit {
     Store(SlotName),
     /// Close and forget a slot.
     Drop(SlotName),
-    /// motherd is not stuck. The first one asks initldr to watch for the next: see [`ALIVE_WITHIN_SECONDS`].
+    /// motherd is not stuck: the answer to what has no other.
     Alive,
     /// Every service has stopped; end the machine in this way.
     End(End),
+    /// Say again what the store has.
+    List,
+    /// It ends on purpose, so that its next life, or its next version, takes over. Not an early death.
+    Retire,
 }
 
 /// Why bytes are not a message.
@@ -224,9 +237,8 @@ impl ToManager {
                     Relaunch::Hung => (3, 0),
                 };
                 let [nth, pid1] = [welcome.generation, welcome.pid1.into()].map(u64::from);
-                let words =
-                    [nth, pid1, cause, bits(status), welcome.lost_exits, welcome.down_since_boottime_ns];
-                put(0x001, words, None)
+                let (lost, down) = (welcome.lost_exits, welcome.down_since_boottime_ns);
+                put(0x001, [nth, pid1, cause, bits(status), lost, down, welcome.safe.into()], None)
             }
             ToManager::Stored(name) => put(0x002, [], Some(name)),
             ToManager::Exit(exit) => {
@@ -263,14 +275,15 @@ impl ToManager {
 }
 
 fn welcome(words: [u64; 8]) -> Welcome {
-    let [generation, pid1, cause, status, lost_exits, down_since_boottime_ns, ..] = words;
+    let [generation, pid1, cause, status, lost_exits, down_since_boottime_ns, safe, ..] = words;
     let cause = match cause {
         0 => Relaunch::First,
         1 => Relaunch::Exited(signed(status)),
         2 => Relaunch::Signaled(signed(status)),
         _ => Relaunch::Hung,
     };
-    Welcome { generation: low(generation), pid1: pid1 == 1, cause, lost_exits, down_since_boottime_ns }
+    let (generation, pid1, safe) = (low(generation), pid1 == 1, safe == 1);
+    Welcome { generation, pid1, cause, lost_exits, down_since_boottime_ns, safe }
 }
 
 fn exit_record(words: [u64; 8]) -> ExitRecord {
@@ -292,6 +305,8 @@ impl ToInit {
             ToInit::Drop(name) => put(0x104, [], Some(name)),
             ToInit::Alive => put(0x105, [], None),
             ToInit::End(how) => put(0x106, [how as u64], None),
+            ToInit::List => put(0x107, [], None),
+            ToInit::Retire => put(0x108, [], None),
         }
     }
 
@@ -308,6 +323,8 @@ impl ToInit {
             (0x104, Some(name), _) => ToInit::Drop(name),
             (0x105, ..) => ToInit::Alive,
             (0x106, _, Some(how)) => ToInit::End(*how),
+            (0x107, ..) => ToInit::List,
+            (0x108, ..) => ToInit::Retire,
             _ => return Err(DecodeError::Malformed(kind)),
         };
         if message.encode() == bytes { Ok(message) } else { Err(DecodeError::Malformed(kind)) }
@@ -372,7 +389,7 @@ mod tests {
                 max_rss_kib: 4,
             }),
             ToManager::ReplayEnd,
-            ToManager::StoreAnswer { name: name(&"x".repeat(64)), errno: 28 },
+            ToManager::StoreAnswer { name: name(&"x".repeat(160)), errno: 28 },
             ToManager::Signal(Signal { number: 64, sender_pid: 1, sender_uid: 1000 }),
         ];
         for cause in [Relaunch::First, Relaunch::Exited(-3), Relaunch::Signaled(9), Relaunch::Hung] {
@@ -382,6 +399,7 @@ mod tests {
                 cause,
                 lost_exits: 9,
                 down_since_boottime_ns: 5,
+                safe: true,
             }));
         }
         all
@@ -394,6 +412,8 @@ mod tests {
             ToInit::Store(name("notify")),
             ToInit::Drop(name("é")),
             ToInit::Alive,
+            ToInit::List,
+            ToInit::Retire,
         ];
         all.extend(ENDS.map(ToInit::End));
         all
@@ -412,7 +432,7 @@ mod tests {
     #[test]
     fn the_encoding_is_pinned() {
         let bytes = ToInit::Acknowledge(0x0102).encode();
-        assert_eq!(bytes[..12], [b'M', b'o', b't', b'D', 1, 0, 2, 1, 2, 1, 0, 0]);
+        assert_eq!(bytes[..12], [b'M', b'o', b't', b'D', 2, 0, 2, 1, 2, 1, 0, 0]);
         assert!(bytes[12..].iter().all(|&byte| byte == 0));
     }
 
@@ -434,7 +454,7 @@ mod tests {
             ToInit::decode(&bytes)
         };
         assert!(matches!(with(0, 0), Err(DecodeError::Header(_, VERSION))));
-        assert_eq!(with(4, 2), Err(DecodeError::Header(MAGIC, 2)));
+        assert_eq!(with(4, 1), Err(DecodeError::Header(MAGIC, 1)));
         assert_eq!(with(6, 0x7f), Err(DecodeError::Malformed(0x17f)));
         for after_the_header in 8..MESSAGE_SIZE {
             assert_eq!(with(after_the_header, 1), Err(DecodeError::Malformed(0x105)));
@@ -459,7 +479,7 @@ mod tests {
 
         let welcome = all_to_manager().pop().expect("a Welcome").encode();
         for (byte, value) in
-            [(12, 1), (16, 2), (24, 4), (28, 1), (32, 1), (36, 1), (56, 1), (64, 1), (72, b'x')]
+            [(12, 1), (16, 2), (24, 4), (28, 1), (32, 1), (36, 1), (56, 2), (64, 1), (72, b'x')]
         {
             let mut other = welcome; // `Hung` has no value, and nothing here fills its word
             other[byte] = value;
@@ -477,11 +497,11 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_one_to_sixty_four_bytes_without_nul() {
+    fn a_name_is_one_to_a_hundred_and_sixty_bytes_without_nul() {
         assert_eq!(name("log/web").as_str(), "log/web");
-        assert_eq!(name(&"é".repeat(32)).as_str().len(), 64);
+        assert_eq!(name(&"é".repeat(80)).as_str().len(), 160);
         assert_eq!(SlotName::new(""), None);
-        assert_eq!(SlotName::new(&"x".repeat(65)), None);
+        assert_eq!(SlotName::new(&"x".repeat(161)), None);
         assert_eq!(SlotName::new("a\0b"), None);
     }
 

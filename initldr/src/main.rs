@@ -1,4 +1,4 @@
-//! `initldr`: PID 1. `initldr [--motherd PATH] [--rescue PATH] [-- ARGS for motherd]`
+//! `initldr`: PID 1. `initldr [--motherd PATH] [--previous PATH] [--rescue PATH] [-- ARGS for motherd]`
 //!
 //! It prepares the machine, launches motherd, reaps whatever dies, remembers what must outlive motherd, and ends the
 //! machine. As any process but PID 1 it does the same for its own descendants, without the machine.
@@ -26,7 +26,9 @@ fn main(arguments: &'static mut [Arg], environment: &[Arg], outbox: &'static mut
     if let Some(word) = args.unknown {
         log.say(format_args!("argument not understood: {}", boot::text(word)));
         if role == boot::Role::Process {
-            log.say(format_args!("usage: initldr [--motherd PATH] [--rescue PATH] [-- ARGS for motherd]"));
+            log.say(format_args!(
+                "usage: initldr [--motherd PATH] [--previous PATH] [--rescue PATH] [-- ARGS for motherd]"
+            ));
             sys::exit(2);
         }
     }

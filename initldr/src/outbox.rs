@@ -34,6 +34,8 @@ pub struct Outbox {
     /// The newest exit that was sent on this link.
     sent: u64,
     answer: Option<(SlotName, i32)>,
+    /// A signal was told, and motherd has said nothing since.
+    asked: bool,
     /// By number, while it is pending.
     signals: [Option<Signal>; SIGNALS],
 }
@@ -46,19 +48,38 @@ impl Outbox {
         stage: Stage::Silent,
         sent: 0,
         answer: None,
+        asked: false,
         signals: [None; SIGNALS],
     };
 
     /// There is a new link. What motherd of before was not told of signals is kept for the next, and `again` is told
     /// again, if it was.
     pub fn reset(&mut self, again: Option<Signal>) {
-        (self.stage, self.sent, self.answer) = (Stage::Silent, 0, None);
+        (self.stage, self.sent, self.answer, self.asked) = (Stage::Silent, 0, None, false);
         again.into_iter().for_each(|signal| self.signal(signal));
     }
 
     /// motherd said Hello: everything is said, from the beginning.
     pub fn hello(&mut self) {
         (self.stage, self.sent) = (Stage::Welcome, 0);
+    }
+
+    /// motherd wants to hear again what the store has, and the exits until now.
+    pub fn list(&mut self) {
+        if self.stage == Stage::Live {
+            self.stage = Stage::Replay { index: 0, until: self.ring.last };
+        }
+    }
+
+    /// motherd said something.
+    pub fn heard(&mut self) {
+        self.asked = false;
+    }
+
+    /// Whether motherd owes something: Hello, an acknowledgement, an answer to a signal, or to take what waits.
+    pub fn is_owed(&self) -> bool {
+        let waits = self.answer.is_some() || self.signals.iter().any(Option::is_some);
+        self.stage != Stage::Live || waits || self.asked || self.ring.after(0).is_some()
     }
 
     /// Does what motherd asks of the store, which is then to be answered.
@@ -112,7 +133,10 @@ impl Outbox {
             (ToManager::Exit(exit), _) => self.sent = exit.sequence,
             (ToManager::ReplayEnd, stage) => *stage = Stage::Live,
             (ToManager::StoreAnswer { .. }, _) => self.answer = None,
-            (ToManager::Signal(signal), _) => self.signals[signal.number as usize % SIGNALS] = None,
+            (ToManager::Signal(signal), _) => {
+                self.signals[signal.number as usize % SIGNALS] = None;
+                self.asked = true;
+            }
         }
     }
 }
@@ -132,6 +156,7 @@ mod tests {
         cause: Relaunch::Signaled(9),
         lost_exits: 0,
         down_since_boottime_ns: 5,
+        safe: false,
     };
 
     fn empty() -> Box<Outbox> {
@@ -247,5 +272,42 @@ mod tests {
         assert_eq!(drain(&mut outbox), [""; 0]);
         outbox.hello();
         assert_eq!(drain(&mut outbox), ["welcome", "end of replay", "signal 1", "signal 15"]);
+    }
+
+    #[test]
+    fn motherd_owes_hello_acknowledgements_and_an_answer_to_signals_and_nothing_else() {
+        let mut outbox = empty();
+        assert!(outbox.is_owed(), "Hello");
+        outbox.hello();
+        assert!(outbox.is_owed(), "to take the replay");
+        drain(&mut outbox);
+        assert!(!outbox.is_owed(), "an idle machine");
+        push(&mut outbox, 1);
+        drain(&mut outbox);
+        assert!(outbox.is_owed());
+        outbox.acknowledge(1);
+        assert!(!outbox.is_owed());
+        outbox.signal(signal(1));
+        assert!(outbox.is_owed());
+        drain(&mut outbox);
+        assert!(outbox.is_owed(), "told, and not answered");
+        outbox.heard();
+        assert!(!outbox.is_owed());
+    }
+
+    #[test]
+    fn a_listing_says_what_is_stored_and_no_exit_twice() {
+        let mut outbox = empty();
+        outbox.store.put(name("a"), Some(sys::open(c"/dev/null", O_RDWR).expect("/dev/null")));
+        outbox.list();
+        assert_eq!(drain(&mut outbox), [""; 0], "before Hello there is nothing to list to");
+        outbox.hello();
+        drain(&mut outbox);
+        push(&mut outbox, 1);
+        assert_eq!(drain(&mut outbox), ["exit 1"]);
+        push(&mut outbox, 2);
+        outbox.list();
+        push(&mut outbox, 3);
+        assert_eq!(drain(&mut outbox), ["stored a", "exit 2", "end of replay", "exit 3"]);
     }
 }

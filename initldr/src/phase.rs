@@ -4,12 +4,14 @@
 //!              tick at `at`            died: at once, then 100 ms .. 10 s
 //!        .---------------------- Down <----------------------------------.
 //!        |  Launch                                                       |
-//!        v                     alive too long ago, 5 s       `at`        |
+//!        v                    said nothing for 30 s          `at`        |
 //!     Unwatched            .---------> Doomed { hung } -----> Doomed ----|
-//!        |  alive          |  SIGABRT       ^        SIGKILL  at: None   |
-//!        '------------> Expected            | link lost, 1 s             |
-//!        |                 |----------------'                            |
-//!        '-----------------'---------------------------------------------'
+//!      |   ^ it owes       |  SIGABRT       ^        SIGKILL  at: None   |
+//!      |   '----------> Expected            | link lost, 1 s             |
+//!      |     an answer     |----------------'                            |
+//!      '-------------------'---------------------------------------------'
+//!
+//!   early deaths in a row: 3 and 4 --safe, 5 and 6 the previous motherd, from 7 on that one --safe, and rescue
 //!
 //!   End from motherd, a second request to stop, or 90 s without an answer to the first: Effect::End, whatever else
 //! ```
@@ -23,16 +25,23 @@ use core::time::Duration;
 
 /// A motherd that lived for less died early, and the next one has to wait.
 pub const EARLY: Duration = Duration::from_secs(5);
+/// But SIGKILL is what others send, not what a fault of its own looks like: then it is early only within 200 ms, which
+/// still bounds how often memory can run out over it.
+pub const EARLY_KILL: Duration = Duration::from_millis(200);
+/// So many early deaths in a row, and the next one starts nothing and trusts no record.
+pub const SAFE_AFTER: u32 = 3;
+/// So many, and the previous motherd is launched, where there is one.
+pub const PREVIOUS_AFTER: u32 = 5;
 /// The wait after the second early death in a row; it doubles with each one after that. The first has none.
 pub const FIRST_DELAY: Duration = Duration::from_millis(100);
 /// The longest wait: 100 ms doubled seven times is 12.8 s, so the ninth early death reaches it.
 pub const LAST_DELAY: Duration = Duration::from_secs(10);
-/// So many early deaths in a row start the rescue program.
-pub const RESCUE_AFTER: u32 = 5;
+/// So many start the rescue program, and have the previous motherd start nothing either.
+pub const RESCUE_AFTER: u32 = 7;
 /// motherd has this long to stop every service and say End.
 pub const STOP_WITHIN: Duration = Duration::from_secs(90);
-/// From one Alive to the next, at most.
-pub const SILENCE: Duration = Duration::from_secs(crate::link::ALIVE_WITHIN_SECONDS);
+/// From owing an answer to the next word, at most.
+pub const SILENCE: Duration = Duration::from_secs(crate::link::ANSWER_WITHIN_SECONDS);
 /// From SIGABRT to SIGKILL: time for a core dump.
 pub const ABORT_GRACE: Duration = Duration::from_secs(5);
 /// From the link's end to SIGKILL: a motherd that is exiting closes it a moment before it can be reaped.
@@ -59,9 +68,9 @@ pub struct Phase {
 enum Motherd {
     /// There is none; the next is launched then.
     Down { at: Duration },
-    /// It never said Alive, so its silence means nothing.
+    /// It owes no answer, so its silence means nothing.
     Unwatched,
-    /// It has to say Alive again by then.
+    /// It has to say something by then.
     Expected { by: Duration },
     /// It did not, and got SIGABRT; or it closed the link. SIGKILL then; `None`: it got that.
     Doomed { at: Option<Duration>, hung: bool },
@@ -89,8 +98,12 @@ pub enum Event {
     LaunchFailed,
     /// motherd was reaped; `CLD_EXITED` or another, and the exit code or the signal.
     Died(i32, i32),
-    /// It said Alive.
-    Alive,
+    /// It said something.
+    Heard,
+    /// Whether it owes an answer.
+    Owes(bool),
+    /// It ends on purpose.
+    Retires,
     /// It closed its end of the link.
     LinkLost,
     /// It said End.
@@ -163,6 +176,13 @@ impl Phase {
         self.launch
     }
 
+    /// Whether the next motherd is to start nothing, and whether it is to be the previous one.
+    pub fn rung(&self) -> (bool, bool) {
+        let previous = self.early_deaths >= PREVIOUS_AFTER;
+        let safe = if previous { RESCUE_AFTER } else { SAFE_AFTER };
+        (self.early_deaths >= safe, previous)
+    }
+
     /// The signal by which somebody asked for the end, while that is under way.
     pub fn stop_signal(&self) -> Option<Signal> {
         self.stop.map(|stop| stop.signal)
@@ -203,7 +223,14 @@ impl Phase {
                 };
                 return self.died(cause, now.saturating_sub(self.since), now);
             }
-            Event::Alive => self.watch(Motherd::Expected { by: now + SILENCE }),
+            Event::Heard | Event::Owes(true)
+                if event == Event::Heard || self.motherd == Motherd::Unwatched =>
+            {
+                self.watch(Motherd::Expected { by: now + SILENCE });
+            }
+            Event::Owes(false) => self.watch(Motherd::Unwatched),
+            Event::Heard | Event::Owes(_) => {}
+            Event::Retires => (self.early_deaths, self.since) = (0, Duration::ZERO),
             Event::LinkLost => self.watch(Motherd::Doomed { at: Some(now + LINK_GRACE), hung: false }),
         }
         Effect::Nothing
@@ -233,7 +260,8 @@ impl Phase {
     }
 
     fn died(&mut self, cause: Relaunch, lived: Duration, now: Duration) -> Effect {
-        self.early_deaths = if lived < EARLY { self.early_deaths.saturating_add(1) } else { 0 };
+        let early = if cause == Relaunch::Signaled(SIGKILL.cast_signed()) { EARLY_KILL } else { EARLY };
+        self.early_deaths = if lived < early { self.early_deaths.saturating_add(1) } else { 0 };
         self.motherd = Motherd::Down { at: now + delay(self.early_deaths) };
         self.launch.1 = cause;
         if self.early_deaths >= RESCUE_AFTER { Effect::Rescue } else { Effect::Nothing }
@@ -268,6 +296,7 @@ mod tests {
 
     const CLD_KILLED: i32 = 2;
     const KILLED: Event = Event::Died(CLD_KILLED, 9);
+    const CRASHED: Event = Event::Died(CLD_KILLED, 11);
 
     fn sent(number: u32) -> Signal {
         Signal { number, sender_pid: 4711, sender_uid: 1000 }
@@ -279,6 +308,10 @@ mod tests {
 
     fn passed_on(number: u32) -> Effect {
         Effect::PassOn(sent(number))
+    }
+
+    fn random_three(now: Duration) -> usize {
+        usize::try_from(now.as_millis() % 3).unwrap()
     }
 
     fn seconds(count: u64) -> Duration {
@@ -309,9 +342,10 @@ mod tests {
     fn early_deaths_wait_longer_and_longer_up_to_ten_seconds_until_one_lives() {
         let mut now = seconds(1);
         let mut phase = up(now);
-        let mut delays = vec![];
+        let (mut delays, mut rungs) = (vec![], vec![]);
         for death in 1..=12 {
-            let (dead, effect) = phase.step(KILLED, now);
+            let (dead, effect) = phase.step(CRASHED, now);
+            rungs.push(dead.rung());
             assert_eq!(effect, if death >= RESCUE_AFTER { Effect::Rescue } else { Effect::Nothing });
             let at = dead.deadline().expect("never given up");
             delays.push((at - now).as_millis());
@@ -323,8 +357,10 @@ mod tests {
             phase = dead.step(Event::Launched, now).0;
         }
         assert_eq!(delays, [0, 100, 200, 400, 800, 1600, 3200, 6400, 10_000, 10_000, 10_000, 10_000]);
-        let (phase, effect) = phase.step(KILLED, now + EARLY);
-        assert_eq!((phase.deadline(), effect), (Some(now + EARLY), Effect::Nothing));
+        let (normal, safe, previous, both) = ((false, false), (true, false), (false, true), (true, true));
+        assert_eq!(rungs[..8], [normal, normal, safe, safe, previous, previous, both, both]);
+        let (phase, effect) = phase.step(CRASHED, now + EARLY);
+        assert_eq!((phase.deadline(), phase.rung(), effect), (Some(now + EARLY), normal, Effect::Nothing));
     }
 
     #[test]
@@ -338,19 +374,32 @@ mod tests {
     }
 
     #[test]
-    fn silence_after_an_alive_is_aborted_then_killed_and_told_as_hung() {
-        let phase = up(seconds(1)).step(Event::Alive, seconds(2)).0;
+    fn silence_of_who_owes_an_answer_is_aborted_then_killed_and_told_as_hung() {
+        let phase = up(seconds(1)).step(Event::Owes(true), seconds(2)).0;
         assert_eq!(phase.deadline(), Some(seconds(2) + SILENCE));
-        let phase = phase.step(Event::Alive, seconds(12)).0;
+        let phase = phase.step(Event::Owes(true), seconds(9)).0;
+        assert_eq!(phase.deadline(), Some(seconds(2) + SILENCE), "asking again gives no more time");
+        assert_eq!(phase.step(Event::Owes(false), seconds(9)).0.deadline(), None, "idle: no wake-up");
+        let phase = phase.step(Event::Heard, seconds(12)).0;
         let late = seconds(12) + SILENCE;
         assert_eq!(phase.deadline(), Some(late));
         let (phase, effect) = phase.step(Event::Tick, late);
         assert_eq!((phase.deadline(), effect), (Some(late + ABORT_GRACE), Effect::Kill(SIGABRT)));
-        assert_eq!(phase.step(Event::Alive, late), (phase, Effect::Nothing), "too late");
+        assert_eq!(phase.step(Event::Heard, late), (phase, Effect::Nothing), "too late");
         let (phase, effect) = phase.step(Event::Tick, late + ABORT_GRACE);
         assert_eq!((phase.deadline(), effect), (None, Effect::Kill(SIGKILL)));
         let phase = phase.step(KILLED, late + ABORT_GRACE).0;
         assert_eq!(phase.launch().1, Relaunch::Hung);
+    }
+
+    #[test]
+    fn a_kill_from_outside_is_early_only_at_once_and_a_retirement_never() {
+        let killed_after = |lived: Duration| up(seconds(1)).step(KILLED, seconds(1) + lived).0.early_deaths;
+        assert_eq!([killed_after(EARLY_KILL / 2), killed_after(EARLY_KILL)], [1, 0]);
+        let crashed = up(seconds(100)).step(CRASHED, seconds(100) + EARLY_KILL).0;
+        assert_eq!(crashed.early_deaths, 1, "control: a crash is");
+        let phase = crashed.step(Event::Launched, seconds(101)).0.step(Event::Retires, seconds(101)).0;
+        assert_eq!(phase.step(Event::Died(CLD_EXITED, 0), seconds(101)).0.early_deaths, 0);
     }
 
     #[test]
@@ -447,7 +496,7 @@ mod tests {
                 now += Duration::from_millis(random(4_000));
                 let event = match random(9) {
                     0 if running => KILLED,
-                    1 if running => Event::Alive,
+                    1 if running => [Event::Heard, Event::Owes(true), Event::Owes(false)][random_three(now)],
                     2 if running => Event::LinkLost,
                     3 if random(20) == 0 => signal(SIGTERM),
                     4 if running && random(20) == 0 => Event::End(End::Halt),

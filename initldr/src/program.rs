@@ -11,6 +11,7 @@ use initldr::{abi::*, args::Args, args::variable, link::LINK_FD, link::STATE_FD}
 /// See the module.
 pub(crate) struct Program {
     motherd: &'static CStr,
+    previous: &'static CStr,
     rescue: Option<&'static CStr>,
     /// What initldr itself was given. Its tail is motherd's, from `name` on.
     arguments: &'static mut [Arg],
@@ -40,18 +41,32 @@ impl Program {
             .map(|(name, usual)| variable(environment, name).unwrap_or(usual));
         let environment = [LINK, STATE, path, term, Arg::NULL];
         let limit = raise_file_limit();
-        Program { motherd: args.motherd, rescue: args.rescue, arguments, name, replaced, environment, limit }
+        Program {
+            motherd: args.motherd,
+            previous: args.previous,
+            rescue: args.rescue,
+            arguments,
+            name,
+            replaced,
+            environment,
+            limit,
+        }
     }
 
-    /// Starts motherd with its end of the link and the state; its pid.
-    pub(crate) fn start_motherd(&self, link: &Fd, state: &Fd, log: &Log) -> Result<u32> {
+    /// Starts motherd, or the previous one where there is one, with its end of the link and the state; its pid.
+    pub(crate) fn start_motherd(&self, previous: bool, link: &Fd, state: &Fd, log: &Log) -> Result<u32> {
         start(self.motherd, log, || {
             // First out of the way of each other: either may be 3 or 4 already.
             let [link, state] = [sys::duplicate_high(link)?, sys::duplicate_high(state)?];
             sys::duplicate_onto(&link, LINK_FD)?;
             sys::duplicate_onto(&state, STATE_FD)?;
             sys::setsid()?; // a Ctrl-C on initldr's terminal is for initldr alone, which passes it on
-            self.execute(self.motherd, self.arguments.get(self.name..).unwrap_or_default())
+            let arguments = self.arguments.get(self.name..).unwrap_or_default();
+            if previous {
+                let errno = self.execute(self.previous, arguments)?;
+                log.say(format_args!("start {}: {errno}", text(self.previous)));
+            }
+            self.execute(self.motherd, arguments)
         })
     }
 

@@ -5,9 +5,9 @@
 
 use crate::link::ExitRecord;
 
-/// 4096 records of 64 bytes are 256 KiB of address space, of which an emptied ring begins anew at the front: what is
-/// resident is what once was outstanding. A storm of 2,000 orphans while motherd is down still loses no service's exit.
-pub const CAPACITY: usize = 4096;
+/// 16384 records of 72 bytes are 1.1 MiB of address space, of which an emptied ring begins anew at the front: what is
+/// resident is what once was outstanding. A storm of 10,000 orphans while motherd is down loses no service's exit.
+pub const CAPACITY: usize = 16384;
 
 /// See the module.
 #[derive(Debug)]
@@ -93,10 +93,10 @@ mod tests {
     #[test]
     fn an_overflow_keeps_the_newest_and_is_counted() {
         let mut ring = Box::new(Ring::EMPTY);
-        (1..=4100).for_each(|pid| ring.push(exit(pid)));
-        assert_eq!((held(&ring).len(), ring.last, ring.lost), (4096, 4100, 4));
+        (1..=16388).for_each(|pid| ring.push(exit(pid)));
+        assert_eq!((held(&ring).len(), ring.last, ring.lost), (16384, 16388, 4));
         assert_eq!(ring.after(0).map(|record| record.pid), Some(5));
-        assert_eq!(held(&ring).last(), Some(&(4100, 4100)));
+        assert_eq!(held(&ring).last(), Some(&(16388, 16388)));
     }
 
     #[test]
@@ -104,9 +104,9 @@ mod tests {
         let mut ring = Box::new(Ring::EMPTY);
         let mut model = VecDeque::new();
         let (mut seed, mut next) = (7_u64, 0_u32);
-        for _ in 0..600 {
+        for _ in 0..300 {
             seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            let amount = (seed >> 33) % 700;
+            let amount = (seed >> 33) % 2800;
             if seed >> 63 == 0 {
                 for _ in 0..amount {
                     next += 1;

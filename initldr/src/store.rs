@@ -2,11 +2,14 @@
 //!
 //! Invariant: each name is there once, and each descriptor is open.
 
-use crate::abi::{EBADF, ENOENT, ENOSPC};
+use crate::abi::{EBADF, EDQUOT, ENOENT, ENOSPC};
 use crate::{link::SlotName, sys::Fd};
 
-/// 1024 slots: some five hundred services with a log pipe and a socket each.
-pub const CAPACITY: usize = 1024;
+/// 4096 slots: a thousand services with a process, a log pipe and two more each. What was never used is
+/// no memory.
+pub const CAPACITY: usize = 4096;
+/// So many names may begin alike up to the second slash, `fd/SERVICE/`: no service takes the slots of the others.
+pub const QUOTA: usize = 128;
 
 type Slot = Option<(SlotName, Fd)>;
 
@@ -22,6 +25,9 @@ impl Store {
     pub fn put(&mut self, name: SlotName, fd: Option<Fd>) -> i32 {
         let Some(fd) = fd else { return EBADF };
         let held = self.slot(Some(name)).is_some();
+        if !held && self.alike(&name) >= QUOTA {
+            return EDQUOT;
+        }
         let Some(slot) = self.slot(held.then_some(name)) else { return ENOSPC };
         *slot = Some((name, fd));
         0
@@ -37,6 +43,13 @@ impl Store {
     /// The nth slot in use: its name and the number of its descriptor.
     pub fn get(&self, index: usize) -> Option<(SlotName, i32)> {
         self.0.iter().flatten().nth(index).map(|(name, fd)| (*name, fd.raw()))
+    }
+
+    /// How many share this name's kind and service.
+    fn alike(&self, name: &SlotName) -> usize {
+        let Some((at, _)) = name.as_str().match_indices('/').nth(1) else { return 0 };
+        let prefix = name.as_str().get(..=at).unwrap_or_default();
+        self.0.iter().flatten().filter(|(held, _)| held.as_str().starts_with(prefix)).count()
     }
 
     /// The slot of that name; of none: the first that is free.
@@ -92,6 +105,14 @@ mod tests {
         let mut store = Box::new(Store::EMPTY);
         assert_eq!(store.put(name("x"), None), EBADF);
         let mut taken = 0;
+        for index in 0..=QUOTA {
+            let answer = store.put(name(&format!("fd/greedy/{index}")), fd());
+            assert_eq!(answer, if index == QUOTA { EDQUOT } else { 0 });
+        }
+        assert_eq!(store.put(name("fd/greedy/0"), fd()), 0, "a replacement is not one more");
+        assert_eq!(store.put(name("fd/modest/0"), fd()), 0);
+        (0..QUOTA).for_each(|index| assert_eq!(store.remove(name(&format!("fd/greedy/{index}"))), 0));
+        assert_eq!(store.remove(name("fd/modest/0")), 0);
         for index in 0..CAPACITY {
             let Ok(fd) = sys::open(c"/dev/null", O_RDWR) else { break };
             assert_eq!(store.put(name(&format!("slot {index}")), Some(fd)), 0);

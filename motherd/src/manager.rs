@@ -37,6 +37,10 @@ pub use self::requests::{Outcome, Verb};
 /// Beyond the longest stop timeout, what ending everything may take before the machine ends with whatever is left: 15 s.
 const ENDING_GRACE: Duration = Duration::from_secs(15);
 
+/// Why nothing starts in safe mode.
+const HELD: &str = "motherd is in safe mode and starts nothing, because it died early again and again; \
+                    `motherctl upgrade` ends that";
+
 /// How the machine is to end.
 pub use initldr::link::End;
 
@@ -83,6 +87,8 @@ pub struct Manager {
     deadlines: Deadlines,
     pending: Vec<Pending>,
     ending: Option<Ending>,
+    /// Nothing is started.
+    held: bool,
     touched: BTreeSet<Id>,
     /// Everybody is looked at for every event: what the short way is compared with.
     #[cfg(test)]
@@ -163,6 +169,17 @@ impl Manager {
         }
         self.settle(now, &mut effects);
         effects
+    }
+
+    /// From now on nothing is started.
+    pub fn hold(&mut self) {
+        self.held = true;
+    }
+
+    /// Whether nothing is started.
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        self.held
     }
 
     /// The services and their dependencies.

@@ -4,15 +4,22 @@
 //! | --- | --- | --- | --- |
 //! | a main process | has it, and it is the recorded one | | adopted as it is |
 //! | a main process | has it not | there is one | its exit is dealt with now, as of its real time |
-//! | a main process | has it not | there is none | lost: said, and treated as a failure once |
+//! | a main process | has it not | there is none, and none comes | how it ended is asked of the kept pidfd (Linux 6.15) |
+//! | a main process | has it not | nobody knows | lost: said, and treated as a failure once |
 //! | being launched | has a process | | the pid is in the record's cell: adopted |
 //! | being launched | is empty | | was not launched: treated as a launch that failed |
-//! | nothing that runs, or none | has processes | | an orphan: shown, and left alone |
+//! | none, or a damaged one | has the process of the pidfd that initldr keeps | | adopted as running |
+//! | nothing that runs, or none | has other processes | | an orphan: shown, and left alone |
 //!
 //! Invariant: a process is only taken for a recorded one if it was opened as a pidfd first, and then found in the
 //! service's cgroup with the recorded start time. In any doubt it is not signalled.
 
-use std::{collections::BTreeMap, os::fd::OwnedFd, sync::atomic::Ordering, time::Duration};
+use std::{
+    collections::BTreeMap,
+    os::fd::{AsFd, OwnedFd},
+    sync::atomic::Ordering,
+    time::Duration,
+};
 
 use initldr::link::{End, ExitRecord};
 use nix::sys::epoll::EpollFlags;
@@ -25,16 +32,52 @@ use super::{
     log::Left,
     notify::{Readiness, held_slots, is_held},
     now, proc,
-    spawn::notify_slot,
+    spawn::{PROCESS, notify_slot},
 };
 use crate::{
     eventlog::What,
     failpoint,
     graph::Id,
     state::{Found, Record, Table},
-    supervise::{Cause, Event, State, Unit},
-    sys::process::pidfd_open,
+    supervise::{Cause, Event, Exit, ExitHow, Goal, Main, State, Unit},
+    sys::process::{exit_info, pidfd_open},
 };
+
+/// What became of a main process.
+enum Look {
+    /// It runs.
+    There(Verified),
+    /// It has ended and was not reaped yet.
+    Ending,
+    /// It is no more; the pidfd that initldr kept, if that is not another's.
+    Gone(Option<OwnedFd>),
+}
+
+/// A process that is no more.
+struct Gone {
+    id: Id,
+    pid: u32,
+    launched: Duration,
+    cgroup_id: u64,
+    process: Option<OwnedFd>,
+    /// It is the command of its state.
+    command: bool,
+}
+
+impl Gone {
+    /// How it ended, as the kernel tells whoever held it. Each launch has a cgroup of its own, whose id tells one from
+    /// the other. When it ended is not told: now at the latest.
+    fn asked(&self) -> Option<Exit> {
+        let (cgroup_id, status) = exit_info(self.process.as_ref()?.as_fd()).ok()??;
+        let (signal, dumped) = (status & 0x7f, status & 0x80 != 0);
+        let (how, status) = match signal {
+            0 => (ExitHow::Exited, status >> 8 & 0xff),
+            _ if dumped => (ExitHow::Dumped, signal),
+            _ => (ExitHow::Killed, signal),
+        };
+        (cgroup_id == self.cgroup_id).then(|| Exit { how, status, at: now() })
+    }
+}
 
 /// A main process that is the recorded one.
 struct Verified {
@@ -49,10 +92,10 @@ impl Daemon {
     pub(super) fn adopt(
         &mut self,
         safe: bool,
-        replay: Replay,
+        mut replay: Replay,
         found: Found,
         records: Vec<Record>,
-        exits: &[ExitRecord],
+        exits: &mut Vec<ExitRecord>,
         left: Option<Left>,
     ) -> Result<(bool, Option<End>), Fatal> {
         if let Some(cause) = &replay.cause {
@@ -67,7 +110,7 @@ impl Daemon {
             Found::Fresh => (false, None),
             Found::Alien => {
                 tracing::error!(
-                    "the recorded state is not one of ours: it is cleared, and what runs is orphaned"
+                    "the recorded state is not one of ours: it is cleared, and what runs is found by its cgroup"
                 );
                 (false, None)
             }
@@ -78,14 +121,24 @@ impl Daemon {
                     );
                 }
                 if torn > 0 {
-                    tracing::error!("{torn} records were damaged: what they described is orphaned");
+                    tracing::error!(
+                        "{torn} records were damaged: what they described is found by its cgroup"
+                    );
                 }
                 (booted, ending)
             }
         };
         let mut cgroups = self.cgroups();
         let outage = replay.down_since.map_or(Duration::ZERO, |since| now().saturating_sub(since));
+        let mut processes = processes(&mut replay.stored);
         let mut events = Vec::new();
+        let mut gone = Vec::new();
+        if safe {
+            tracing::error!(
+                "safe mode: nothing is started, and no record is believed, until `motherctl upgrade`"
+            );
+            self.manager.hold();
+        }
         for record in records {
             if safe {
                 self.table.forget(&record.name);
@@ -96,10 +149,12 @@ impl Daemon {
                 continue;
             };
             let cgroup = cgroups.remove(&record.name);
-            self.restore(id, record, cgroup, outage, exits, &mut events);
+            let process = processes.remove(&record.name);
+            self.restore(id, record, cgroup, process, outage, &mut events, &mut gone);
             failpoint::hit("adopt.restored");
         }
-        self.orphan(cgroups);
+        let later = self.endings(gone, exits, &mut events)?;
+        self.orphan(cgroups, &mut processes);
         failpoint::hit("adopt.joined");
         self.adopt_descriptors(replay.stored)?;
         if let Some(left) = left {
@@ -112,11 +167,20 @@ impl Daemon {
             self.event(id, event)?;
             failpoint::hit("adopt.event");
         }
+        for exit in &later {
+            self.exited(exit)?;
+        }
+        exits.extend(later);
         let ids: Vec<Id> = self.manager.graph().ids().collect();
         for id in ids {
             self.hear_all(id)?;
         }
         failpoint::hit("adopt.notified");
+        let is_orphan = |id: &Id| self.manager.unit(*id).state == State::Orphan;
+        for id in self.manager.graph().ids().filter(is_orphan).collect::<Vec<_>>() {
+            // It may have ended before anybody watched.
+            self.cgroup_ready(id)?;
+        }
         if !safe {
             let effects = self.manager.resume(now());
             self.dispatch(effects)?;
@@ -146,15 +210,17 @@ impl Daemon {
         found
     }
 
-    /// One recorded service. What happened to it meanwhile goes to `events`.
+    /// One recorded service. What happened to it meanwhile goes to `events`; if its main process is gone, to `gone`.
+    #[allow(clippy::too_many_arguments, reason = "three sources, and what follows from them")]
     fn restore(
         &mut self,
         id: Id,
         record: Record,
         cgroup: Option<(String, Cgroup)>,
+        process: Option<OwnedFd>,
         outage: Duration,
-        exits: &[ExitRecord],
         events: &mut Vec<(Id, Event)>,
+        gone: &mut Vec<Gone>,
     ) {
         let Record { name, mut unit, start_ticks, cgroup_id } = record;
         unit.extend(outage);
@@ -166,10 +232,10 @@ impl Daemon {
         };
         let launched = unit.main().map_or(unit.since, |main| main.launched);
         let ours = cgroup.as_ref().filter(|(_, cgroup)| cgroup_id == 0 || cgroup.id() == cgroup_id);
-        let verified = pid.zip(ours).and_then(|(pid, (_, cgroup))| verify(pid, start_ticks, cgroup));
+        let kept = process.is_some();
+        let found = pid.map(|pid| look(pid, start_ticks, ours.map(|(_, cgroup)| cgroup), process));
         let populated = cgroup.is_some();
         let active = unit.is_active();
-        let had_main = unit.main().is_some();
         let command = command(&unit, &self.table, &name);
         self.said.insert(id, unit.state.clone());
         self.manager.restore(id, unit);
@@ -178,22 +244,23 @@ impl Daemon {
         }
         let runtime = self.runtime.entry(id).or_default();
         runtime.cgroup = cgroup.map(|(_, cgroup)| cgroup);
+        runtime.process_kept = kept;
         if let (Some(pid), true) = (pid, launching) {
             // It was made: whether it still runs is the next question.
             events.push((id, Event::Launched { pid }));
         }
-        match verified {
-            Some(Verified { pid, pidfd, start_ticks }) => {
+        match found {
+            Some(Look::There(Verified { pid, pidfd, start_ticks })) => {
                 runtime.pidfd = Some(pidfd);
                 runtime.start_ticks = start_ticks;
                 tracing::info!("{name}: adopted, still running as {pid}");
-                self.watch_cgroup(id);
                 self.begin_to_listen(id);
             }
-            None if had_main || (launching && pid.is_some()) => {
-                let mut exit = exits.iter().map(|exit| (exit.pid, exit_of(exit)));
-                let exit = exit.rfind(|(found, exit)| Some(*found) == pid && exit.at >= launched);
-                events.push((id, exit.map_or(Event::Lost, |(_, exit)| Event::Exited(exit))));
+            // It has ended and is being reaped just now: its exit is on its way.
+            Some(Look::Ending) => {}
+            Some(Look::Gone(process)) => {
+                let pid = pid.unwrap_or_default();
+                gone.push(Gone { id, pid, launched, cgroup_id, process, command: false });
             }
             None => {}
         }
@@ -202,20 +269,44 @@ impl Daemon {
                 events.push((id, Event::CommandLaunched { pid }));
             }
             let runtime = self.runtime.entry(id).or_default();
-            let found = runtime.cgroup.as_ref().and_then(|cgroup| verify(pid, 0, cgroup));
-            match found {
-                Some(Verified { pidfd, .. }) => runtime.command = Some(pidfd),
-                None => {
-                    let mut exit = exits.iter().map(|exit| (exit.pid, exit_of(exit)));
-                    let exit = exit.rfind(|(found, exit)| *found == pid && exit.at >= since);
-                    let lost = || Event::CommandFailed {
-                        why: "lost: no exit was recorded".to_owned(),
-                        permanent: false,
-                    };
-                    events.push((id, exit.map_or_else(lost, |(_, exit)| Event::CommandExited(exit))));
+            match look(pid, 0, runtime.cgroup.as_ref(), None) {
+                Look::There(Verified { pidfd, .. }) => runtime.command = Some(pidfd),
+                Look::Ending => {}
+                Look::Gone(_) => {
+                    gone.push(Gone { id, pid, launched: since, cgroup_id, process: None, command: true });
                 }
             }
         }
+        self.watch_cgroup(id);
+    }
+
+    /// How those ended that are gone. Who is gone was reaped, so what initldr has to say of it is said already or comes
+    /// before the end of a second replay; returned is what else came with that.
+    fn endings(
+        &mut self,
+        gone: Vec<Gone>,
+        exits: &[ExitRecord],
+        events: &mut Vec<(Id, Event)>,
+    ) -> Result<Vec<ExitRecord>, Fatal> {
+        let told = |exits: &[ExitRecord], gone: &Gone| {
+            let mut of_it = exits.iter().filter(|exit| exit.pid == gone.pid).map(exit_of);
+            of_it.rfind(|exit| exit.at >= gone.launched)
+        };
+        let mut later = Vec::new();
+        if gone.iter().any(|gone| told(exits, gone).is_none()) {
+            later = self.link.catch_up()?;
+        }
+        for gone in gone {
+            let exit = told(exits, &gone).or_else(|| told(&later, &gone)).or_else(|| gone.asked());
+            let lost =
+                || Event::CommandFailed { why: "lost: no exit was recorded".to_owned(), permanent: false };
+            let event = match (gone.command, exit) {
+                (false, exit) => exit.map_or(Event::Lost, Event::Exited),
+                (true, exit) => exit.map_or_else(lost, Event::CommandExited),
+            };
+            events.push((gone.id, event));
+        }
+        Ok(later)
     }
 
     /// A record of a service that no file describes any more is kept as long as something of it may run, for the day
@@ -226,13 +317,32 @@ impl Daemon {
         }
     }
 
-    /// Populated cgroups that no record explains.
-    fn orphan(&mut self, cgroups: BTreeMap<String, (String, Cgroup)>) {
+    /// Populated cgroups that no record explains. The process that initldr keeps for a service, in the cgroup of that
+    /// service, is its main process: motherd puts nobody else into either.
+    fn orphan(
+        &mut self,
+        cgroups: BTreeMap<String, (String, Cgroup)>,
+        processes: &mut BTreeMap<String, OwnedFd>,
+    ) {
         for (name, (relative, cgroup)) in cgroups {
+            let since = now();
             match self.manager.graph().find(&name) {
                 Some(id) => {
-                    self.manager.orphan(id, now());
-                    self.runtime.entry(id).or_default().cgroup = Some(cgroup);
+                    let process = processes.remove(&name);
+                    let pid = process.as_ref().and_then(|process| proc::pid_of(process.as_fd()));
+                    let found = pid.map(|pid| look(pid, 0, Some(&cgroup), process));
+                    let runtime = self.runtime.entry(id).or_default();
+                    runtime.cgroup = Some(cgroup);
+                    if let Some(Look::There(Verified { pid, pidfd, start_ticks })) = found {
+                        runtime.pidfd = Some(pidfd);
+                        runtime.start_ticks = start_ticks;
+                        runtime.process_kept = true;
+                        tracing::warn!("{name}: adopted without a record, running as {pid}");
+                        self.manager.restore(id, without_record(pid, since));
+                    } else {
+                        self.manager.orphan(id, since);
+                    }
+                    self.watch_cgroup(id);
                 }
                 None => {
                     tracing::warn!(
@@ -300,11 +410,31 @@ fn cell(table: &Table, name: &str) -> Option<u32> {
     table.cell(name).map(|cell| cell.load(Ordering::Acquire)).filter(|pid| *pid != 0)
 }
 
-/// The process of this pid, if it is the recorded one: held first, then compared.
-fn verify(pid: u32, start_ticks: u64, cgroup: &Cgroup) -> Option<Verified> {
-    let pidfd = pidfd_open(pid).ok()?;
-    let found = proc::start_ticks(pid).ok()?;
-    let same = start_ticks == 0 || found == start_ticks;
-    let there = cgroup.procs().is_ok_and(|pids| pids.contains(&pid));
-    (same && there).then_some(Verified { pid, pidfd, start_ticks: found })
+/// The process of this pid, if it is the recorded one: held first (best since it was made), then compared.
+fn look(pid: u32, start_ticks: u64, cgroup: Option<&Cgroup>, process: Option<OwnedFd>) -> Look {
+    let since_birth = process.as_ref().is_some_and(|process| proc::pid_of(process.as_fd()) == Some(pid));
+    let (pidfd, process) = if since_birth { (process, None) } else { (pidfd_open(pid).ok(), process) };
+    let (Some(pidfd), Ok(found)) = (pidfd, proc::start_ticks(pid)) else { return Look::Gone(process) };
+    if !since_birth && start_ticks != 0 && found != start_ticks {
+        return Look::Gone(process);
+    }
+    if cgroup.is_some_and(|cgroup| cgroup.procs().is_ok_and(|pids| pids.contains(&pid))) {
+        return Look::There(Verified { pid, pidfd, start_ticks: found });
+    }
+    if proc::has_ended(pid) { Look::Ending } else { Look::Gone(process) }
+}
+
+/// The pidfds that initldr keeps of main processes, by service.
+fn processes(stored: &mut BTreeMap<String, OwnedFd>) -> BTreeMap<String, OwnedFd> {
+    let names: Vec<String> = stored.keys().filter(|name| name.starts_with(PROCESS)).cloned().collect();
+    let of = |name: String| Some((name.strip_prefix(PROCESS)?.to_owned(), stored.remove(&name)?));
+    names.into_iter().filter_map(of).collect()
+}
+
+/// A service of which nothing is known but that it runs.
+fn without_record(pid: u32, now: Duration) -> Unit {
+    let cause = Cause::new("found by its cgroup and its process: its record was lost");
+    let main = Main { pid, launched: now };
+    let (state, goal, asked) = (State::Running { main }, Goal::Up, cause.clone());
+    Unit { state, since: now, cause, goal, asked, ..Unit::default() }
 }

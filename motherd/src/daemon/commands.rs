@@ -19,7 +19,7 @@ use super::{Daemon, Fatal, proc, spawn::Refusal};
 use crate::{
     graph::Id,
     service::Program,
-    supervise::{Event, Exit, ExitHow, Hook, State},
+    supervise::{Event, Exit, ExitHow, Hook, State, Unit},
     sys::process::pidfd_send_signal,
 };
 
@@ -158,36 +158,20 @@ impl Daemon {
         })
     }
 
-    /// Before a command or a program is launched, nothing is known of its process.
-    pub(super) fn clear_cells(&self, name: &str, state: &State) {
+    /// Before a command or a program is launched, nothing is known of its process: it is forgotten as soon as a record
+    /// says what became of the one before. Not while it is being launched: then the kernel may have written the pid, and
+    /// there is no other record of it.
+    pub(super) fn clear_cells(&self, name: &str, unit: &Unit) {
         let clear = |cell: Option<&std::sync::atomic::AtomicU32>| {
             if let Some(cell) = cell {
                 cell.store(0, std::sync::atomic::Ordering::Relaxed);
             }
         };
-        match state {
-            State::Launching => clear(self.table.cell(name)),
-            State::Preparing { command }
-            | State::Settling { command, .. }
-            | State::Cleaning { command, .. }
-            | State::Stopping { stage: crate::supervise::Stage::Asking { command }, .. }
-                if command.process.is_none() =>
-            {
-                clear(self.table.command_cell(name));
-            }
-            State::Stopped
-            | State::Waiting
-            | State::Preparing { .. }
-            | State::Starting { .. }
-            | State::Forked { .. }
-            | State::Settling { .. }
-            | State::Running { .. }
-            | State::Done
-            | State::Stopping { .. }
-            | State::Cleaning { .. }
-            | State::Backoff { .. }
-            | State::Failed
-            | State::Orphan => {}
+        if unit.main().is_none() && unit.state != State::Launching {
+            clear(self.table.cell(name));
+        }
+        if unit.command().is_none_or(|command| command.process.is_some()) {
+            clear(self.table.command_cell(name));
         }
     }
 }

@@ -221,6 +221,7 @@ impl Daemon {
                 }
                 ToManager::Signal(Signal { number, sender_pid, sender_uid }) => {
                     self.signalled(number, Requester { uid: sender_uid, pid: sender_pid })?;
+                    self.link.alive()?;
                 }
                 ToManager::StoreAnswer { name, errno } if errno != 0 => {
                     let errno = Errno::from_raw(errno);
@@ -236,7 +237,7 @@ impl Daemon {
     }
 
     /// A process was reaped. Only main processes are known here; the others are told of by their cgroup.
-    fn exited(&mut self, record: &ExitRecord) -> Result<(), Fatal> {
+    pub(super) fn exited(&mut self, record: &ExitRecord) -> Result<(), Fatal> {
         let exit = exit_of(record);
         let of = |id: &Id| {
             self.manager
@@ -301,7 +302,7 @@ impl Daemon {
     }
 
     /// `populated` of a service's cgroup changed.
-    fn cgroup_ready(&mut self, id: Id) -> Result<(), Fatal> {
+    pub(super) fn cgroup_ready(&mut self, id: Id) -> Result<(), Fatal> {
         let Some(watch) = self.runtime.get_mut(&id).and_then(|runtime| runtime.watch.as_mut()) else {
             return Ok(());
         };
@@ -310,7 +311,8 @@ impl Daemon {
         if let Err(error) = watch.rewind().and_then(|()| watch.read_to_string(&mut text)) {
             tracing::debug!("cgroup.events of {}: {error}", self.manager.graph().name(id));
         }
-        if matches!(self.manager.unit(id).state, State::Stopping { main: None, .. }) && self.sweep(id) {
+        let state = &self.manager.unit(id).state;
+        if matches!(state, State::Stopping { main: None, .. } | State::Orphan) && self.sweep(id) {
             self.event(id, Event::Gone)?;
         }
         Ok(())

@@ -3,7 +3,8 @@
 //! Invariant: a message is acted upon only if it is exactly one of `initldr::link`; another is said and passed over.
 
 use std::{
-    collections::BTreeMap,
+    cell::RefCell,
+    collections::{BTreeMap, VecDeque},
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     time::Duration,
 };
@@ -28,6 +29,8 @@ pub(crate) enum LinkError {
 #[derive(Debug)]
 pub(crate) struct Link {
     socket: OwnedFd,
+    /// Received, and to be dealt with later.
+    kept: RefCell<VecDeque<ToManager>>,
 }
 
 /// Everything that initldr says before it is up to date.
@@ -39,6 +42,10 @@ pub(crate) struct Replay {
     pub(crate) pid1: bool,
     /// What became of the one before, for people; `None` for the first.
     pub(crate) cause: Option<String>,
+    /// Start nothing, and trust no record: the ones before died early, again and again.
+    pub(crate) safe: bool,
+    /// How many exits initldr could not keep, ever.
+    pub(crate) lost_exits: u64,
     /// Since when there was none.
     pub(crate) down_since: Option<Duration>,
     /// The descriptors that it kept.
@@ -50,7 +57,7 @@ pub(crate) struct Replay {
 impl Link {
     /// Over a connected socket.
     pub(crate) fn new(socket: OwnedFd) -> Self {
-        Self { socket }
+        Self { socket, kept: RefCell::default() }
     }
 
     /// For epoll.
@@ -72,8 +79,29 @@ impl Link {
         }
     }
 
+    /// Has everything said once more that was reaped until now and not yet told: those exits. What else comes with it is
+    /// kept for [`Link::receive`].
+    pub(crate) fn catch_up(&mut self) -> Result<Vec<ExitRecord>, LinkError> {
+        self.send(&ToInit::List, None)?;
+        let mut exits = Vec::new();
+        let mut others = Vec::new();
+        loop {
+            match self.receive(true)? {
+                Some((ToManager::ReplayEnd, _)) => break,
+                Some((ToManager::Exit(exit), _)) => exits.push(exit),
+                Some((ToManager::Signal(signal), _)) => others.push(ToManager::Signal(signal)),
+                Some(_) | None => {}
+            }
+        }
+        self.kept.get_mut().extend(others);
+        Ok(exits)
+    }
+
     /// The next message; `None` where there is none now, or where it was none of ours.
     pub(crate) fn receive(&self, wait: bool) -> Result<Option<(ToManager, Option<OwnedFd>)>, LinkError> {
+        if let Some(message) = self.kept.borrow_mut().pop_front() {
+            return Ok(Some((message, None)));
+        }
         let mut bytes = [0; MESSAGE_SIZE];
         match sys::link::receive(self.fd(), &mut bytes, wait) {
             Ok((0, _)) => Err(LinkError::Closed),
@@ -119,6 +147,11 @@ impl Link {
         }
     }
 
+    /// The answer to a signal: this motherd is not stuck.
+    pub(crate) fn alive(&self) -> Result<(), LinkError> {
+        self.send(&ToInit::Alive, None)
+    }
+
     /// The last word.
     pub(crate) fn end(&self, how: End) -> Result<(), LinkError> {
         self.send(&ToInit::End(how), None)
@@ -128,8 +161,15 @@ impl Link {
 impl Replay {
     fn take(&mut self, message: ToManager, fd: Option<OwnedFd>) {
         match message {
-            ToManager::Welcome(Welcome { generation, pid1, cause, lost_exits, down_since_boottime_ns }) => {
-                self.generation = generation;
+            ToManager::Welcome(Welcome {
+                generation,
+                pid1,
+                cause,
+                lost_exits,
+                down_since_boottime_ns,
+                safe,
+            }) => {
+                (self.generation, self.safe, self.lost_exits) = (generation, safe, lost_exits);
                 self.pid1 = pid1;
                 self.cause = match cause {
                     Relaunch::First => None,

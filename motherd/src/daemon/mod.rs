@@ -190,6 +190,8 @@ struct Runtime {
     /// The command of its state.
     command: Option<OwnedFd>,
     start_ticks: u64,
+    /// initldr keeps a pidfd of it, or of the one before.
+    process_kept: bool,
     log: Option<Log>,
     /// Where it says that it is ready, if it does.
     readiness: Option<Readiness>,
@@ -360,8 +362,9 @@ impl Daemon {
             orphans: BTreeSet::new(),
         };
         daemon.watch_all().map_err(Fatal::system("epoll_ctl"))?;
-        let exits = std::mem::take(&mut replay.exits);
-        let (booted, ending) = daemon.adopt(args.safe, replay, found, records, &exits, left)?;
+        let mut exits = std::mem::take(&mut replay.exits);
+        let safe = args.safe || replay.safe;
+        let (booted, ending) = daemon.adopt(safe, replay, found, records, &mut exits, left)?;
         failpoint::hit("adopt.resumed");
         daemon.acknowledge(&exits)?;
         failpoint::hit("adopt.acknowledged");
@@ -373,7 +376,7 @@ impl Daemon {
             let cause = Cause::new("the motherd before this one was ending the machine");
             let effects = daemon.manager.end(how, &cause, now());
             daemon.dispatch(effects)?;
-        } else if !booted && !args.safe {
+        } else if !booted && !safe {
             daemon.boot(args.phase.target())?;
         }
         Ok(daemon)
@@ -402,10 +405,6 @@ impl Daemon {
             let unit = self.manager.unit(id);
             let name = self.manager.graph().name(id);
             let runtime = self.runtime.get(&id);
-            // Not where it was adopted in this state: what was being made may have been made, and its pid is there.
-            if self.said.get(&id) != Some(&unit.state) {
-                self.clear_cells(name, &unit.state);
-            }
             failpoint::hit("record.write");
             let recorded = self.table.write(&crate::state::Record {
                 name: name.to_owned(),
@@ -413,6 +412,7 @@ impl Daemon {
                 start_ticks: runtime.map_or(0, |runtime| runtime.start_ticks),
                 cgroup_id: runtime.and_then(|runtime| runtime.cgroup.as_ref()).map_or(0, Cgroup::id),
             });
+            self.clear_cells(name, unit);
             if !recorded {
                 tracing::error!("{name}: no room for another service in the state");
             }
@@ -457,6 +457,10 @@ impl Daemon {
             let name = self.manager.graph().name(id).to_owned();
             let at_rest = matches!(self.manager.unit(id).state, State::Stopped | State::Done | State::Failed);
             let Some(runtime) = self.runtime.get_mut(&id).filter(|_| at_rest) else { continue };
+            if std::mem::take(&mut runtime.process_kept) {
+                self.link.forget(&spawn::process_slot(&name))?;
+                failpoint::hit("settle.process-dropped");
+            }
             if runtime.readiness.take().is_some() {
                 self.link.forget(&spawn::notify_slot(&name))?;
             }

@@ -1,7 +1,10 @@
 //! What `/proc` says of a process that is not our child: whether it is still the one we know, and whether a signal
 //! would reach it.
 
-use std::{fs, io};
+use std::{
+    fs, io,
+    os::fd::{AsRawFd, BorrowedFd},
+};
 
 /// Field 22 of `/proc/PID/stat`: when it was started, in clock ticks since boot. Together with the pid it names a
 /// process for ever, and no setting of the clock changes it.
@@ -42,11 +45,27 @@ fn field_of_status<T>(
         .ok_or_else(|| io::Error::other(format!("/proc/{pid}/status has no {name}")))
 }
 
+/// Whether a process is dead, and waits to be reaped.
+pub(crate) fn has_ended(pid: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let state = stat.rsplit_once(')').and_then(|(_, after)| after.split_ascii_whitespace().next());
+    matches!(state, None | Some("Z" | "X"))
+}
+
+/// The pid of the process that a pidfd is of, as this pid namespace has it; `None` where it is gone.
+pub(crate) fn pid_of(pidfd: BorrowedFd<'_>) -> Option<u32> {
+    let text = fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd())).ok()?;
+    text.lines().find_map(|line| line.strip_prefix("Pid:"))?.trim().parse().ok().filter(|pid| *pid > 0)
+}
+
 /// Why the kernel would drop a signal to this process: it is the first of its pid namespace, and has no handler for it
 /// (pid_namespaces(7)). `None`: the signal gets through.
 pub(crate) fn deaf(pid: u32, signal: i32) -> io::Result<Option<String>> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    Ok(is_deaf(&status, signal).then(|| {
+    // Who sits in sigwait(3) hears too, and shows what it waits for in none of its masks.
+    let call = fs::read_to_string(format!("/proc/{pid}/syscall")).unwrap_or_default();
+    let waits = call.starts_with(&format!("{} ", libc::SYS_rt_sigtimedwait));
+    Ok((!waits && is_deaf(&status, signal)).then(|| {
         format!(
             "it is PID 1 of its pid namespace and has no handler for {}, so the kernel would drop it",
             crate::service::signal_name(signal)
@@ -61,8 +80,10 @@ fn is_deaf(status: &str, signal: i32) -> bool {
     let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
     // One number for each pid namespace from ours down to its own.
     let first = field("NSpid:").is_some_and(|pids| pids.split_ascii_whitespace().skip(1).last() == Some("1"));
-    let caught = field("SigCgt:").and_then(|mask| u64::from_str_radix(mask, 16).ok()).unwrap_or(u64::MAX);
-    first && caught & (1 << (signal - 1)) == 0
+    let mask = |name| field(name).and_then(|mask| u64::from_str_radix(mask, 16).ok());
+    // One that is blocked is not dropped either: it waits, for a signalfd or sigwait(3).
+    let heard = mask("SigCgt:").unwrap_or(u64::MAX) | mask("SigBlk:").unwrap_or_default();
+    first && heard & (1 << (signal - 1)) == 0
 }
 
 #[cfg(test)]
@@ -89,6 +110,9 @@ mod tests {
         assert!(!is_deaf(first, libc::SIGTERM));
         assert!(is_deaf(first, libc::SIGINT));
         assert!(!is_deaf(first, libc::SIGKILL));
+        let waits = "NSpid:\t4321\t1\nSigBlk:\t0000000000004000\nSigCgt:\t0000000000000000\n";
+        assert!(!is_deaf(waits, libc::SIGTERM), "sigwait(3)");
+        assert!(is_deaf(waits, libc::SIGINT));
         let second = "NSpid:\t4321\t2\nSigCgt:\t0000000000000000\n";
         assert!(!is_deaf(second, libc::SIGTERM));
         let ours = "NSpid:\t1\nSigCgt:\t0000000000000000\n";

@@ -87,6 +87,8 @@ impl Daemon {
         let event = match prepared.and(listening).and_then(|()| self.start_process(id, &name, &program)) {
             Ok(Launched { pid, pidfd }) => {
                 failpoint::hit("launch.cloned");
+                self.link.store(&process_slot(&name), pidfd.as_fd())?;
+                failpoint::hit("launch.process-kept");
                 let start_ticks = proc::start_ticks(pid).unwrap_or_else(|error| {
                     // It has ended already; its exit is on its way.
                     tracing::debug!("{name}: {error}");
@@ -94,6 +96,7 @@ impl Daemon {
                 });
                 let runtime = self.runtime.entry(id).or_default();
                 runtime.pidfd = Some(pidfd);
+                runtime.process_kept = true;
                 runtime.start_ticks = start_ticks;
                 self.watch_cgroup(id);
                 self.timer_started(id)?;
@@ -269,6 +272,15 @@ fn left_out(plan: &Plan) -> BTreeMap<&str, String> {
     }
     by_reason
 }
+
+/// The name under which initldr keeps the pidfd of a service's main process: who it was, and on Linux 6.15 how it ended,
+/// whatever becomes of the records.
+pub(super) fn process_slot(name: &str) -> String {
+    format!("{PROCESS}{name}")
+}
+
+/// The kind of those slots.
+pub(super) const PROCESS: &str = "process/";
 
 /// The name under which initldr keeps a service's readiness socket.
 pub(super) fn notify_slot(name: &str) -> String {

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use super::Manager;
+use super::{HELD, Manager};
 use crate::{
     fault::{self, Fault},
     graph::Id,
@@ -213,7 +213,8 @@ impl Manager {
         let gone = |other: &Id| !self.unit(*other).is_active() && self.unit(*other).goal == Goal::Down;
         // Whoever cannot run at any moment without it ends before it begins anew.
         let unbound = |other: &Id| !self.unit(*other).is_active() || self.unit(*other).state == State::Orphan;
-        self.fates[id.0].doom.is_none()
+        !self.held
+            && self.fates[id.0].doom.is_none()
             && (edges.requires.iter().all(up) || fault::on(Fault::StartsTooEarly))
             && edges.prepared_by.iter().all(fresh)
             && (edges.wants.iter().chain(&edges.after).all(settled) || fault::on(Fault::IgnoresOrder))
@@ -241,6 +242,9 @@ impl Manager {
     pub fn waits_for(&self, id: Id) -> Option<String> {
         let edges = self.graph.edges(id);
         let name = |id: &Id| self.graph.name(*id);
+        if self.held {
+            return Some(HELD.to_owned());
+        }
         if let Some(other) = &self.fates[id.0].blocker {
             let verb = self.graph.verb(id, *other);
             return Some(format!("blocked: it {verb} {}, which is {}", name(other), self.phrase(*other)));

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Effect, Manager};
+use super::{Effect, HELD, Manager};
 use crate::{
     fault::{self, Fault},
     graph::Id,
@@ -151,6 +151,9 @@ impl Manager {
             Goal::Down => Some(Err(unit.asked.words.clone())),
             Goal::Up => match unit.state {
                 State::Running { .. } | State::Done => Some(Ok(())),
+                State::Stopped | State::Waiting | State::Stopping { .. } if self.held => {
+                    Some(Err(HELD.to_owned()))
+                }
                 State::Failed | State::Backoff { .. } | State::Orphan => Some(Err(unit.cause.words.clone())),
                 State::Waiting if self.is_blocked(id) => Some(Err(self.waits_for(id).unwrap_or_default())),
                 State::Stopped

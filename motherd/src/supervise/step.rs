@@ -179,6 +179,9 @@ impl Unit {
             State::Stopping { main, stage, then } => self.step_stopping(rules, main, stage, then, event, now),
             State::Orphan => match event {
                 Event::Stop(cause) => self.kill(None, Then::Settle, cause, now),
+                Event::Gone => {
+                    self.go(State::Stopped, Cause::new("its orphaned processes ended by themselves"), now, [])
+                }
                 Event::Wait(_)
                 | Event::Start
                 | Event::Launched { .. }
@@ -187,7 +190,6 @@ impl Unit {
                 | Event::Exited(_)
                 | Event::Lost
                 | Event::Deaf { .. }
-                | Event::Gone
                 | Event::MainPid { .. }
                 | Event::CommandLaunched { .. }
                 | Event::CommandFailed { .. }

@@ -21,6 +21,32 @@ pub(crate) fn pidfd_send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> Result<()
     Errno::result(sent).map(drop)
 }
 
+/// PIDFD_GET_INFO with PIDFD_INFO_EXIT (Linux 6.15): the id of the cgroup in which a process ended, and its status as
+/// wait(2) encodes it. `None` where it has not been reaped; an error where the kernel does not tell.
+pub(crate) fn exit_info(pidfd: BorrowedFd<'_>) -> Result<Option<(u64, i32)>, Errno> {
+    /// `struct pidfd_info`, its first version: mask, cgroup id, eleven ids, exit code.
+    #[repr(C)]
+    #[derive(Default)]
+    struct Info {
+        mask: u64,
+        cgroup_id: u64,
+        ids: [u32; 11],
+        exit_code: i32,
+    }
+    const _: () = assert!(size_of::<Info>() == 64);
+    const PIDFD_INFO_EXIT: u64 = 1 << 3;
+    /// `_IOWR(0xFF, 11, struct pidfd_info)` of 64 bytes.
+    const PIDFD_GET_INFO: libc::Ioctl = 0xc040_ff0b;
+    let mut info = Info { mask: PIDFD_INFO_EXIT, ..Info::default() };
+    // SAFETY: the request's number says 64 bytes, which is what the kernel writes at most and what `info` has.
+    let answer = unsafe { libc::ioctl(pidfd.as_raw_fd(), PIDFD_GET_INFO, &raw mut info) };
+    match Errno::result(answer) {
+        Ok(_) if info.mask & PIDFD_INFO_EXIT != 0 => Ok(Some((info.cgroup_id, info.exit_code))),
+        Ok(_) => Ok(None),
+        Err(errno) => Err(errno),
+    }
+}
+
 /// Takes over a descriptor that this process was started with. `None` where it is not open. To be called once for each
 /// number, before anything else is opened.
 pub(crate) fn inherited(fd: RawFd) -> Option<OwnedFd> {

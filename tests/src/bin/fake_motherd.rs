@@ -49,6 +49,8 @@ fn main() -> Result<ExitCode> {
             "store-nothing" => say(ToInit::Store(slot(rest)?), None)?,
             "drop" => say(ToInit::Drop(slot(rest)?), None)?,
             "alive" => say(ToInit::Alive, None)?,
+            "list" => say(ToInit::List, None)?,
+            "retire" => say(ToInit::Retire, None)?,
             "end" => say(ToInit::End(End::PowerOff), None)?,
             "garbage" => {
                 for size in [1, 255, 256, 257, 4096] {
@@ -126,10 +128,11 @@ fn hear() -> Result<Option<String>> {
         return Ok(None);
     }
     Ok(Some(match ToManager::decode(&bytes[..size])? {
-        ToManager::Welcome(Welcome { generation, pid1, cause, lost_exits, down_since_boottime_ns }) => {
+        ToManager::Welcome(Welcome { generation, pid1, cause, lost_exits, down_since_boottime_ns, safe }) => {
             let down = down_since_boottime_ns != 0;
+            let safe = if safe { " safe" } else { "" };
             format!(
-                "welcome generation={generation} pid1={pid1} cause={cause:?} lost={lost_exits} was_down={down}"
+                "welcome generation={generation} pid1={pid1} cause={cause:?} lost={lost_exits} was_down={down}{safe}"
             )
         }
         ToManager::Stored(name) => {
