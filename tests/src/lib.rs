@@ -13,6 +13,7 @@ pub mod machine;
 pub mod probe;
 pub mod programs;
 pub mod scratch;
+pub mod soak;
 pub mod system;
 
 #[allow(unsafe_code, reason = "what a child does between fork and exec, and the probe's raw calls")]

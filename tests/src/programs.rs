@@ -30,15 +30,8 @@ impl Programs {
     }
 
     fn build() -> Result<Self> {
-        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        let mut command = Command::new(cargo);
-        command.current_dir(crate::workspace()).args(["build", "--quiet", "--release"]);
-        command.args(["--package", "initldr", "--package", "motherd", "--package", "e2e"]);
-        for program in ["initldr", "motherd", "motherctl", "probe", "attacks"] {
-            command.args(["--bin", program]);
-        }
-        let status = command.status()?;
-        ensure!(status.success(), "cargo build --release failed: {status}");
+        let packages = ["--package", "initldr", "--package", "motherd", "--package", "e2e"];
+        cargo_build(true, &packages, &["initldr", "motherd", "motherctl", "probe", "attacks"])?;
         let release = crate::target_dir().join("release");
         Ok(Self {
             initldr: release.join("initldr"),
@@ -48,4 +41,49 @@ impl Programs {
             attacks: release.join("attacks"),
         })
     }
+}
+
+/// What only `soak_kill` and its tests need, built as they are themselves, optimized or not.
+#[derive(Debug, Clone)]
+pub struct SoakPrograms {
+    /// PID 1.
+    pub initldr: PathBuf,
+    /// motherd with points at which it ends.
+    pub motherd: PathBuf,
+    /// The operator's tool.
+    pub motherctl: PathBuf,
+    /// A service that keeps a ledger.
+    pub service: PathBuf,
+    /// The client and auditor, which can also run inside of a guest.
+    pub soak: PathBuf,
+}
+
+impl SoakPrograms {
+    /// Builds them.
+    pub fn built() -> Result<Self> {
+        let release = !cfg!(debug_assertions);
+        let failpoints = ["--package", "motherd", "--features", "motherd/failpoints"];
+        cargo_build(release, &failpoints, &["motherd_failpoints", "motherctl"])?;
+        cargo_build(release, &["--package", "initldr"], &["initldr"])?;
+        cargo_build(release, &["--package", "e2e"], &["soak_service", "soak_kill"])?;
+        let folder = crate::target_dir().join(if release { "release" } else { "debug" });
+        let names = ["initldr", "motherd_failpoints", "motherctl", "soak_service", "soak_kill"];
+        let [initldr, motherd, motherctl, service, soak] = names.map(|name| folder.join(name));
+        Ok(Self { initldr, motherd, motherctl, service, soak })
+    }
+}
+
+fn cargo_build(release: bool, packages: &[&str], programs: &[&str]) -> Result<()> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(cargo);
+    command.current_dir(crate::workspace()).args(["build", "--quiet"]).args(packages);
+    if release {
+        command.arg("--release");
+    }
+    for program in programs {
+        command.args(["--bin", program]);
+    }
+    let status = command.status()?;
+    ensure!(status.success(), "cargo build failed: {status}");
+    Ok(())
 }

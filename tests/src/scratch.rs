@@ -130,12 +130,18 @@ impl Scratch {
 
     /// Starts initldr, and by it motherd, as ordinary processes. Their words go to [`Self::log`].
     pub fn start(&mut self) -> Result<()> {
-        ensure!(self.init.is_none(), "it runs already");
         let programs = Programs::built()?;
+        self.start_as(&programs.initldr, &programs.motherd, &[])
+    }
+
+    /// As [`Self::start`], with other programs, and more words for initldr.
+    pub fn start_as(&mut self, initldr: &Path, motherd: &Path, words: &[&str]) -> Result<()> {
+        ensure!(self.init.is_none(), "it runs already");
         let log = fs::File::options().create(true).append(true).open(self.path("log"))?;
-        let mut child = Command::new(&programs.initldr)
+        let mut child = Command::new(initldr)
+            .args(words)
             .arg("--motherd")
-            .arg(&programs.motherd)
+            .arg(motherd)
             .arg("--")
             .arg("--root")
             .arg(&self.root)

@@ -1,0 +1,159 @@
+//! A service of `soak_kill`: it keeps a ledger of what happened to it, so that motherd's account can be held against it.
+//!
+//! `soak_service MODE FOLDER NAME [ARGUMENT]...`: the ledger is `FOLDER/NAME.ledger`, a line for each event: `S` it
+//! started, `D` it started while another copy ran, `H` it got SIGHUP, `X STATUS` it is about to exit, `L COUNT` it has
+//! logged so many lines and logs no more. While `FOLDER/quiet` exists nobody exits or logs by itself.
+
+use std::{
+    fs::File,
+    io::{self, BufWriter, Read, Write},
+    net::{TcpListener, TcpStream},
+    os::unix::net::UnixDatagram,
+    path::{Path, PathBuf},
+    process::{ExitCode, exit},
+    thread,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::{Context, Result, bail};
+use nix::sys::signal::{SigSet, Signal};
+
+/// How often a quiet one looks whether it may go on.
+const LOOK: Duration = Duration::from_millis(20);
+
+struct Service {
+    folder: PathBuf,
+    name: String,
+}
+
+fn main() -> Result<ExitCode> {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let [mode, folder, name, rest @ ..] = &words[..] else { bail!("MODE FOLDER NAME [ARGUMENT]...") };
+    let service = Service { folder: folder.into(), name: name.clone() };
+    // Before the first thread, which inherits it.
+    let mut handled = SigSet::empty();
+    handled.add(Signal::SIGTERM);
+    handled.add(Signal::SIGHUP);
+    handled.thread_block()?;
+    let number = |index: usize| -> Result<u64> { Ok(rest.get(index).context("a number")?.parse()?) };
+
+    // Held for as long as this process lives, and by no other.
+    let lock = File::create(service.path("lock"))?;
+    service.write(if lock.try_lock().is_ok() { "S" } else { "D" })?;
+    match mode.as_str() {
+        "once" => {
+            service.write("X 0")?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        "idle" => {}
+        "crash" => {
+            let service = Service { folder: folder.into(), name: name.clone() };
+            thread::spawn(move || or_die(crash(&service)));
+        }
+        "log" => {
+            let service = Service { folder: folder.into(), name: name.clone() };
+            let (burst, pause) = (number(0)?, Duration::from_millis(number(1)?));
+            thread::spawn(move || or_die(log(&service, burst, pause)));
+        }
+        "echo" => {
+            let listener = TcpListener::bind(("127.0.0.1", u16::try_from(number(0)?)?))?;
+            thread::spawn(move || {
+                for stream in listener.incoming().flatten() {
+                    thread::spawn(move || echo(stream));
+                }
+            });
+        }
+        other => bail!("no mode {other}"),
+    }
+    ready()?;
+    loop {
+        if handled.wait()? != Signal::SIGHUP {
+            service.write("X 0")?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        service.write("H")?;
+    }
+}
+
+fn or_die(result: Result<()>) {
+    if let Err(error) = result {
+        eprintln!("{error:#}");
+        exit_with(101);
+    }
+}
+
+#[allow(clippy::exit, reason = "a thread ends the process, as a crash would")]
+fn exit_with(status: i32) -> ! {
+    exit(status)
+}
+
+impl Service {
+    fn path(&self, extension: &str) -> PathBuf {
+        self.folder.join(format!("{}.{extension}", self.name))
+    }
+
+    /// One line, in one write.
+    fn write(&self, line: &str) -> io::Result<()> {
+        let mut ledger = File::options().create(true).append(true).open(self.path("ledger"))?;
+        ledger.write_all(format!("{line}\n").as_bytes())
+    }
+
+    fn is_quiet(&self) -> bool {
+        self.folder.join("quiet").exists()
+    }
+}
+
+fn ready() -> Result<()> {
+    if let Some(path) = std::env::var_os("NOTIFY_SOCKET") {
+        UnixDatagram::unbound()?.send_to(b"READY=1", Path::new(&path))?;
+    }
+    Ok(())
+}
+
+/// Lives for 30 to 330 ms and ends with a status that nobody can guess.
+fn crash(service: &Service) -> Result<()> {
+    let nanoseconds = SystemTime::now().duration_since(UNIX_EPOCH)?.subsec_nanos();
+    thread::sleep(Duration::from_millis(u64::from(nanoseconds / 1_000 % 300) + 30));
+    while service.is_quiet() {
+        thread::sleep(LOOK);
+    }
+    // From 1 to 120: 125 is what tells motherd not to try again.
+    let status = i32::try_from(nanoseconds / 7_000 % 120)? + 1;
+    service.write(&format!("X {status}"))?;
+    exit_with(status)
+}
+
+/// Numbered lines, in bursts.
+fn log(service: &Service, burst: u64, pause: Duration) -> Result<()> {
+    let mut count: u64 = 0;
+    let mut told = false;
+    loop {
+        if service.is_quiet() {
+            if !told {
+                service.write(&format!("L {count}"))?;
+            }
+            told = true;
+            thread::sleep(LOOK);
+            continue;
+        }
+        told = false;
+        let mut output = BufWriter::with_capacity(4 << 10, io::stdout().lock());
+        for _ in 0..burst {
+            count += 1;
+            writeln!(output, "{count} a line of some length, as programs write them when something happens")?;
+        }
+        output.flush()?;
+        drop(output);
+        thread::sleep(pause);
+    }
+}
+
+/// What comes goes back, until the client has said all.
+fn echo(mut stream: TcpStream) {
+    let mut bytes = [0; 256];
+    while let Ok(count @ 1..) = stream.read(&mut bytes) {
+        if stream.write_all(&bytes[..count]).is_err() {
+            return; // the client is gone
+        }
+    }
+}

@@ -1,0 +1,310 @@
+//! The accounts: what the services say happened to them, what motherd says, and what the kernel says.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+
+use super::{
+    client::call,
+    load::{Kind, Load},
+};
+
+/// What must not happen, counted.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Services that were to stay and are another process now, or none.
+    pub restarted: u64,
+    /// Copies that found another one running.
+    pub duplicated: u64,
+    /// Exits that were not followed by exactly one start, or that motherd calls lost.
+    pub exits_lost: u64,
+    /// Exits of which motherd tells another status than the service.
+    pub exits_wrong: u64,
+    /// Connections refused.
+    pub refused: u64,
+    /// Answers that were wrong or broken off.
+    pub wrong_answers: u64,
+    /// Lines that are missing in a log, or there twice.
+    pub lines_lost: u64,
+    /// Services whose confinement is not what it was.
+    pub filters_gone: u64,
+    /// Descriptors that initldr or motherd has too many.
+    pub leaked_fds: u64,
+    /// Cgroups of no running service.
+    pub leaked_cgroups: u64,
+    /// What it was, in words.
+    pub details: Vec<String>,
+}
+
+impl Counts {
+    /// In one line.
+    #[must_use]
+    pub fn line(&self) -> String {
+        format!(
+            "restarted {}, duplicated {}, exits lost {}, exits wrong {}, refused {}, wrong answers {}, lines lost {}, \
+             filters gone {}, leaked fds {}, leaked cgroups {}",
+            self.restarted,
+            self.duplicated,
+            self.exits_lost,
+            self.exits_wrong,
+            self.refused,
+            self.wrong_answers,
+            self.lines_lost,
+            self.filters_gone,
+            self.leaked_fds,
+            self.leaked_cgroups
+        )
+    }
+
+    /// All of it together.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.restarted
+            + self.duplicated
+            + self.exits_lost
+            + self.exits_wrong
+            + self.refused
+            + self.wrong_answers
+            + self.lines_lost
+            + self.filters_gone
+            + self.leaked_fds
+            + self.leaked_cgroups
+    }
+
+    pub(super) fn add(
+        &mut self,
+        which: fn(&mut Self) -> &mut u64,
+        count: u64,
+        detail: impl FnOnce() -> String,
+    ) {
+        if count > 0 {
+            *which(self) += count;
+            if self.details.len() < 40 {
+                self.details.push(detail());
+            }
+        }
+    }
+}
+
+/// A process as the kernel shows it, confinement included.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seen {
+    pid: u64,
+    start_ticks: String,
+    confinement: String,
+}
+
+/// Where everything is.
+#[derive(Debug, Clone)]
+pub struct Places {
+    /// motherd's control socket.
+    pub socket: PathBuf,
+    /// The cgroup of all services.
+    pub cgroup: PathBuf,
+    /// `/var/log/motherd`
+    pub logs: PathBuf,
+    /// What initldr and motherd have said.
+    pub said: Option<PathBuf>,
+}
+
+/// The main process of each service that has one.
+pub fn main_pids(places: &Places) -> Result<BTreeMap<String, u64>> {
+    let list = call(&places.socket, "List", json!({}))?;
+    let services = list["services"].as_array().context("no services")?;
+    let pid = |one: &Value| Some((one["name"].as_str()?.to_owned(), one["main_pid"].as_u64()?));
+    Ok(services.iter().filter_map(pid).collect())
+}
+
+/// Every service that is to stay.
+pub fn see(load: &Load, places: &Places) -> Result<BTreeMap<String, Seen>> {
+    let pids = main_pids(places)?;
+    let mut seen = BTreeMap::new();
+    for name in load.names(Kind::stays) {
+        if let Some(pid) = pids.get(name) {
+            seen.insert(name.to_owned(), process(*pid)?);
+        }
+    }
+    Ok(seen)
+}
+
+fn process(pid: u64) -> Result<Seen> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let start_ticks = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(19));
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let telling = ["NoNewPrivs:", "Seccomp:", "Seccomp_filters:", "CapEff:", "CapBnd:", "Uid:"];
+    let lines = status.lines().filter(|line| telling.iter().any(|key| line.starts_with(key)));
+    let mut confinement = lines.collect::<Vec<_>>().join(" ");
+    for namespace in ["mnt", "pid", "ipc", "uts", "cgroup"] {
+        let link = fs::read_link(format!("/proc/{pid}/ns/{namespace}"))?;
+        confinement.push_str(&format!(" {}", link.display()));
+    }
+    Ok(Seen { pid, start_ticks: start_ticks.context("start time")?.to_owned(), confinement })
+}
+
+/// Whoever was to stay did, and is confined as before.
+pub fn compare(counts: &mut Counts, before: &BTreeMap<String, Seen>, after: &BTreeMap<String, Seen>) {
+    for (name, was) in before {
+        let is = after.get(name);
+        let same = is.is_some_and(|is| (is.pid, &is.start_ticks) == (was.pid, &was.start_ticks));
+        counts.add(
+            |counts| &mut counts.restarted,
+            u64::from(!same),
+            || format!("{name}: was {was:?}, is {is:?}"),
+        );
+        let confined = is.is_none_or(|is| is.confinement == was.confinement);
+        let detail = || format!("{name}: was {}, is {is:?}", was.confinement);
+        counts.add(|counts| &mut counts.filters_gone, u64::from(!confined), detail);
+    }
+}
+
+/// A service's own account.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    starts: u64,
+    twice: u64,
+    exits: Vec<i64>,
+    /// What a logger had written each time it fell quiet.
+    lines: Vec<u64>,
+}
+
+/// Reads it.
+pub fn ledger(load: &Load, name: &str) -> Result<Ledger> {
+    let path = load.folder.join(format!("{name}.ledger"));
+    let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+    let mut ledger = Ledger::default();
+    for line in text.lines() {
+        let (what, rest) = line.split_once(' ').unwrap_or((line, ""));
+        match what {
+            "S" => ledger.starts += 1,
+            "D" => ledger.twice += 1,
+            "X" => ledger.exits.push(rest.parse()?),
+            "L" => ledger.lines.push(rest.parse()?),
+            _ => {}
+        }
+    }
+    Ok(ledger)
+}
+
+/// While all is quiet: each crash was followed by one start, and motherd knows how the last one ended.
+pub fn exits(counts: &mut Counts, load: &Load, places: &Places) -> Result<u64> {
+    let mut all = 0;
+    let crashing = load.names(|kind| kind == Kind::Crash);
+    let reply = call(&places.socket, "Status", json!({ "services": crashing }))?;
+    for status in reply["services"].as_array().context("no services")? {
+        let name = status["name"].as_str().context("no name")?;
+        let Ledger { starts, exits, .. } = ledger(load, name)?;
+        let ended = exits.len() as u64;
+        all += ended;
+        counts.add(
+            |counts| &mut counts.exits_lost,
+            (ended + 1).abs_diff(starts),
+            || format!("{name}: {starts} starts and {ended} exits by its own account: {status:#}"),
+        );
+        let told = &status["last_exit"];
+        let right = exits.last().is_none_or(|last| told["how"] == "exited" && told["status"] == *last);
+        counts.add(
+            |counts| &mut counts.exits_wrong,
+            u64::from(!right),
+            || format!("{name}: ended with {:?}, and motherd says {told}", exits.last()),
+        );
+    }
+    for (name, kind) in &load.services {
+        let twice = ledger(load, name).map_or(0, |ledger| ledger.twice);
+        counts.add(|counts| &mut counts.duplicated, twice, || format!("{name} ({kind:?}) started twice"));
+    }
+    if let Some(said) = &places.said {
+        let said = fs::read_to_string(said)?;
+        let lost = said.lines().filter(|line| line.contains("(lost: its main process")).count();
+        counts.add(
+            |counts| &mut counts.exits_lost,
+            lost as u64,
+            || "motherd says that it lost exits".to_owned(),
+        );
+    }
+    Ok(all)
+}
+
+/// How many lines the loggers wrote until they fell quiet for the nth time, and whether motherd's files have each once.
+/// `None`: not all is there yet.
+pub fn logs(counts: &mut Counts, load: &Load, places: &Places, nth: usize) -> Result<Option<u64>> {
+    let mut all = 0;
+    let mut found = Counts::default();
+    for name in load.names(|kind| matches!(kind, Kind::Log(..))) {
+        let Some(written) = nth.checked_sub(1).and_then(|at| ledger(load, name).ok()?.lines.get(at).copied())
+        else {
+            return Ok(None);
+        };
+        let mut text = Vec::new();
+        for file in ["3", "2", "1", "current"] {
+            match fs::read(places.logs.join(name).join(file)) {
+                Ok(part) => text.extend(part),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let (mut last, mut first, mut wrong) = (0, None, 0);
+        for line in text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+            // The time at which motherd took it stands before what the service wrote.
+            let mut words = line.split(|byte| *byte == b' ').take(2);
+            let number: u64 = words.find_map(|word| str::from_utf8(word).ok()?.parse().ok()).unwrap_or(0);
+            // What was rotated away is no loss: the oldest line that is kept is where counting begins.
+            if first.replace(number).is_some() {
+                wrong += number.abs_diff(last + 1);
+            }
+            last = number;
+        }
+        if last < written {
+            return Ok(None);
+        }
+        all += written;
+        wrong += last - written;
+        found.add(|counts| &mut counts.lines_lost, wrong, || format!("{name}: {wrong} of {written} lines"));
+    }
+    counts.lines_lost += found.lines_lost;
+    counts.details.append(&mut found.details);
+    Ok(Some(all))
+}
+
+/// How many descriptors a process has open.
+pub fn descriptors(pid: i32) -> Result<u64> {
+    Ok(fs::read_dir(format!("/proc/{pid}/fd"))?.count() as u64)
+}
+
+/// Cgroups named `*.service` below the base that no running service has.
+pub fn cgroups(counts: &mut Counts, places: &Places) -> Result<()> {
+    let running = main_pids(places)?;
+    let mut left = vec![places.cgroup.clone()];
+    while let Some(dir) = left.pop() {
+        for entry in fs::read_dir(&dir)? {
+            let entry = entry?;
+            if entry.file_type()?.is_dir() {
+                let name = entry.file_name().to_string_lossy().into_owned();
+                match name.strip_suffix(".service") {
+                    Some(service) if !running.contains_key(service) => {
+                        counts.add(|counts| &mut counts.leaked_cgroups, 1, || name.clone());
+                    }
+                    Some(_) => {}
+                    None => left.push(entry.path()),
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The motherd that an initldr has started: the newest child that runs this program, and is not on the way to become a
+/// service: such a one runs it too, in its service's cgroup.
+pub fn motherd_of(init: i32, program: &Path) -> Option<i32> {
+    let children = fs::read_to_string(format!("/proc/{init}/task/{init}/children")).ok()?;
+    let runs = |pid: &&str| {
+        let exe = fs::read_link(format!("/proc/{pid}/exe"));
+        let cgroup = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+        exe.is_ok_and(|exe| exe == program) && !cgroup.contains(".service")
+    };
+    children.split_whitespace().rev().find(runs)?.parse().ok()
+}

@@ -1,0 +1,400 @@
+//! The killing: random instants, and named points.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use serde_json::json;
+
+use super::{
+    audit::{self, Counts, Places, Seen, motherd_of},
+    client::{Answers, call},
+    load::{Kind, Load},
+};
+
+/// How long anything may take.
+const LIMIT: Duration = Duration::from_secs(120);
+/// From one look to the next: whoever looks without a pause takes the processor from who is to act.
+const LOOK: Duration = Duration::from_millis(2);
+
+/// A pair of initldr and motherd with its load.
+#[derive(Debug)]
+pub struct Pair {
+    /// Where everything is.
+    pub places: Places,
+    /// initldr.
+    pub init: i32,
+    /// motherd's program.
+    pub motherd: PathBuf,
+    /// The load.
+    pub load: Load,
+    quiets: usize,
+    seed: u64,
+}
+
+/// What the killing came to.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// What must not happen.
+    pub counts: Counts,
+    /// So many kills.
+    pub kills: usize,
+    /// From a kill to the first answer of the next motherd, where it was left to come up.
+    pub recoveries: Vec<Duration>,
+    /// Services that crashed, by their own account.
+    pub crashes: u64,
+    /// Lines that were logged.
+    pub lines: u64,
+    /// Right answers of the services.
+    pub answers: u64,
+    /// Requests to motherd that were answered, and that a kill broke off.
+    pub requests: (u64, u64),
+}
+
+impl Report {
+    /// For people.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let mut times = self.recoveries.clone();
+        times.sort();
+        let milliseconds = |time: Option<&Duration>| time.map_or(f64::NAN, |time| time.as_secs_f64() * 1e3);
+        let (median, worst) = (milliseconds(times.get(times.len() / 2)), milliseconds(times.last()));
+        let mut text = format!(
+            "{} kills; {} crashes of services, {} lines logged, {} answers of services, {} requests answered and {} \
+             broken off\n{}\nrecovery, from the kill to an answer: median {median:.1} ms, worst {worst:.1} ms, of {}\n",
+            self.kills,
+            self.crashes,
+            self.lines,
+            self.answers,
+            self.requests.0,
+            self.requests.1,
+            self.counts.line(),
+            times.len()
+        );
+        for detail in &self.counts.details {
+            text.push_str(&format!("  {detail}\n"));
+        }
+        text
+    }
+
+    /// Takes in what the clients of the services saw.
+    pub fn answered(&mut self, answers: &Answers) {
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        self.answers += count(&answers.right);
+        let troubles = || answers.troubles.lock().map(|troubles| troubles.join("; ")).unwrap_or_default();
+        self.counts.add(|counts| &mut counts.refused, count(&answers.refused), troubles);
+        self.counts.add(|counts| &mut counts.wrong_answers, count(&answers.wrong), troubles);
+    }
+}
+
+impl Pair {
+    /// One that runs already.
+    #[must_use]
+    pub fn new(places: Places, init: i32, motherd: &Path, load: Load) -> Self {
+        let seed = u64::from(std::process::id()).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+        Self { places, init, motherd: motherd.to_owned(), load, quiets: 0, seed }
+    }
+
+    fn random(&mut self, below: u64) -> u64 {
+        self.seed ^= self.seed << 13;
+        self.seed ^= self.seed >> 7;
+        self.seed ^= self.seed << 17;
+        self.seed % below
+    }
+
+    fn eventually<T>(&self, what: &str, mut check: impl FnMut() -> Option<T>) -> Result<T> {
+        let deadline = Instant::now() + LIMIT;
+        loop {
+            if let Some(found) = check() {
+                return Ok(found);
+            }
+            ensure!(Instant::now() < deadline, "not within {LIMIT:?}: {what}");
+            thread::sleep(LOOK);
+        }
+    }
+
+    /// The motherd there is.
+    pub fn motherd(&self) -> Result<i32> {
+        self.eventually("there is a motherd", || motherd_of(self.init, &self.motherd))
+    }
+
+    /// Waits until everything is up that is to be.
+    pub fn settled(&self) -> Result<()> {
+        let wanted = self.load.names(|kind| !matches!(kind, Kind::Once));
+        let mut missing = Vec::new();
+        let up = self.eventually("all services are up", || {
+            let pids = audit::main_pids(&self.places).ok()?;
+            missing = wanted.iter().filter(|name| !pids.contains_key(**name)).collect();
+            missing.is_empty().then_some(())
+        });
+        up.with_context(|| format!("missing: {missing:?}"))
+    }
+
+    /// Kills motherd with a signal, and waits for the next one to answer: how long that took.
+    pub fn kill_and_wait(&self, signal: Signal) -> Result<Duration> {
+        let pid = self.motherd()?;
+        let killed = Instant::now();
+        kill(Pid::from_raw(pid), signal)?;
+        self.answers_after(pid).context("after a kill")?;
+        Ok(killed.elapsed())
+    }
+
+    /// Waits until a motherd other than this one answers.
+    pub fn answers_after(&self, pid: i32) -> Result<()> {
+        self.eventually("another motherd answers", || {
+            let other = motherd_of(self.init, &self.motherd).filter(|other| *other != pid);
+            other.and_then(|_| audit::main_pids(&self.places).ok()).map(drop)
+        })
+    }
+
+    /// Has nobody crash or log by itself, and compares the accounts.
+    pub fn audit(&mut self, report: &mut Report, baseline: &Baseline) -> Result<()> {
+        let quiet = self.load.folder.join("quiet");
+        fs::write(&quiet, "")?;
+        self.quiets += 1;
+        let churn: Vec<&str> = self.load.names(|kind| kind == Kind::Churn);
+        self.eventually("churning services are up", || {
+            call(&self.places.socket, "Start", json!({ "services": churn })).ok()
+        })?;
+        self.settled()?;
+        // What still crashes when it falls quiet has until here to come back.
+        thread::sleep(Duration::from_millis(500));
+        self.settled()?;
+        let counts = &mut report.counts;
+        report.crashes = audit::exits(counts, &self.load, &self.places)?;
+        let mut lines = None;
+        let read = self.eventually("all output is read", || {
+            let mut tried = Counts::default();
+            lines = audit::logs(&mut tried, &self.load, &self.places, self.quiets).ok()?;
+            lines.map(|_| tried)
+        });
+        match read {
+            Ok(tried) => {
+                counts.lines_lost += tried.lines_lost;
+                counts.details.extend(tried.details);
+            }
+            Err(error) => counts.add(|counts| &mut counts.lines_lost, 1, || format!("{error:#}")),
+        }
+        report.lines = lines.unwrap_or(report.lines);
+        let after = audit::see(&self.load, &self.places)?;
+        audit::compare(counts, &baseline.seen, &after);
+        audit::cgroups(counts, &self.places)?;
+        // A motherd opens some things as late as it needs them; one that has just adopted everything has opened what it
+        // then did. What would leak from one to the next is in initldr's store, and shows in both.
+        self.kill_and_wait(Signal::SIGKILL)?;
+        self.settled()?;
+        // The connection of a client that was just answered may not be closed yet: the least of some looks counts.
+        let motherd = self.motherd()?;
+        let mut least = [u64::MAX; 2];
+        for _ in 0..20 {
+            least[0] = least[0].min(audit::descriptors(self.init)?);
+            least[1] = least[1].min(audit::descriptors(motherd)?);
+            thread::sleep(LOOK);
+        }
+        for (who, found, before) in
+            [("initldr", least[0], baseline.descriptors[0]), ("motherd", least[1], baseline.descriptors[1])]
+        {
+            counts.add(
+                |counts| &mut counts.leaked_fds,
+                found.saturating_sub(before),
+                || format!("{who}: {found} descriptors, {before} at the beginning"),
+            );
+        }
+        fs::remove_file(&quiet)?;
+        Ok(())
+    }
+
+    /// How things are before anything is killed at random: after one kill, so that what an adoption opens is counted.
+    pub fn baseline(&mut self) -> Result<Baseline> {
+        self.settled()?;
+        let quiet = self.load.folder.join("quiet");
+        fs::write(&quiet, "")?;
+        self.quiets += 1;
+        thread::sleep(Duration::from_millis(700));
+        self.settled()?;
+        let seen = audit::see(&self.load, &self.places)?;
+        ensure!(seen.len() == self.load.names(Kind::stays).len(), "some services are not seen");
+        self.kill_and_wait(Signal::SIGKILL)?;
+        self.settled()?;
+        thread::sleep(Duration::from_millis(100));
+        let descriptors = [audit::descriptors(self.init)?, audit::descriptors(self.motherd()?)?];
+        fs::remove_file(&quiet)?;
+        Ok(Baseline { seen, descriptors })
+    }
+
+    /// `count` kills at random instants. Every other one is left to recover, which is timed; the ones between come at any
+    /// instant of the recovery.
+    pub fn kill_at_random(&mut self, report: &mut Report, count: usize, signals: &[Signal]) -> Result<()> {
+        for number in 0..count {
+            let signal = signals[number % signals.len()];
+            if number % 2 == 0 {
+                // Long enough to count as a life.
+                thread::sleep(Duration::from_millis(250 + self.random(200)));
+                report.recoveries.push(self.kill_and_wait(signal)?);
+            } else {
+                thread::sleep(Duration::from_micros(self.random(250_000)));
+                let pid = self.motherd()?;
+                let killed = Instant::now();
+                kill(Pid::from_raw(pid), signal)?;
+                thread::sleep(Duration::from_micros(self.random(30_000)));
+                if let Some(next) = motherd_of(self.init, &self.motherd).filter(|next| *next != pid) {
+                    kill(Pid::from_raw(next), signal)?;
+                    report.kills += 1;
+                    self.answers_after(next)?;
+                } else {
+                    self.answers_after(pid)?;
+                    report.recoveries.push(killed.elapsed());
+                }
+            }
+            report.kills += 1;
+        }
+        Ok(())
+    }
+
+    /// Has motherd end at a named point, by doing everything that could lead there.
+    pub fn end_at(&mut self, point: &str, action: &str) -> Result<Duration> {
+        // Long enough for the last one's death to be no early one.
+        thread::sleep(Duration::from_millis(250));
+        let armed = self.places.socket.with_file_name("failpoint");
+        fs::write(&armed, format!("{point}={action}"))?;
+        let deadline = Instant::now() + Duration::from_secs(30);
+        let adopting = point.starts_with("adopt.") || point.starts_with("replay.");
+        let mut refused = String::new();
+        for round in 0.. {
+            if !armed.exists() {
+                break;
+            }
+            ensure!(
+                Instant::now() < deadline,
+                "{point} is not reached by anything that was tried; {refused}"
+            );
+            let number = round % 3;
+            if adopting {
+                // A service that ends while there is no motherd is what an adoption can have to deal with.
+                let pids = audit::main_pids(&self.places)?;
+                let service = pids.get(&format!("churn-{number}")).and_then(|pid| i32::try_from(*pid).ok());
+                let pid = self.motherd()?;
+                kill(Pid::from_raw(pid), Signal::SIGKILL)?;
+                service.map_or(Ok(()), |service| kill(Pid::from_raw(service), Signal::SIGKILL))?;
+                self.answers_after(pid)?;
+                continue;
+            }
+            let (ready, churn, once) =
+                (format!("ready-{number}"), format!("churn-{number}"), format!("once-{number}"));
+            let requests = [
+                ("Reload", vec![ready]),
+                ("Restart", vec![churn.clone()]),
+                ("Restart", vec![once.clone()]),
+                ("Stop", vec![churn.clone(), once.clone()]),
+                ("Start", vec![churn, once]),
+            ];
+            for (method, services) in requests {
+                if armed.exists() {
+                    // It is broken off where the point is reached.
+                    let answer = call(&self.places.socket, method, json!({ "services": services }));
+                    if let Err(error) = answer {
+                        refused = format!("{error:#}");
+                    }
+                }
+            }
+        }
+        let fired = Instant::now();
+        self.eventually("a motherd answers", || audit::main_pids(&self.places).ok())
+            .with_context(|| format!("after {point}"))?;
+        Ok(fired.elapsed())
+    }
+}
+
+/// See [`Pair::baseline`].
+#[derive(Debug)]
+pub struct Baseline {
+    seen: BTreeMap<String, Seen>,
+    /// Of initldr and motherd.
+    descriptors: [u64; 2],
+}
+
+/// Requests to motherd that never end: starts, stops, restarts, reloads.
+#[derive(Debug)]
+pub struct Churn {
+    end: Arc<AtomicBool>,
+    thread: JoinHandle<(u64, u64)>,
+}
+
+impl Churn {
+    /// Begins.
+    #[must_use]
+    pub fn start(pair: &Pair) -> Self {
+        let end = Arc::new(AtomicBool::new(false));
+        let owned =
+            |kind| pair.load.names(|found| found == kind).into_iter().map(str::to_owned).collect::<Vec<_>>();
+        let (churn, once, ready) = (owned(Kind::Churn), owned(Kind::Once), owned(Kind::Ready));
+        let (socket, ended) = (pair.places.socket.clone(), end.clone());
+        let thread = thread::spawn(move || {
+            let (mut done, mut broken) = (0, 0);
+            for round in 0.. {
+                if ended.load(Ordering::Relaxed) {
+                    break;
+                }
+                let pick = |names: &[String]| names[round % names.len()].clone();
+                let (method, name) = match round % 5 {
+                    0 => ("Restart", pick(&churn)),
+                    1 => ("Stop", pick(&churn)),
+                    2 => ("Start", pick(&churn)),
+                    3 => ("Restart", pick(&once)),
+                    _ => ("Reload", pick(&ready)),
+                };
+                match call(&socket, method, json!({ "services": [name] })) {
+                    Ok(_) => done += 1,
+                    Err(_) => broken += 1,
+                }
+                thread::sleep(Duration::from_millis(10));
+            }
+            (done, broken)
+        });
+        Self { end, thread }
+    }
+
+    /// Ends it: how many were answered, and how many were broken off or refused.
+    pub fn stop(self) -> Result<(u64, u64)> {
+        self.end.store(true, Ordering::Relaxed);
+        match self.thread.join() {
+            Ok(counts) => Ok(counts),
+            Err(_) => bail!("the churning thread panicked"),
+        }
+    }
+}
+
+/// Every named point in motherd's source.
+pub fn points() -> Result<Vec<String>> {
+    let mut found = Vec::new();
+    let mut left = vec![crate::workspace().join("motherd/src")];
+    while let Some(dir) = left.pop() {
+        for entry in fs::read_dir(&dir)? {
+            let path = entry?.path();
+            if path.is_dir() {
+                left.push(path);
+            } else {
+                let text = fs::read_to_string(&path)?;
+                let names = text.split("failpoint::hit(\"").skip(1).filter_map(|rest| rest.split('"').next());
+                found.extend(names.map(str::to_owned));
+            }
+        }
+    }
+    found.sort();
+    found.dedup();
+    ensure!(found.len() > 20, "only {found:?}");
+    Ok(found)
+}
