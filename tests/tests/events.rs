@@ -42,7 +42,7 @@ fn each_change_has_its_cause_and_the_log_outlives_motherd() -> Result<()> {
     })?;
     ensure!(scratch.motherctl(&["start", "web"])?.status == 0);
     kill_motherd(&scratch)?;
-    ensure!(scratch.motherctl(&["stop", "db"])?.status == 0);
+    ensure!(scratch.motherctl(&["stop", "--force", "db"])?.status == 0);
 
     let found = events(&scratch, &["web"])?;
     let told: Vec<(&str, &str)> = found
