@@ -94,6 +94,7 @@ fn stays(phase: Phase) -> bool {
         Phase::Process
         | Phase::WorkingDirectory
         | Phase::LandlockRules
+        | Phase::OpenFiles
         | Phase::Identity
         | Phase::Keyring
         | Phase::NoNewPrivs

@@ -46,6 +46,9 @@ pub(crate) enum Phase {
     WorkingDirectory,
     /// Landlock rules are tied to inodes, so they come after the mounts; the paths are opened with root's rights.
     LandlockRules,
+    /// The limit on open files, after the last step that opens one: the child has its launcher's descriptors, and where
+    /// these are more than the limit it could open nothing. Before the ids, for raising it needs CAP_SYS_RESOURCE.
+    OpenFiles,
     /// After all that takes the host's root (every mount, every path opened), before the ids, which are those inside.
     UserNamespace,
     /// Bounding set, groups, ids, capabilities, securebits: in this order, because each needs what the next gives up.

@@ -66,7 +66,7 @@ pub(crate) fn compile(rules: &Confinement, ids: &Ids, builder: &mut Builder<'_>)
 pub(crate) fn open_files(builder: &mut Builder<'_>) {
     let hard = builder.kernel.open_files;
     let op = Op::Rlimit { resource: libc::RLIMIT_NOFILE, soft: hard.min(1024), hard };
-    builder.step(Phase::Process, op, "nofile", None);
+    builder.step(Phase::OpenFiles, op, "nofile", None);
 }
 
 fn limits(rules: &Confinement, builder: &mut Builder<'_>) {
@@ -80,8 +80,10 @@ fn limits(rules: &Confinement, builder: &mut Builder<'_>) {
         }
         let [soft, hard] =
             [limit.value.soft, limit.value.hard].map(|value| value.unwrap_or(libc::RLIM_INFINITY));
+        let phase =
+            if limit.value.resource == libc::RLIMIT_NOFILE { Phase::OpenFiles } else { Phase::Process };
         let op = Op::Rlimit { resource: limit.value.resource, soft, hard };
-        builder.step(Phase::Process, op, format!("{soft}:{hard}"), Some(limit.at.clone()));
+        builder.step(phase, op, format!("{soft}:{hard}"), Some(limit.at.clone()));
     }
     if !rules.process.core_dumps.value {
         // One byte, not zero: with a pipe in core_pattern the kernel ignores a limit of 0 and honours 1

@@ -123,12 +123,19 @@ impl Load {
             Kind::Log(burst, pause) => ("log", format!(", \"{burst}\", \"{pause}\""), "exec"),
         };
         let (program, folder) = (self.program.display(), self.folder.display());
+        // Made and dropped with each start and stop.
+        let socket = match kind {
+            Kind::Churn => format!("[[socket]]\nlisten = \"unix:/run/{name}.sock\"\n"),
+            Kind::Idle | Kind::Ready | Kind::Echo(_) | Kind::Crash | Kind::Once | Kind::Log(..) => {
+                String::new()
+            }
+        };
         let when = if kind == Kind::Once { "failure" } else { "always" };
         // Whoever crashes is tried again at once and without end.
         format!(
             "exec = [\"{program}\", \"{mode}\", \"{folder}\", \"{name}\"{arguments}]\npolicy = \"soak\"\n\
              [start]\ntype = \"{start}\"\n[reload]\nsignal = \"SIGHUP\"\n[restart]\nwhen = \"{when}\"\n\
-             delay = \"10ms\"\nfactor = 1.0\nmax_delay = \"10ms\"\nlimit = 1000000000\n[log]\nkeep = \"64M\"\n"
+             delay = \"10ms\"\nfactor = 1.0\nmax_delay = \"10ms\"\nlimit = 1000000000\n[log]\nkeep = \"64M\"\n{socket}"
         )
     }
 }
