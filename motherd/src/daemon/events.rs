@@ -123,6 +123,10 @@ impl Daemon {
             if self.timers.are_stale() {
                 self.load_timers()?;
             }
+            // The socket does not wake us for what was taken off it while there was no room to send.
+            while self.link.has_kept() {
+                self.link_ready()?;
+            }
             self.watch_control().map_err(Fatal::system("epoll_ctl"))?;
             self.arm().map_err(Fatal::system("timerfd_settime"))?;
             let count = match self.epoll.wait(&mut events, EpollTimeout::NONE) {

@@ -1,5 +1,8 @@
 //! The link to initldr, and what it says first.
 //!
+//! initldr reads nothing while an answer of its waits to be sent, so whoever only sends and does not read would come to
+//! wait for it, and it for us. So while there is no room to send, what there is to receive is received, and kept.
+//!
 //! Invariant: a message is acted upon only if it is exactly one of `initldr::link`; another is said and passed over.
 
 use std::{
@@ -10,7 +13,10 @@ use std::{
 };
 
 use initldr::link::{End, ExitRecord, MESSAGE_SIZE, Relaunch, SlotName, ToInit, ToManager, Welcome};
-use nix::errno::Errno;
+use nix::{
+    errno::Errno,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+};
 
 use crate::{failpoint, service::signal_name, sys};
 
@@ -30,7 +36,7 @@ pub(crate) enum LinkError {
 pub(crate) struct Link {
     socket: OwnedFd,
     /// Received, and to be dealt with later.
-    kept: RefCell<VecDeque<ToManager>>,
+    kept: RefCell<VecDeque<(ToManager, Option<OwnedFd>)>>,
 }
 
 /// Everything that initldr says before it is up to date.
@@ -89,7 +95,7 @@ impl Link {
             match self.receive(true)? {
                 Some((ToManager::ReplayEnd, _)) => break,
                 Some((ToManager::Exit(exit), _)) => exits.push(exit),
-                Some((ToManager::Signal(signal), _)) => others.push(ToManager::Signal(signal)),
+                Some((ToManager::Signal(signal), _)) => others.push((ToManager::Signal(signal), None)),
                 Some(_) | None => {}
             }
         }
@@ -99,9 +105,18 @@ impl Link {
 
     /// The next message; `None` where there is none now, or where it was none of ours.
     pub(crate) fn receive(&self, wait: bool) -> Result<Option<(ToManager, Option<OwnedFd>)>, LinkError> {
-        if let Some(message) = self.kept.borrow_mut().pop_front() {
-            return Ok(Some((message, None)));
+        match self.kept.borrow_mut().pop_front() {
+            Some(message) => Ok(Some(message)),
+            None => self.take(wait),
         }
+    }
+
+    /// Whether messages were received that nobody has asked for yet.
+    pub(crate) fn has_kept(&self) -> bool {
+        !self.kept.borrow().is_empty()
+    }
+
+    fn take(&self, wait: bool) -> Result<Option<(ToManager, Option<OwnedFd>)>, LinkError> {
         let mut bytes = [0; MESSAGE_SIZE];
         match sys::link::receive(self.fd(), &mut bytes, wait) {
             Ok((0, _)) => Err(LinkError::Closed),
@@ -119,11 +134,26 @@ impl Link {
     }
 
     fn send(&self, message: &ToInit, fd: Option<BorrowedFd<'_>>) -> Result<(), LinkError> {
-        match sys::link::send(self.fd(), &message.encode(), fd) {
-            Ok(()) => Ok(()),
-            Err(Errno::EPIPE | Errno::ECONNRESET) => Err(LinkError::Closed),
-            Err(errno) => Err(errno.into()),
+        loop {
+            match sys::link::send(self.fd(), &message.encode(), fd) {
+                Ok(()) => return Ok(()),
+                Err(Errno::EAGAIN) => self.make_room()?,
+                Err(Errno::EPIPE | Errno::ECONNRESET) => return Err(LinkError::Closed),
+                Err(errno) => return Err(errno.into()),
+            }
         }
+    }
+
+    /// Waits until something can be sent, or received, which is then kept.
+    fn make_room(&self) -> Result<(), LinkError> {
+        let mut fds = [PollFd::new(self.fd(), PollFlags::POLLIN | PollFlags::POLLOUT)];
+        match poll(&mut fds, PollTimeout::NONE) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+        let message = self.take(false)?;
+        self.kept.borrow_mut().extend(message);
+        Ok(())
     }
 
     /// Exits up to and including this one need not be told again.
@@ -192,5 +222,35 @@ impl Replay {
             ToManager::Exit(exit) => self.exits.push(exit),
             ToManager::ReplayEnd | ToManager::StoreAnswer { .. } | ToManager::Signal(_) => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+
+    /// The other side reads nothing as long as its last answer was not taken, as initldr does.
+    #[test]
+    fn two_thousand_requests_in_a_row_do_not_wait_for_their_own_answers() {
+        let flags = SockFlag::SOCK_CLOEXEC;
+        let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags).unwrap();
+        let initldr = std::thread::spawn(move || {
+            let name = SlotName::new("x").unwrap();
+            let answer = ToManager::StoreAnswer { name, errno: 0 }.encode();
+            for _ in 0..2000 {
+                let mut bytes = [0; MESSAGE_SIZE];
+                sys::link::receive(theirs.as_fd(), &mut bytes, true).unwrap();
+                while sys::link::send(theirs.as_fd(), &answer, None) == Err(Errno::EAGAIN) {
+                    poll(&mut [PollFd::new(theirs.as_fd(), PollFlags::POLLOUT)], PollTimeout::NONE).unwrap();
+                }
+            }
+        });
+        let link = Link::new(ours);
+        (0..2000).for_each(|_| link.forget("x").unwrap());
+        assert!(link.has_kept(), "control: the answers did not fit into the socket");
+        let answers = (0..2000).filter(|_| link.receive(true).unwrap().is_some()).count();
+        assert_eq!(answers, 2000, "and none is lost");
+        initldr.join().unwrap();
     }
 }

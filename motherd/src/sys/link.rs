@@ -33,14 +33,20 @@ pub(crate) fn receive(
     Ok((message.bytes, descriptor))
 }
 
-/// Sends one message, with a descriptor or without.
+/// Sends one message, with a descriptor or without; EAGAIN where there is no room for it.
 pub(crate) fn send(socket: BorrowedFd<'_>, bytes: &[u8], fd: Option<BorrowedFd<'_>>) -> Result<(), Errno> {
     let parts = [IoSlice::new(bytes)];
     let fds = fd.map(|fd| [fd.as_raw_fd()]);
     let rights = fds.as_ref().map(|fds| ControlMessage::ScmRights(fds));
     let control: &[ControlMessage<'_>] = rights.as_slice();
     loop {
-        match sendmsg::<()>(socket.as_raw_fd(), &parts, control, MsgFlags::MSG_NOSIGNAL, None) {
+        match sendmsg::<()>(
+            socket.as_raw_fd(),
+            &parts,
+            control,
+            MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT,
+            None,
+        ) {
             Ok(_) => return Ok(()),
             Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno),
