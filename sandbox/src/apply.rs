@@ -5,8 +5,9 @@
 //! The first failure is written to [`Outcome`], which is the parent's memory, and ends the child.
 
 use std::{
+    ffi::{CStr, CString},
     os::fd::RawFd,
-    sync::atomic::{AtomicI32, AtomicU32, Ordering},
+    sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering},
 };
 
 use nix::errno::Errno;
@@ -20,6 +21,8 @@ use crate::{
 
 /// The step that stands for execve itself.
 pub(crate) const EXEC: u32 = u32::MAX - 1;
+/// The step that stands for passing a new namespace on.
+const HAND_OVER: u32 = u32::MAX - 2;
 /// No step failed.
 const NONE: u32 = u32::MAX;
 /// The child's exit status where it never ran the program. The parent goes by [`Outcome`], not by this.
@@ -52,6 +55,47 @@ impl Outcome {
     }
 }
 
+/// Which file stands somewhere: the device of its file system and its inode there, noted by a child.
+#[derive(Debug, Default)]
+pub(crate) struct Note {
+    device: AtomicU64,
+    inode: AtomicU64,
+}
+
+impl Note {
+    fn note(&self, (device, inode): (u64, u64)) {
+        self.device.store(device, Ordering::Release);
+        self.inode.store(inode, Ordering::Release);
+    }
+
+    /// Whether it was this. One that was never noted is nothing: no file has inode 0.
+    pub(crate) fn is(&self, (device, inode): (u64, u64)) -> bool {
+        inode != 0
+            && self.device.load(Ordering::Acquire) == device
+            && self.inode.load(Ordering::Acquire) == inode
+    }
+}
+
+/// What is noted while a template is built.
+#[derive(Debug, Default)]
+pub(crate) struct Notes {
+    pub(crate) trees: Box<[Note]>,
+    pub(crate) mount_points: Box<[Note]>,
+}
+
+impl Notes {
+    /// No notes: what a launch without a template needs.
+    pub(crate) fn none() -> &'static Self {
+        static NONE: std::sync::LazyLock<Notes> = std::sync::LazyLock::new(Notes::default);
+        &NONE
+    }
+
+    pub(crate) fn blank(trees: usize, mount_points: usize) -> Self {
+        let blank = |count| std::iter::repeat_with(Note::default).take(count).collect();
+        Self { trees: blank(trees), mount_points: blank(mount_points) }
+    }
+}
+
 /// Everything the child uses.
 #[derive(Debug)]
 pub(crate) struct Context<'a> {
@@ -67,6 +111,11 @@ pub(crate) struct Context<'a> {
     pub(crate) namespaces: Option<&'a UserNamespace>,
     /// A pidfd: the process whose network is joined.
     pub(crate) network: Option<RawFd>,
+    /// A network namespace from a pool, loopback up, where clone3 made none.
+    pub(crate) pooled: Option<RawFd>,
+    /// A template's mount namespace, and what it was noted of it.
+    pub(crate) template: Option<RawFd>,
+    pub(crate) notes: &'a Notes,
     pub(crate) id_maps: &'a [UserNamespace],
     pub(crate) argv: &'a PointerArray,
     pub(crate) envp: &'a PointerArray,
@@ -74,6 +123,39 @@ pub(crate) struct Context<'a> {
     /// In tests: this step is made to fail with this errno.
     #[cfg(test)]
     pub(crate) fault: Option<(u32, Errno)>,
+}
+
+impl<'a> Context<'a> {
+    /// For a child that makes a namespace and executes nothing: `none` is its empty argv and environment.
+    pub(crate) fn of_steps(
+        steps: &'a [Step],
+        notes: &'a Notes,
+        outcome: &'a Outcome,
+        none: &'a PointerArray,
+        fault: crate::launch::Fault,
+    ) -> Self {
+        #[cfg(not(test))]
+        let crate::launch::Fault {} = fault;
+        Self {
+            steps,
+            stdio: [-1; 3],
+            handed: &[],
+            ruleset: None,
+            credentials: &[],
+            namespaces: None,
+            network: None,
+            beside: None,
+            pooled: None,
+            template: None,
+            notes,
+            id_maps: &[],
+            argv: none,
+            envp: none,
+            outcome,
+            #[cfg(test)]
+            fault: fault.at,
+        }
+    }
 }
 
 impl Context<'_> {
@@ -106,6 +188,39 @@ pub(crate) fn run(context: &Context<'_>) -> ! {
     let Some(program) = context.argv.first() else { context.outcome.fail(EXEC, Errno::ENOENT) };
     let errno = raw::execve(program, context.argv, context.envp);
     context.outcome.fail(EXEC, errno)
+}
+
+/// The body of a child that makes a namespace: its last act is to pass it on as a descriptor.
+pub(crate) fn hand_over(making: &Making<'_>) -> ! {
+    let context = making.context;
+    // Before the steps: they may take /proc away.
+    let namespace = raw::open(libc::AT_FDCWD, making.namespace, libc::O_RDONLY, 0);
+    walk(context);
+    match namespace.and_then(|namespace| raw::send_descriptor(making.socket, namespace)) {
+        Ok(()) => raw::exit_group(0),
+        Err(errno) => context.outcome.fail(HAND_OVER, errno),
+    }
+}
+
+/// What [`hand_over`] uses.
+#[derive(Debug)]
+pub(crate) struct Making<'a> {
+    pub(crate) context: &'a Context<'a>,
+    /// Of this process: `/proc/self/ns/mnt`.
+    pub(crate) namespace: &'a CStr,
+    /// Where its descriptor goes.
+    pub(crate) socket: RawFd,
+}
+
+/// Every step in order; the first that fails ends this process.
+fn walk(context: &Context<'_>) {
+    let mut slots = Slots([-1; SLOTS]);
+    for (number, step) in (0_u32..).zip(context.steps) {
+        let answer = apply(&step.op, context, &mut slots).and_then(|()| context.injected(number));
+        if let Err(errno) = answer {
+            context.outcome.fail(number, errno);
+        }
+    }
 }
 
 /// The descriptors that steps hand to one another.
@@ -151,12 +266,34 @@ fn apply(op: &Op, context: &Context<'_>, slots: &mut Slots) -> Answer<()> {
         // A pidfd stands for the namespaces of its process, and for no other's once that has ended (setns(2)).
         Op::JoinNetwork => raw::setns(context.network.ok_or(Errno::EBADF)?, libc::CLONE_NEWNET),
         Op::Enter(kinds) => raw::setns(context.beside.ok_or(Errno::EBADF)?, *kinds),
-        Op::LoopbackUp => raw::loopback_up(),
+        Op::LoopbackUp => match context.pooled {
+            Some(network) => raw::setns(network, libc::CLONE_NEWNET),
+            None => raw::loopback_up(),
+        },
         Op::HostName(name) => raw::sethostname(name),
         Op::DomainName(name) => raw::setdomainname(name),
         Op::TimeOffsets(text) => write_file(c"/proc/self/timens_offsets", text),
         Op::PrivateMounts => raw::make_mounts_private(),
         Op::CloneTree { path, into } => slots.put(*into, raw::clone_tree(path)?),
+        Op::Unpropagated(slot) => raw::make_tree_private(slots.get(*slot)?),
+        Op::NoteTree { of, index } => {
+            let found = raw::identity(slots.get(*of)?, c"")?;
+            context.notes.trees.get(*index).ok_or(Errno::EBADF)?.note(found);
+            Ok(())
+        }
+        Op::NoteMount { path, index } => {
+            let found = raw::identity(libc::AT_FDCWD, path)?;
+            context.notes.mount_points.get(*index).ok_or(Errno::EBADF)?.note(found);
+            Ok(())
+        }
+        Op::EnterTemplate => {
+            raw::setns(context.template.ok_or(Errno::EBADF)?, libc::CLONE_NEWNS)?;
+            raw::unshare(libc::CLONE_NEWNS)
+        }
+        Op::StillMounted { path, index } => {
+            let noted = context.notes.mount_points.get(*index).ok_or(Errno::EBADF)?;
+            if noted.is(raw::identity(libc::AT_FDCWD, path)?) { Ok(()) } else { Err(Errno::ESTALE) }
+        }
         Op::NewFilesystem { kind, options, attributes, into } => {
             let context = raw::fsopen(kind)?;
             for (key, value) in options {
@@ -214,11 +351,7 @@ fn apply(op: &Op, context: &Context<'_>, slots: &mut Slots) -> Answer<()> {
             raw::detach_here()?;
             raw::chdir(c"/")
         }
-        Op::Detach(path) => match raw::detach(path) {
-            // Nothing is mounted there, or nothing is there at all: attaching says so if it matters.
-            Err(Errno::EINVAL | Errno::ENOENT) => Ok(()),
-            answer => answer,
-        },
+        Op::Detach(path) => detach(path),
         Op::MakeDirectory(path) => match raw::mkdir(libc::AT_FDCWD, path, 0o755) {
             Err(Errno::EEXIST) => Ok(()),
             Ok(()) => raw::chmod(libc::AT_FDCWD, path, 0o755),
@@ -227,7 +360,14 @@ fn apply(op: &Op, context: &Context<'_>, slots: &mut Slots) -> Answer<()> {
         Op::MakeFile(path) => {
             raw::close(raw::open(libc::AT_FDCWD, path, libc::O_CREAT | libc::O_WRONLY, 0o644)?)
         }
-        Op::PivotRoot(slot) => pivot_into(slots.get(*slot)?),
+        Op::PivotRoot { tree, shed } => pivot_into(slots.get(*tree)?, shed),
+        Op::Mount { kind, target, through_links, attributes: _, flags, options } => {
+            // By way of the working directory, since mount(2) takes a path and would follow a magic link in it.
+            let target = raw::open_target(target, *through_links)?;
+            raw::fchdir(target)?;
+            raw::mount_here(kind, *flags, options)?;
+            raw::close(target)
+        }
         Op::Chdir(path) => {
             raw::chdir(path)?;
             if raw::working_directory_is_reachable()? { Ok(()) } else { Err(Errno::ENOENT) }
@@ -284,18 +424,49 @@ fn write_credential(folder: RawFd, name: &std::ffi::CStr, bytes: &[u8], ids: (u3
 }
 
 /// The tree goes on top of `/` and becomes the working directory; pivot_root(".", ".") makes it the root and leaves
-/// the old root mounted over it, which is then detached (pivot_root(2), NOTES).
-fn pivot_into(tree: RawFd) -> Answer<()> {
+/// the old root mounted over it, which is then detached (pivot_root(2), NOTES). What the tree is to shed is moved onto
+/// the old root before that.
+fn pivot_into(tree: RawFd, shed: &[CString]) -> Answer<()> {
     let root = raw::open(libc::AT_FDCWD, c"/", libc::O_PATH | libc::O_DIRECTORY, 0)?;
     raw::move_mount(tree, root)?;
-    raw::close(root)?;
     raw::fchdir(tree)?;
     raw::pivot_root_here()?;
+    if !shed.is_empty() {
+        // Beneath the old root, not onto it: what is on it would be what is detached.
+        let beneath = raw::open(root, c"proc", libc::O_PATH | libc::O_DIRECTORY, 0)?;
+        for path in shed {
+            shed_onto(beneath, path)?;
+        }
+        raw::close(beneath)?;
+    }
+    raw::close(root)?;
     raw::detach_here()?;
     raw::chdir(c"/")
 }
 
-/// Everything becomes close-on-exec, and then the copies that are meant to stay are made: dup3(2) without the flag.
+fn shed_onto(beneath: RawFd, path: &CStr) -> Answer<()> {
+    let mounted = match raw::open(libc::AT_FDCWD, path, libc::O_PATH | libc::O_NOFOLLOW, 0) {
+        // Nothing is there at all: mounting says so if it matters.
+        Err(Errno::ENOENT) => return Ok(()),
+        answer => answer?,
+    };
+    let moved = raw::move_mount(mounted, beneath);
+    raw::close(mounted)?;
+    match moved {
+        // Nothing is mounted there, or it is a file.
+        Err(Errno::EINVAL) => detach(path),
+        answer => answer,
+    }
+}
+
+fn detach(path: &CStr) -> Answer<()> {
+    match raw::detach(path) {
+        // Nothing is mounted there, or nothing is there at all: mounting says so if it matters.
+        Err(Errno::EINVAL | Errno::ENOENT) => Ok(()),
+        answer => answer,
+    }
+}
+
 fn place_descriptors(stdio: [RawFd; 3], handed: &[(RawFd, RawFd)]) -> Answer<()> {
     for (from, to) in stdio.into_iter().zip(0..) {
         raw::dup_onto(from, to)?;

@@ -16,7 +16,7 @@ use nix::{
 };
 
 use crate::{
-    launch::{Fault, Launch, LaunchError, Launched, launch_in},
+    launch::{Ahead, Fault, Launch, LaunchError, Launched, launch_in},
     plan::{Op, Phase, Plan, Step},
     sys::raw,
 };
@@ -33,8 +33,11 @@ const NEWPID: u64 = libc::CLONE_NEWPID as u64;
 pub fn launch_beside(process: BorrowedFd<'_>, request: &Launch<'_>) -> Result<Launched, LaunchError> {
     let own = if made(request.plan) & NEWPID == 0 { None } else { Some(BornElsewhere::begin(process)?) };
     let plan = beside(request.plan);
-    let launched =
-        launch_in(&Launch { plan: &plan, ..*request }, Some(process.as_raw_fd()), Fault::default());
+    let launched = launch_in(
+        &Launch { plan: &plan, ahead: Ahead::default(), ..*request },
+        Some(process.as_raw_fd()),
+        Fault::default(),
+    );
     if let Some(own) = own {
         own.end();
     }
@@ -49,7 +52,7 @@ fn beside(plan: &Plan) -> Plan {
     let mut steps: Vec<Step> = plan.steps.iter().filter(|step| stays(step.phase)).cloned().collect();
     let enter = |flags: u64, phase, object: &str| {
         let op = Op::Enter(i32::try_from(flags).unwrap_or_default());
-        (flags != 0).then(|| Step { phase, op, object: object.to_owned(), at: None })
+        (flags != 0).then(|| Step { phase, op, object: object.to_owned(), at: None, shared: false })
     };
     steps.extend(enter(entered, Phase::Root, "the namespaces of the service"));
     steps.extend(enter(made(plan) & NEWUSER, Phase::UserNamespace, "the user namespace of the service"));

@@ -1,6 +1,7 @@
 //! [`launch`]: one confined child, born into its cgroup, or an error that names the place in the policy.
 
 use std::{
+    cell::RefCell,
     ffi::CString,
     fmt,
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
@@ -14,12 +15,14 @@ use nix::{
 };
 
 use crate::{
-    apply::{self, Context, Outcome},
+    apply::{self, Context, Notes, Outcome},
     cgroup::Cgroup,
     compile::landlock::ruleset,
     credentials::Secret,
-    plan::{CredentialPlan, Plan, UserNamespacePlan},
+    netpool::PooledNetwork,
+    plan::{CredentialPlan, Op, Plan, Step, UserNamespacePlan},
     sys::{clone, raw::PointerArray},
+    template::Template,
     userns::UserNamespace,
 };
 
@@ -46,6 +49,15 @@ pub struct Handed<'a> {
     pub own_pid: &'a [&'a str],
 }
 
+/// What was made before a launch. Without any of it everything is made in the launch; the service sees no difference.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Ahead<'a> {
+    /// Of this very plan.
+    pub template: Option<&'a Template>,
+    /// For a plan that [takes one](Plan::takes_network); a launch takes it out.
+    pub network: Option<&'a RefCell<Option<PooledNetwork>>>,
+}
+
 /// What to launch.
 #[derive(Debug, Clone, Copy)]
 pub struct Launch<'a> {
@@ -64,6 +76,8 @@ pub struct Launch<'a> {
     /// A pidfd of the process whose network it joins, for a plan that does ([`Plan::network_of`]); it must not have been
     /// reaped.
     pub network: Option<BorrowedFd<'a>>,
+    /// What was made before, to make this faster.
+    pub ahead: Ahead<'a>,
     /// Whose child it is.
     pub parent: Parent,
     /// The kernel writes the pid here before the child's first instruction; in a shared mapping it survives the caller.
@@ -98,6 +112,8 @@ pub struct LaunchError {
     errno: Errno,
     /// The pid that the child had; 0 where there was none.
     pid: u32,
+    /// The template is not what would be built now.
+    stale: bool,
 }
 
 impl LaunchError {
@@ -120,7 +136,7 @@ impl LaunchError {
     }
 
     pub(crate) fn parent_side(what: &str, errno: Errno) -> Self {
-        Self { kind: LaunchFailure::Sandbox, message: what.to_owned(), errno, pid: 0 }
+        Self { kind: LaunchFailure::Sandbox, message: what.to_owned(), errno, pid: 0, stale: false }
     }
 }
 
@@ -140,11 +156,32 @@ pub fn launch(request: &Launch<'_>) -> Result<Launched, LaunchError> {
     launch_with(request, Fault::default())
 }
 
-/// In tests a step that shall fail, and how; outside tests nothing can be asked.
+/// In tests a step of the child or a call of the parent that shall fail, and how; outside tests nothing can be asked.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Fault {
     #[cfg(test)]
     pub(crate) at: Option<(u32, Errno)>,
+    #[cfg(test)]
+    pub(crate) call: Option<(&'static str, Errno)>,
+}
+
+impl Fault {
+    /// Stands before each call of the parent that can fail.
+    pub(crate) fn refuses(self, call: &'static str) -> Result<(), Errno> {
+        #[cfg(test)]
+        if let Some((named, errno)) = self.call
+            && named == call
+        {
+            return Err(errno);
+        }
+        // Outside tests the name is not looked at.
+        let _: &str = call;
+        Ok(())
+    }
+
+    fn tells(self, call: &'static str) -> Result<(), LaunchError> {
+        self.refuses(call).map_err(|errno| LaunchError::parent_side(call, errno))
+    }
 }
 
 pub(crate) fn launch_with(request: &Launch<'_>, fault: Fault) -> Result<Launched, LaunchError> {
@@ -157,7 +194,33 @@ pub(crate) fn launch_in(
     beside: Option<RawFd>,
     fault: Fault,
 ) -> Result<Launched, LaunchError> {
+    match launch_from(request, request.ahead.template, beside, fault) {
+        // Something on the host was renamed since the template was built; what is built now is what is wanted.
+        Err(error) if error.stale => launch_from(request, None, beside, fault),
+        answer => answer,
+    }
+}
+
+fn launch_from(
+    request: &Launch<'_>,
+    template: Option<&Template>,
+    beside: Option<RawFd>,
+    fault: Fault,
+) -> Result<Launched, LaunchError> {
     let plan = request.plan;
+    let parts = match (template, &plan.template) {
+        (None, _) => None,
+        (Some(template), Some(parts)) if template.is_of(plan) => Some((template, parts)),
+        (Some(_), _) => {
+            return Err(LaunchError::parent_side("template of another plan", Errno::EINVAL));
+        }
+    };
+    let pooled = request.ahead.network.and_then(|network| network.take()).filter(|_| plan.takes_network());
+    let steps = parts.map_or(&plan.steps, |(_, parts)| &parts.launch);
+    let mut namespaces_of_clone = parts.map_or(plan.namespaces, |(_, parts)| parts.namespaces);
+    if pooled.is_some() {
+        namespaces_of_clone &= !u64::from(libc::CLONE_NEWNET.cast_unsigned());
+    }
     if let (Some(joined), None) = (&plan.network_of, request.network) {
         let place = plan.sources.locate(&joined.at);
         let message = format!("{place}: setns: the network of {}: its process was not given", joined.value);
@@ -166,6 +229,7 @@ pub(crate) fn launch_in(
     let argv = PointerArray::new(c_strings("argument", request.argv.iter().cloned())?);
     let envp = environment(plan, request)?;
     let handed = Placed::prepare(request.handed)?;
+    fault.tells("landlock")?;
     let ruleset = match &plan.landlock {
         Some(landlock) => Some(ruleset(landlock).map_err(|error| {
             let errno = Errno::last();
@@ -178,6 +242,7 @@ pub(crate) fn launch_in(
         Some(ruleset) if ruleset.as_raw_fd() < handed.free => Some(copy_above(ruleset.as_fd(), handed.free)?),
         other => other,
     };
+    fault.tells("stdio")?;
     let stdio = request.stdio.map(|fd| copy_above(fd, handed.free));
     let [stdin, stdout, stderr] = stdio;
     let stdio = [stdin?, stdout?, stderr?];
@@ -190,7 +255,7 @@ pub(crate) fn launch_in(
     let own_cell = AtomicU32::new(0);
     let pid_cell = request.pid_cell.unwrap_or(&own_cell);
     let context = Context {
-        steps: &plan.steps,
+        steps,
         stdio: [stdio[0].as_raw_fd(), stdio[1].as_raw_fd(), stdio[2].as_raw_fd()],
         handed: &handed.moves,
         beside,
@@ -198,6 +263,12 @@ pub(crate) fn launch_in(
         credentials: &credentials,
         namespaces: namespaces.as_ref(),
         network: request.network.map(|process| process.as_raw_fd()),
+        pooled: pooled.as_ref().map(PooledNetwork::namespace),
+        template: parts.map(|(template, _)| template.namespace()),
+        notes: match parts {
+            Some((template, _)) => template.notes(),
+            None => Notes::none(),
+        },
         id_maps: &id_maps,
         argv: &argv,
         envp: &envp,
@@ -205,14 +276,16 @@ pub(crate) fn launch_in(
         #[cfg(test)]
         fault: fault.at,
     };
-    #[cfg(not(test))]
-    let Fault {} = fault;
     let clone = clone::Request {
-        namespaces: plan.namespaces,
+        namespaces: namespaces_of_clone,
         cgroup: request.cgroup.map(|cgroup| cgroup.directory().as_raw_fd()),
-        callers_parent: request.parent == Parent::CallersParent,
+        relation: match request.parent {
+            Parent::Caller => clone::Relation::Caller,
+            Parent::CallersParent => clone::Relation::CallersParent,
+        },
         pid_cell,
     };
+    fault.tells("clone3")?;
     let pidfd = clone::vfork_into(&clone, &context, |context| apply::run(context))
         .map_err(|errno| LaunchError::parent_side("clone3", errno))?;
     let pid = pid_cell.load(Ordering::Acquire);
@@ -222,7 +295,7 @@ pub(crate) fn launch_in(
             if request.parent == Parent::Caller {
                 reap(&pidfd);
             }
-            Err(explain(plan, request.argv, step, errno, pid))
+            Err(explain(plan, steps, request.argv, step, errno, pid))
         }
     }
 }
@@ -250,9 +323,17 @@ fn reap(pidfd: &OwnedFd) {
 }
 
 /// The step's place, name and object in front of what the kernel said.
-fn explain(plan: &Plan, argv: &[String], step: u32, errno: Errno, pid: u32) -> LaunchError {
+pub(crate) fn explain(
+    plan: &Plan,
+    steps: &[Step],
+    argv: &[String],
+    step: u32,
+    errno: Errno,
+    pid: u32,
+) -> LaunchError {
     let program = argv.first().map_or("", String::as_str);
-    let step = usize::try_from(step).ok().and_then(|step| plan.steps.get(step));
+    let step = usize::try_from(step).ok().and_then(|step| steps.get(step));
+    let stale = step.is_some_and(|step| matches!(step.op, Op::StillMounted { .. }));
     let (kind, message) = match step {
         Some(step) => {
             let place =
@@ -263,7 +344,7 @@ fn explain(plan: &Plan, argv: &[String], step: u32, errno: Errno, pid: u32) -> L
         None if errno == Errno::ENOENT => (LaunchFailure::NotFound, format!("execve {program}")),
         None => (LaunchFailure::NotExecutable, format!("execve {program}")),
     };
-    LaunchError { kind, message, errno, pid }
+    LaunchError { kind, message, errno, pid, stale }
 }
 
 /// The plan's variables, what the launcher adds, and what tells of the descriptors; a later name wins.

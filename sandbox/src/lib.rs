@@ -27,6 +27,8 @@ pub mod explain;
 mod golden;
 pub mod kernel;
 pub mod launch;
+mod making;
+pub mod netpool;
 pub mod ordinary;
 mod plan;
 pub mod policy;
@@ -34,6 +36,7 @@ pub mod question;
 #[allow(unsafe_code, reason = "the boundary to the kernel: raw system calls and clone3")]
 mod sys;
 pub mod syscalls;
+pub mod template;
 mod userns;
 
 pub use plan::{LeftOut, Plan};

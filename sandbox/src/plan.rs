@@ -168,7 +168,7 @@ pub(crate) enum Op {
     JoinNetwork,
     /// setns(2) into these namespaces of the process that this one is launched beside.
     Enter(i32),
-    /// Loopback up.
+    /// Loopback up; or, where the launch has a network namespace from a pool, into that, where it is up.
     LoopbackUp,
     /// sethostname(2)
     HostName(CString),
@@ -180,6 +180,17 @@ pub(crate) enum Op {
     PrivateMounts,
     /// A detached, recursive copy of the mounts at a path.
     CloneTree { path: CString, into: Slot },
+    /// Of a copy that was made outside of a namespace of its own: it and all beneath it become private.
+    Unpropagated(Slot),
+    /// While a template is built: which directory or file a copy is of, for [`crate::template::Template`] to compare.
+    NoteTree { of: Slot, index: usize },
+    /// While a template is built: what stands at a path where something was mounted.
+    NoteMount { path: CString, index: usize },
+    /// Into a copy of the template's mounts, which is this process's alone.
+    EnterTemplate,
+    /// What the template has mounted at a path stands there still. A folder that is renamed on the host takes what is
+    /// mounted on it along, in every namespace.
+    StillMounted { path: CString, index: usize },
     /// A new file system, detached. `options` as for fsconfig(2); an empty value is a flag.
     NewFilesystem { kind: CString, options: Vec<(CString, CString)>, attributes: u64, into: Slot },
     /// A directory in a detached or attached mount, by its slot.
@@ -207,6 +218,15 @@ pub(crate) enum Op {
     AttachStaged { from: Slot, name: CString },
     /// Detaches the stage: what overlays need of it they hold.
     Unstage,
+    /// mount(2) of a new file system onto a folder; `flags` say to mount(2) what `attributes` say to fsmount(2).
+    Mount {
+        kind: CString,
+        target: CString,
+        through_links: bool,
+        attributes: u64,
+        flags: u64,
+        options: CString,
+    },
     /// Takes away what the host's tree has mounted at a path that is about to be covered: a covered mount would still
     /// be listed in mountinfo, and a service with CAP_SYS_ADMIN could uncover it.
     Detach(CString),
@@ -214,8 +234,10 @@ pub(crate) enum Op {
     MakeDirectory(CString),
     /// An empty file, for the same purpose.
     MakeFile(CString),
-    /// Attaches the tree on top of `/`, enters it, pivots, detaches the old root.
-    PivotRoot(Slot),
+    /// Attaches the tree on top of `/`, enters it, pivots, detaches the old root; and with it what the tree has mounted at
+    /// these paths, as [`Op::Detach`] would. Each detaching waits for all processors (`synchronize_rcu_expedited`), so
+    /// it is done once.
+    PivotRoot { tree: Slot, shed: Box<[CString]> },
     /// chdir(2), and the kernel must not call it unreachable.
     Chdir(CString),
     /// PR_CAPBSET_DROP
@@ -257,6 +279,8 @@ pub(crate) struct Step {
     pub(crate) object: String,
     /// Where the policy asks for it.
     pub(crate) at: Option<Place>,
+    /// It may be done once for all launches of the plan ([`crate::compile::template`]).
+    pub(crate) shared: bool,
 }
 
 /// A right or a controller that this machine lacks and the policy calls optional.
@@ -340,6 +364,19 @@ pub(crate) struct CredentialPlan {
     pub(crate) at: Place,
 }
 
+/// The steps of a plan in two parts: what builds a mount namespace once, and what each launch does with a copy of it.
+#[derive(Debug, Clone)]
+pub(crate) struct TemplatePlan {
+    pub(crate) build: Vec<Step>,
+    pub(crate) launch: Vec<Step>,
+    /// CLONE_NEW* of clone3(2) for such a launch.
+    pub(crate) namespaces: u64,
+    /// What the template shows of the host, in the order in which `build` notes it.
+    pub(crate) sources: Vec<CString>,
+    /// How many mount points `build` notes.
+    pub(crate) mount_points: usize,
+}
+
 /// A policy compiled for one kernel and one service.
 #[derive(Debug, Clone)]
 pub struct Plan {
@@ -354,6 +391,8 @@ pub struct Plan {
     /// For idmapped binds, likewise.
     pub(crate) id_maps: Vec<UserNamespacePlan>,
     pub(crate) steps: Vec<Step>,
+    /// The same in two parts, where the first can be shared by launches.
+    pub(crate) template: Option<TemplatePlan>,
     pub(crate) credentials: Vec<CredentialPlan>,
     pub(crate) landlock: Option<LandlockPlan>,
     /// The controllers to enable on the way down to the service's cgroup, whether or not a limit is set: they carry
@@ -419,6 +458,19 @@ impl Plan {
     #[must_use]
     pub fn network_of(&self) -> Option<&str> {
         self.network_of.as_ref().map(|service| service.value.as_str())
+    }
+
+    /// Whether launches can share a [`crate::template::Template`].
+    #[must_use]
+    pub fn has_template(&self) -> bool {
+        self.template.is_some()
+    }
+
+    /// Whether a launch can take its network namespace from a [`crate::netpool::NetworkPool`].
+    #[must_use]
+    pub fn takes_network(&self) -> bool {
+        let made_by_clone = self.namespaces & u64::from(libc::CLONE_NEWNET.cast_unsigned()) != 0;
+        made_by_clone && self.steps.iter().any(|step| matches!(step.op, Op::LoopbackUp))
     }
 
     /// How many rules on paths its Landlock ruleset has; `None` without a ruleset.
@@ -494,6 +546,10 @@ impl Op {
             Self::TimeOffsets(_) => "time offsets",
             Self::PrivateMounts => "make mounts private",
             Self::CloneTree { .. } => "open_tree",
+            Self::Unpropagated(_) => "make private",
+            Self::NoteTree { .. } | Self::NoteMount { .. } => "note",
+            Self::EnterTemplate => "enter template",
+            Self::StillMounted { .. } => "template",
             Self::NewFilesystem { .. } => "mount new",
             Self::Mkdir { .. } => "mkdir",
             Self::Chown { .. } => "chown",
@@ -502,14 +558,14 @@ impl Op {
             Self::Symlink { .. } => "symlink",
             Self::SetAttributes { .. } => "mount_setattr",
             Self::IdMap { .. } => "mount_setattr idmap",
-            Self::Attach { .. } | Self::AttachStaged { .. } => "mount",
+            Self::Mount { .. } | Self::Attach { .. } | Self::AttachStaged { .. } => "mount",
             Self::Stage(_) => "mount layers",
             Self::Unstage => "umount layers",
             Self::CheckNull(_) => "mask from",
             Self::Detach(_) => "umount",
             Self::MakeDirectory(_) => "make mount point",
             Self::MakeFile(_) => "make mount point",
-            Self::PivotRoot(_) => "pivot_root",
+            Self::PivotRoot { .. } => "pivot_root",
             Self::Chdir(_) => "working directory",
             Self::DropBounding(_) => "drop from the bounding set",
             Self::SetGroups(_) => "setgroups",

@@ -656,7 +656,17 @@ impl<'a> Tree<'a> {
         let mut mounts = Vec::new();
         for step in &plan.steps {
             let (slot, target) = match &step.op {
-                Op::PivotRoot(slot) => (*slot, "/"),
+                Op::PivotRoot { tree, .. } => (*tree, "/"),
+                Op::Mount { kind, target, attributes, options, .. } => {
+                    let options = options.to_str().unwrap_or_default();
+                    let mode = options.split(',').find_map(|option| option.strip_prefix("mode="));
+                    let mode = mode.and_then(|mode| u32::from_str_radix(mode, 8).ok());
+                    let kind = kind.to_str().unwrap_or_default();
+                    let source = Source::Fresh { kind, mode, nodes: Vec::new() };
+                    let target = target.to_str().unwrap_or_default().to_owned();
+                    mounts.push(Mount { target, source, attributes: *attributes, at: step.at.as_ref() });
+                    continue;
+                }
                 Op::Attach { from, target, through_links: _ } => (*from, target.to_str().unwrap_or_default()),
                 _ => continue,
             };

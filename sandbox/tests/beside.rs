@@ -13,7 +13,7 @@ use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use sandbox::{
     Plan,
     beside::launch_beside,
-    launch::{Handed, Launch, Launched, Parent, launch},
+    launch::{Ahead, Handed, Launch, Launched, Parent, launch},
 };
 
 /// A shell in a sandbox, which waits until it is dropped.
@@ -36,6 +36,7 @@ fn start(lines: &str, script: &str) -> Service {
         handed: Handed::default(),
         cgroup: None,
         network: None,
+        ahead: Ahead::default(),
         parent: Parent::Caller,
         pid_cell: None,
     })
@@ -66,6 +67,7 @@ fn output(plan: &Plan, service: Option<&Service>, script: &str) -> String {
         handed: Handed::default(),
         cgroup: None,
         network: None,
+        ahead: Ahead::default(),
         parent: Parent::Caller,
         pid_cell: None,
     };
@@ -151,6 +153,7 @@ fn beside_who_has_ended_nothing_runs() {
             handed: Handed::default(),
             cgroup: None,
             network: None,
+            ahead: Ahead::default(),
             parent: Parent::Caller,
             pid_cell: None,
         },

@@ -12,7 +12,7 @@ use std::{
 
 use inside::{is_root, plan_for};
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
-use sandbox::launch::{Handed, Launch, LaunchError, Parent, launch};
+use sandbox::launch::{Ahead, Handed, Launch, LaunchError, Parent, launch};
 
 const LISTENING: &str = "echo \"$LISTEN_FDS|$LISTEN_FDNAMES|${LISTEN_PID:-none}|$$\"; ls /proc/self/fd";
 
@@ -28,6 +28,7 @@ fn run(lines: &str, script: &str, handed: Handed<'_>) -> Result<String, LaunchEr
         handed,
         cgroup: None,
         network: None,
+        ahead: Ahead::default(),
         parent: Parent::Caller,
         pid_cell: None,
     })?;

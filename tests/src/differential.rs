@@ -18,7 +18,7 @@ use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use sandbox::Plan;
 use sandbox::compile::{Subject, compile};
 use sandbox::kernel::Kernel;
-use sandbox::launch::{Handed, Launch, Parent, launch};
+use sandbox::launch::{Ahead, Handed, Launch, Parent, launch};
 use sandbox::policy::{Policy, Store, load_text};
 use sandbox::question::{Question, can};
 
@@ -384,6 +384,7 @@ fn probe(plan: &Plan, program: &str, acts: &[String]) -> Result<String> {
         handed: Handed::default(),
         cgroup: None,
         network: None,
+        ahead: Ahead::default(),
         parent: Parent::Caller,
         pid_cell: None,
     })?;

@@ -122,6 +122,21 @@ impl Cache {
         Qemu::unpacked(&tree)
     }
 
+    /// crun: the machine's own if it has one, else unpacked; and the libraries that it needs then (LD_LIBRARY_PATH).
+    pub fn crun(&self) -> Result<(PathBuf, Option<PathBuf>)> {
+        if is_in_path("crun") {
+            return Ok((PathBuf::from("crun"), None));
+        }
+        let suite = host_release()?;
+        let tree = self.tree(&Tree {
+            name: format!("crun-{suite}"),
+            suite: &suite,
+            asked: &["crun"],
+            keep: |package| package == "crun" || (is_library(package) && !package.starts_with("libc6")),
+        })?;
+        Ok((tree.join("usr/bin/crun"), Some(tree.join("usr/lib/x86_64-linux-gnu"))))
+    }
+
     /// The directory of `tree`, fetched if it is not there yet.
     fn tree(&self, tree: &Tree<'_>) -> Result<PathBuf> {
         let done = self.dir.join(format!("{}-{LAYOUT}", tree.name));

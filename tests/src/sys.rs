@@ -14,6 +14,28 @@ pub(crate) fn end_with_this_thread(command: &mut Command) -> &mut Command {
     unsafe { command.pre_exec(ask) }
 }
 
+/// vfork and execve of a program in new namespaces, and nothing else: what any sandbox with them costs at least. Answers
+/// the pid, once the program runs.
+pub(crate) fn bare_launch(program: &std::ffi::CStr, namespaces: i32) -> io::Result<i32> {
+    const STACK: usize = 64 << 10;
+    extern "C" fn run(program: *mut libc::c_void) -> i32 {
+        let arguments = [program.cast_const().cast::<libc::c_char>(), std::ptr::null()];
+        // SAFETY: `program` is the `CStr` that `bare_launch` borrows while CLONE_VFORK suspends it; `arguments` ends
+        // with null and serves as argv; an empty environment is its null entry.
+        unsafe { libc::syscall(libc::SYS_execve, program, arguments.as_ptr(), &raw const arguments[1]) };
+        127
+    }
+    thread_local!(static KEPT: std::cell::RefCell<Vec<u128>> = std::cell::RefCell::new(vec![0; STACK / 16]));
+    KEPT.with_borrow_mut(|stack| {
+        let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD | namespaces;
+        let top = stack.as_mut_ptr_range().end.cast::<libc::c_void>();
+        // SAFETY: `top` is the end of a stack that nobody else uses: this thread, to which it belongs, is suspended until
+        // the child has exec'd or ended. The child makes one system call and returns into glibc's exit.
+        let pid = unsafe { libc::clone(run, top, flags, program.as_ptr().cast_mut().cast()) };
+        if pid < 0 { Err(io::Error::last_os_error()) } else { Ok(pid) }
+    })
+}
+
 /// A call by its number, with no arguments worth the name.
 pub(crate) fn bare_call(number: i64) -> io::Result<()> {
     // SAFETY: every argument is zero, so the kernel is given no address to write to. The numbers that come here are

@@ -27,7 +27,7 @@ use sandbox::{
     cgroup::{self, Cgroup},
     compile::{Subject, compile},
     kernel::Kernel,
-    launch::{Handed, Launch, LaunchFailure, Launched, Parent, launch},
+    launch::{Ahead, Handed, Launch, LaunchFailure, Launched, Parent, launch},
     ordinary::OrdinaryUser,
     policy::{Rules, Store},
 };
@@ -118,6 +118,7 @@ fn launch_first(plan: &Plan, command: &[String], cgroup: Option<&Cgroup>) -> Res
             handed: Handed::default(),
             cgroup,
             network: None,
+            ahead: Ahead::default(),
             parent: Parent::Caller,
             pid_cell: None,
         };

@@ -12,7 +12,7 @@ use std::{fs::File, os::fd::AsFd};
 
 use sandbox::{
     beside::launch_beside,
-    launch::{Handed, Launch, LaunchFailure, Launched, Parent, launch},
+    launch::{Ahead, Handed, Launch, LaunchFailure, Launched, Parent, launch},
 };
 
 use super::{Daemon, Fatal, proc, spawn::Refusal};
@@ -99,6 +99,7 @@ impl Daemon {
             handed: Handed::default(),
             cgroup: runtime.cgroup.as_ref(),
             network: network.as_ref().map(AsFd::as_fd),
+            ahead: Ahead::default(),
             parent: Parent::CallersParent,
             pid_cell,
         };

@@ -19,7 +19,7 @@ use sandbox::{
     cgroup::Cgroup,
     compile::{Subject, compile},
     diagnostic::{Place, Report, Severity, Sources},
-    launch::{Handed, Launch, LaunchFailure, Launched, Parent, launch},
+    launch::{Ahead, Handed, Launch, LaunchFailure, Launched, Parent, launch},
 };
 
 use super::{
@@ -159,6 +159,7 @@ impl Daemon {
             handed: Handed { listen: &listen, own_pid, ..Handed::default() },
             cgroup: runtime.cgroup.as_ref(),
             network: network.as_ref().map(AsFd::as_fd),
+            ahead: Ahead::default(),
             parent: Parent::CallersParent,
             pid_cell,
         })

@@ -19,6 +19,7 @@ mod namespaces;
 mod process;
 mod scheduling;
 pub(crate) mod seccomp;
+pub(crate) mod template;
 #[cfg(test)]
 mod tests;
 pub(crate) mod users;
@@ -178,6 +179,7 @@ pub(crate) struct Builder<'a> {
     steps: Vec<Step>,
     slots: usize,
     id_maps: Vec<UserNamespacePlan>,
+    sharing: bool,
 }
 
 impl<'a> Builder<'a> {
@@ -192,11 +194,17 @@ impl<'a> Builder<'a> {
             steps: Vec::new(),
             slots: 0,
             id_maps: Vec::new(),
+            sharing: false,
         }
     }
 
     pub(crate) fn step(&mut self, phase: Phase, op: Op, object: impl Into<String>, at: Option<Place>) {
-        self.steps.push(Step { phase, op, object: object.into(), at });
+        self.steps.push(Step { phase, op, object: object.into(), at, shared: self.sharing });
+    }
+
+    /// Whether the steps from here on may be done once for all launches; answers what was before.
+    pub(crate) fn sharing(&mut self, shared: bool) -> bool {
+        std::mem::replace(&mut self.sharing, shared)
     }
 
     pub(crate) fn error(&mut self, diagnostic: Diagnostic) {
@@ -232,6 +240,7 @@ impl<'a> Builder<'a> {
         let mut steps = self.steps;
         // Stable: within a phase the order in which the sections made them stays.
         steps.sort_by_key(|step| step.phase);
+        let template = template::split(&steps, outcome.namespaces.new, self.id_maps.is_empty());
         Plan {
             policy: policy.name.clone(),
             sources: policy.sources.clone(),
@@ -240,6 +249,7 @@ impl<'a> Builder<'a> {
             network_of: outcome.namespaces.network_of,
             id_maps: self.id_maps,
             steps,
+            template,
             credentials: outcome.credentials,
             landlock: outcome.landlock,
             controllers: outcome.cgroup.controllers,

@@ -181,12 +181,40 @@ pub(crate) fn compile(rules: &Confinement, ids: (u32, u32), builder: &mut Builde
     refuse_conflicts(&entries, builder);
     let writable = !filesystem.read_only.iter().any(|path| path.value == "/");
     let view = View { root, mounts: entries.iter().map(Mounted::from).collect(), writable };
-    new_root(rules, &view, builder);
+    builder.sharing(true);
+    new_root(rules, &view, &shed(&entries), builder);
     for (index, entry) in entries.iter().enumerate() {
+        let above = |other: &&Entry| is_beneath(&entry.path, &other.path);
+        builder.sharing(entries[..index].iter().filter(above).all(is_shared));
         mount_point(entry, &entries[..index], &view, builder);
+        detach(entry, &entries[..index], builder);
+        if !is_shared(entry) {
+            builder.sharing(false);
+        }
         entry_steps(entry, ids, rules.namespaces.cgroup.value, builder);
     }
+    builder.sharing(false);
     view
+}
+
+/// The paths at which something of the host's may be mounted that is about to be covered. Beneath an entry there is
+/// what that entry shows, and nothing else if it is new.
+fn shed(entries: &[Entry]) -> Vec<CString> {
+    let outermost = entries.iter().filter(|entry| {
+        !entries.iter().any(|other| other.path != entry.path && is_beneath(&entry.path, &other.path))
+    });
+    outermost.map(|entry| c_string(&entry.path)).collect()
+}
+
+/// Whether all launches can have the same: the host's own trees, and what nobody can write to. What is made for one
+/// process's namespaces (proc, sysfs, devpts) or written to is not.
+fn is_shared(entry: &Entry) -> bool {
+    match &entry.kind {
+        // The six nodes; what is mounted inside is not shared, see `dev`.
+        Kind::Dev(_) | Kind::Hidden(_) => true,
+        Kind::Tree { idmap, .. } => idmap.is_none(),
+        Kind::Tmpfs(_) | Kind::Proc(_) | Kind::Sys | Kind::Credentials(_) | Kind::Overlay(_) => false,
+    }
 }
 
 impl Kind {
@@ -510,7 +538,7 @@ fn refuse_conflicts(entries: &[Entry], builder: &mut Builder<'_>) {
     }
 }
 
-fn new_root(rules: &Confinement, view: &View, builder: &mut Builder<'_>) {
+fn new_root(rules: &Confinement, view: &View, shed: &[CString], builder: &mut Builder<'_>) {
     let filesystem = &rules.filesystem;
     let at = Some(filesystem.root.at.clone());
     builder.step(Phase::Collect, Op::PrivateMounts, "", Some(rules.namespaces.mount.at.clone()));
@@ -535,7 +563,9 @@ fn new_root(rules: &Confinement, view: &View, builder: &mut Builder<'_>) {
             builder.step(Phase::Seal, op, "empty root", at.clone());
         }
     }
-    builder.step(Phase::Root, Op::PivotRoot(slot), "", at);
+    // An empty root has nothing mounted in it.
+    let shed = if view.root.is_some() { shed.into() } else { [].into() };
+    builder.step(Phase::Root, Op::PivotRoot { tree: slot, shed }, "", at);
 }
 
 /// Makes the place where an entry is attached, where it lies in a mount of our own; elsewhere it has to be there.
@@ -626,7 +656,7 @@ fn entry_steps(entry: &Entry, ids: (u32, u32), cgroup: Share, builder: &mut Buil
             // Owned by the service, or a mode of 0755 would shut it out of its own /run.
             let options = tmpfs_options(tmpfs.size_bytes, tmpfs.inodes, tmpfs.mode, ids);
             let noexec = if tmpfs.noexec.unwrap_or(false) { NOEXEC } else { 0 };
-            new_mount(entry, &entry.path, c"tmpfs", options, NOSUID | NODEV | noexec, builder);
+            new_mount(entry, &entry.path, c"tmpfs", &options, NOSUID | NODEV | noexec, builder);
         }
         Kind::Proc(view) => proc(entry, *view, builder),
         Kind::Dev(more) => dev(entry, *more, ids, builder),
@@ -635,7 +665,7 @@ fn entry_steps(entry: &Entry, ids: (u32, u32), cgroup: Share, builder: &mut Buil
         Kind::Overlay(wanted) => overlay(entry, wanted, ids, builder),
         Kind::Hidden(FileKind::Directory) => {
             let options = tmpfs_options(4096, 2, 0, (0, 0));
-            new_mount(entry, &entry.path, c"tmpfs", options, RDONLY | NOSUID | NODEV | NOEXEC, builder);
+            new_mount(entry, &entry.path, c"tmpfs", &options, RDONLY | NOSUID | NODEV | NOEXEC, builder);
         }
         Kind::Hidden(FileKind::Other) => mask_file(entry, &entry.path, builder),
         Kind::Tree { from, attributes, idmap, kind: _ } => {
@@ -713,25 +743,51 @@ fn overlay(entry: &Entry, wanted: &Overlay, (uid, gid): (u32, u32), builder: &mu
     attach(entry, &entry.path, slot, builder);
 }
 
+/// A tree of the host's that is shown may have mounts where this entry goes; elsewhere there is none (see [`shed`]).
+fn detach(entry: &Entry, before: &[Entry], builder: &mut Builder<'_>) {
+    let above = before.iter().rev().find(|other| is_beneath(&entry.path, &other.path));
+    if above.is_some_and(|above| matches!(above.kind, Kind::Tree { .. })) {
+        let op = Op::Detach(c_string(&entry.path));
+        builder.step(Phase::Mount, op, &entry.path, Some(entry.at.clone()));
+    }
+}
+
 fn attach(entry: &Entry, path: &str, slot: Slot, builder: &mut Builder<'_>) {
-    builder.step(Phase::Mount, Op::Detach(c_string(path)), path, Some(entry.at.clone()));
     let op = Op::Attach { from: slot, target: c_string(path), through_links: builder.through_links };
     builder.step(Phase::Mount, op, path, Some(entry.at.clone()));
 }
 
+/// A file system that is empty, or filled by the kernel: one call makes and attaches it.
 fn new_mount(
     entry: &Entry,
     path: &str,
     kind: &std::ffi::CStr,
-    options: Vec<(CString, CString)>,
+    options: &[(CString, CString)],
     attributes: u64,
     builder: &mut Builder<'_>,
-) -> Slot {
-    let slot = builder.slot(Some(&entry.at));
-    let op = filesystem_op(kind, options, attributes, slot);
+) {
+    let text = |option: &CString| option.to_string_lossy().into_owned();
+    let written: Vec<String> = options
+        .iter()
+        .map(
+            |(key, value)| {
+                if value.is_empty() { text(key) } else { format!("{}={}", text(key), text(value)) }
+            },
+        )
+        .collect();
+    let flags = [
+        (RDONLY, libc::MS_RDONLY),
+        (NOSUID, libc::MS_NOSUID),
+        (NODEV, libc::MS_NODEV),
+        (NOEXEC, libc::MS_NOEXEC),
+    ]
+    .into_iter()
+    .filter_map(|(attribute, flag)| (attributes & attribute != 0).then_some(flag))
+    .fold(0, |flags, flag| flags | flag);
+    let options = c_string(&written.join(","));
+    let (kind, target, through_links) = (kind.to_owned(), c_string(path), builder.through_links);
+    let op = Op::Mount { kind, target, through_links, attributes, flags, options };
     builder.step(Phase::Mount, op, path, Some(entry.at.clone()));
-    attach(entry, path, slot, builder);
-    slot
 }
 
 /// A device node on a mount that forbids devices: opening it is EACCES for everybody, root included. The source is the
@@ -756,7 +812,7 @@ fn proc(entry: &Entry, view: ProcView, builder: &mut Builder<'_>) {
         ProcView::SelfOnly => vec![option("hidepid", "ptraceable"), option("subset", "pid")],
         ProcView::Full | ProcView::None => Vec::new(),
     };
-    new_mount(entry, "/proc", c"proc", options, NOSUID | NODEV | NOEXEC, builder);
+    new_mount(entry, "/proc", c"proc", &options, NOSUID | NODEV | NOEXEC, builder);
     if view != ProcView::Full {
         return;
     }
@@ -812,19 +868,21 @@ fn dev(entry: &Entry, more: u64, ids: (u32, u32), builder: &mut Builder<'_>) {
         builder.step(Phase::Root, op, &path, at.clone());
         attach(entry, &path, node, builder);
     }
+    let shared = builder.sharing(false);
     let options = vec![option("newinstance", ""), option("ptmxmode", "0666"), option("mode", "0620")];
-    new_mount(entry, "/dev/pts", c"devpts", options, NOSUID | NOEXEC, builder);
+    new_mount(entry, "/dev/pts", c"devpts", &options, NOSUID | NOEXEC, builder);
     let options = tmpfs_options(64 << 20, 16 << 10, 0o1777, ids);
-    new_mount(entry, "/dev/shm", c"tmpfs", options, NOSUID | NODEV | NOEXEC, builder);
+    new_mount(entry, "/dev/shm", c"tmpfs", &options, NOSUID | NODEV | NOEXEC, builder);
+    builder.sharing(shared);
     let op = Op::SetAttributes { of: slot, set: RDONLY, recursive: false };
     builder.step(Phase::Seal, op, "/dev", at);
 }
 
 fn sys(entry: &Entry, cgroup: Share, builder: &mut Builder<'_>) {
     let attributes = RDONLY | NOSUID | NODEV | NOEXEC;
-    new_mount(entry, "/sys", c"sysfs", Vec::new(), attributes, builder);
+    new_mount(entry, "/sys", c"sysfs", &[], attributes, builder);
     // In a cgroup namespace of its own the service sees its own cgroup as the root; in the host's it sees none.
     if cgroup == Share::Private && builder.kernel.cgroup_root.is_some() {
-        new_mount(entry, "/sys/fs/cgroup", c"cgroup2", Vec::new(), attributes, builder);
+        new_mount(entry, "/sys/fs/cgroup", c"cgroup2", &[], attributes, builder);
     }
 }

@@ -3,7 +3,7 @@
 #[path = "../../tests/inside/skipped.rs"]
 mod skipped;
 
-use std::{fs::File, io::Read, os::fd::AsFd};
+use std::{fs::File, io::Read, os::fd::AsFd, sync::Arc};
 
 use nix::errno::Errno;
 
@@ -15,12 +15,13 @@ use super::{
 };
 use crate::{
     diagnostic::Report,
-    launch::{Fault, Handed, Launch, LaunchFailure, Parent, launch, launch_with},
-    plan::{Op, Plan},
+    launch::{Ahead, Fault, Handed, Launch, LaunchFailure, Parent, launch, launch_with},
+    plan::{Op, Plan, Step},
     policy::{
         Account, Bind, Confinement, Credential, IdMap, IdRange, IndexRange, IoClass, LandlockFeature, Limit,
         Net, NumaPolicy, Overlay, Share, UserNamespace,
     },
+    template::Template,
 };
 
 fn compiled(rules: Confinement, abi: u32, host: &DescribedHost) -> Result<Plan, Report> {
@@ -117,7 +118,7 @@ fn seccomp_is_the_last_step_and_landlock_comes_before_it() {
     let seccomp = position(|op| matches!(op, Op::Seccomp { .. }));
     let landlock = position(|op| matches!(op, Op::LandlockRestrict));
     let uid = position(|op| matches!(op, Op::SetUid { .. }));
-    let pivot = position(|op| matches!(op, Op::PivotRoot(_)));
+    let pivot = position(|op| matches!(op, Op::PivotRoot { .. }));
     assert_eq!(seccomp, plan.steps.len() - 1);
     assert!(pivot < uid && uid < landlock && landlock < seccomp);
 }
@@ -308,6 +309,7 @@ fn run(rules: Confinement, argv: &[&str]) -> Result<(String, i32), crate::launch
         handed: Handed::default(),
         cgroup: None,
         network: None,
+        ahead: Ahead::default(),
         parent: Parent::Caller,
         pid_cell: None,
     })?;
@@ -442,6 +444,7 @@ fn a_step_that_fails_in_any_way_is_told_and_leaves_nothing_behind() {
     let (name, file) = ("users".to_owned(), here("/etc/passwd".to_owned()));
     rules.credentials = vec![here(Credential { name, file, optional: false })];
     fail_every_step(rules);
+    fail_every_call();
 }
 
 fn range(first: u32, last: u32) -> IndexRange {
@@ -514,6 +517,10 @@ fn a_processor_that_does_not_stop_speculating_is_an_error() {
 }
 
 fn launch_true(plan: &Plan) -> Result<(), crate::launch::LaunchError> {
+    launch_true_ahead(plan, Ahead::default())
+}
+
+fn launch_true_ahead(plan: &Plan, ahead: Ahead<'_>) -> Result<(), crate::launch::LaunchError> {
     let null = File::options().read(true).write(true).open("/dev/null").unwrap();
     let launched = launch(&Launch {
         plan,
@@ -523,6 +530,7 @@ fn launch_true(plan: &Plan) -> Result<(), crate::launch::LaunchError> {
         handed: Handed::default(),
         cgroup: None,
         network: None,
+        ahead,
         parent: Parent::Caller,
         pid_cell: None,
     })?;
@@ -550,26 +558,96 @@ fn idmapped(from: &str, to: &str) -> Bind {
     }
 }
 
+/// Each way in which a call can be refused.
+const ERRNOS: [Errno; 4] = [Errno::EPERM, Errno::ENOSYS, Errno::EINVAL, Errno::ENOMEM];
+
+/// What the parent does by itself: for a launch, for a template, for a namespace of the pool.
+fn fail_every_call() {
+    let plan = Arc::new(super::compile(&policy(strict()), &subject(), &this_machine()).unwrap());
+    let null = File::options().read(true).write(true).open("/dev/null").unwrap();
+    let request = Launch {
+        plan: &plan,
+        argv: &["/usr/bin/true".to_owned()],
+        environment: &[],
+        stdio: [null.as_fd(), null.as_fd(), null.as_fd()],
+        handed: Handed::default(),
+        cgroup: None,
+        network: None,
+        ahead: Ahead::default(),
+        parent: Parent::Caller,
+        pid_cell: None,
+    };
+    let mut pool = crate::netpool::NetworkPool::new(1);
+    let before = traces();
+    let mut refused = 0;
+    for errno in ERRNOS {
+        for call in ["landlock", "stdio", "clone3"] {
+            let error = launch_with(&request, Fault { at: None, call: Some((call, errno)) }).unwrap_err();
+            assert_eq!((error.kind(), error.errno()), (LaunchFailure::Sandbox, errno));
+            assert!(error.to_string().starts_with(call), "{error}");
+            refused += 1;
+        }
+        for call in ["socketpair", "clone3"] {
+            let fault = Fault { at: None, call: Some((call, errno)) };
+            let error = Template::build_with(&plan, fault).unwrap_err();
+            assert_eq!(error.to_string(), format!("template: {call}: {errno:?}"));
+            let error = pool.add_with(fault).unwrap_err().to_string();
+            assert!(error.contains(&format!("{call}: {errno:?}")), "{error}");
+            refused += 2;
+        }
+        let parts = plan.template.as_ref().unwrap();
+        for (number, step) in (0_u32..).zip(&parts.build) {
+            let fault = Fault { at: Some((number, errno)), call: None };
+            let error = Template::build_with(&plan, fault).unwrap_err();
+            assert_eq!(error.errno(), errno, "{step:?}");
+            assert!(error.to_string().contains(step.op.name()), "{error} for {step:?}");
+        }
+        let error = pool.add_with(Fault { at: Some((0, errno)), call: None }).unwrap_err();
+        assert!(error.to_string().contains(&format!("loopback up: {errno:?}")), "{error}");
+    }
+    assert!(pool.has_room());
+    assert_eq!(traces(), before);
+    println!("{refused} calls of the parent refused");
+    // The control: none refused, all of it is made, and a launch takes it.
+    pool.add().unwrap();
+    let template = Template::build(&plan).unwrap().unwrap();
+    launch_true_ahead(&plan, Ahead { template: Some(&template), network: Some(&pool.take().into()) })
+        .unwrap();
+}
+
 fn fail_every_step(rules: Confinement) {
-    let plan = super::compile(&policy(rules), &subject(), &this_machine()).unwrap();
+    let plan = Arc::new(super::compile(&policy(rules), &subject(), &this_machine()).unwrap());
+    let template = Template::build(&plan).unwrap();
+    fail_every_step_of(&plan, &plan.steps, None);
+    if let Some(template) = &template {
+        fail_every_step_of(&plan, &plan.template.as_ref().unwrap().launch, Some(template));
+    }
+}
+
+fn fail_every_step_of(plan: &Plan, steps: &[Step], template: Option<&Template>) {
     let null = File::options().read(true).write(true).open("/dev/null").unwrap();
     let (mut reader, writer) = std::io::pipe().unwrap();
     let argv = ["/usr/bin/echo".to_owned(), "ran".to_owned()];
     let request = Launch {
-        plan: &plan,
+        plan,
         argv: &argv,
         environment: &[],
         stdio: [null.as_fd(), writer.as_fd(), null.as_fd()],
         handed: Handed::default(),
         cgroup: None,
         network: None,
+        ahead: Ahead { template, network: None },
         parent: Parent::Caller,
         pid_cell: None,
     };
     let before = traces();
-    for (number, step) in (0_u32..).zip(&plan.steps) {
-        for errno in [Errno::EPERM, Errno::ENOSYS, Errno::EINVAL, Errno::ENOMEM] {
-            let error = launch_with(&request, Fault { at: Some((number, errno)) }).unwrap_err();
+    for (number, step) in (0_u32..).zip(steps) {
+        // One that finds the template stale is answered by a launch without it.
+        if matches!(step.op, Op::StillMounted { .. }) {
+            continue;
+        }
+        for errno in ERRNOS {
+            let error = launch_with(&request, Fault { at: Some((number, errno)), call: None }).unwrap_err();
             assert_eq!((error.kind(), error.errno()), (LaunchFailure::Sandbox, errno), "{step:?}");
             assert!(error.to_string().contains(step.op.name()), "{error} for {step:?}");
         }
@@ -586,7 +664,7 @@ fn fail_every_step(rules: Confinement) {
         nix::sys::wait::WaitPidFlag::WEXITED,
     )
     .unwrap();
-    println!("{} steps, each failed in 4 ways", plan.steps.len());
+    println!("{} steps, each failed in 4 ways", steps.len());
 }
 
 /// This machine with every controller: no cgroup is made in these tests.

@@ -4,6 +4,7 @@
 
 use std::{
     arch::asm,
+    cell::Cell,
     ffi::c_void,
     os::fd::{AsFd, FromRawFd, OwnedFd, RawFd},
     ptr,
@@ -47,6 +48,17 @@ const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 /// buffer. A debug build's frames fit many times over.
 const STACK_SIZE: usize = 256 << 10;
 
+/// Whose child a child is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Relation {
+    /// The caller's.
+    Caller,
+    /// The caller's parent's (CLONE_PARENT).
+    CallersParent,
+    /// The caller's, without a signal at its end: whoever waits for children of its own does not hear of it.
+    Helper,
+}
+
 /// How to make the child.
 #[derive(Debug)]
 pub(crate) struct Request<'a> {
@@ -54,8 +66,8 @@ pub(crate) struct Request<'a> {
     pub(crate) namespaces: u64,
     /// Born into this cgroup (a directory of cgroup2).
     pub(crate) cgroup: Option<RawFd>,
-    /// CLONE_PARENT: the child's parent is the caller's.
-    pub(crate) callers_parent: bool,
+    /// Whose child it is.
+    pub(crate) relation: Relation,
     /// The kernel writes the pid here before the child's first instruction.
     pub(crate) pid_cell: &'a AtomicU32,
 }
@@ -81,7 +93,10 @@ extern "C" fn enter<C>(start: *const c_void) -> ! {
 /// # Errors
 /// What clone3(2) says.
 pub(crate) fn vfork_into<C>(request: &Request<'_>, context: &C, body: fn(&C) -> !) -> Result<OwnedFd, Errno> {
-    let stack = Stack::map()?;
+    let stack = match SPARE.take() {
+        Some(stack) => stack,
+        None => Stack::map()?,
+    };
     let mut pidfd: RawFd = -1;
     let mut flags = libc::CLONE_VM as u64
         | libc::CLONE_VFORK as u64
@@ -89,12 +104,15 @@ pub(crate) fn vfork_into<C>(request: &Request<'_>, context: &C, body: fn(&C) -> 
         | libc::CLONE_PARENT_SETTID as u64
         | CLONE_CLEAR_SIGHAND
         | request.namespaces;
-    let mut exit_signal = libc::SIGCHLD as u64;
-    if request.callers_parent {
-        // The kernel insists on 0 here and uses the caller's own exit signal.
-        flags |= libc::CLONE_PARENT as u64;
-        exit_signal = 0;
-    }
+    let exit_signal = match request.relation {
+        Relation::Caller => libc::SIGCHLD as u64,
+        Relation::CallersParent => {
+            // The kernel insists on 0 here and uses the caller's own exit signal.
+            flags |= libc::CLONE_PARENT as u64;
+            0
+        }
+        Relation::Helper => 0,
+    };
     let mut cgroup = 0;
     if let Some(directory) = request.cgroup {
         flags |= CLONE_INTO_CGROUP;
@@ -124,8 +142,15 @@ pub(crate) fn vfork_into<C>(request: &Request<'_>, context: &C, body: fn(&C) -> 
     if result < 0 {
         return Err(Errno::from_raw(i32::try_from(-result).unwrap_or(libc::EINVAL)));
     }
+    // CLONE_VFORK held this process until the child had exec'd or ended: nobody is on the stack any more.
+    SPARE.set(Some(stack));
     // SAFETY: clone3 succeeded with CLONE_PIDFD, so it stored a descriptor that is new and that nobody else owns.
     Ok(unsafe { OwnedFd::from_raw_fd(pidfd) })
+}
+
+thread_local! {
+    /// The stack of this thread's last child, for its next: a new one is mapped and faulted in each time.
+    static SPARE: Cell<Option<Stack>> = const { Cell::new(None) };
 }
 
 /// The call itself: the parent gets the answer, the child calls `entry(argument)` on its new stack.

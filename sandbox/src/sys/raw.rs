@@ -424,6 +424,49 @@ pub(crate) fn set_mount_id_map(fd: RawFd, user_namespace: RawFd) -> Answer<()> {
     mount_setattr(fd, libc::mount_attr { attr_set, attr_clr: 0, propagation: 0, userns_fd }, true)
 }
 
+/// mount_setattr(2), MS_PRIVATE, on a detached mount and on those beneath it.
+pub(crate) fn make_tree_private(fd: RawFd) -> Answer<()> {
+    let propagation = libc::MS_PRIVATE;
+    mount_setattr(fd, libc::mount_attr { attr_set: 0, attr_clr: 0, propagation, userns_fd: 0 }, true)
+}
+
+/// newfstatat(2), links followed: device and inode. An empty path is `directory` itself.
+pub(crate) fn identity(directory: RawFd, path: &CStr) -> Answer<(u64, u64)> {
+    // SAFETY: `libc::stat` is a plain struct of integers, for which all zeroes are valid.
+    let mut status: libc::stat = unsafe { std::mem::zeroed() };
+    let flags = if path.is_empty() { libc::AT_EMPTY_PATH } else { 0 };
+    let arguments = [int(directory), text(path), ptr::from_mut(&mut status) as usize, int(flags), 0, 0];
+    // SAFETY: `path` is NUL-terminated and borrowed across the call; the third argument points at a `struct stat` on
+    // this stack, which the kernel fills; on x86_64 libc's layout is the kernel's.
+    unsafe { syscall(libc::SYS_newfstatat, arguments) }?;
+    Ok((status.st_dev, status.st_ino))
+}
+
+/// sendmsg(2) of one byte and one descriptor (SCM_RIGHTS, unix(7)).
+pub(crate) fn send_descriptor(socket: RawFd, fd: RawFd) -> Answer<()> {
+    /// A `struct cmsghdr` and the one int after it, padded as CMSG_SPACE does.
+    #[repr(C)]
+    struct Rights {
+        header: libc::cmsghdr,
+        fd: RawFd,
+        padding: u32,
+    }
+    const _: () = assert!(size_of::<Rights>() == 24 && size_of::<libc::cmsghdr>() == 16);
+    let header = libc::cmsghdr { cmsg_len: 20, cmsg_level: libc::SOL_SOCKET, cmsg_type: libc::SCM_RIGHTS };
+    let mut rights = Rights { header, fd, padding: 0 };
+    let mut byte = 0_u8;
+    let mut vector = libc::iovec { iov_base: (&raw mut byte).cast(), iov_len: 1 };
+    // SAFETY: `msghdr` is a plain struct of integers and pointers, for which all zeroes are valid.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    message.msg_iov = &raw mut vector;
+    message.msg_iovlen = 1;
+    message.msg_control = (&raw mut rights).cast();
+    message.msg_controllen = size_of::<Rights>();
+    let arguments = [int(socket), ptr::from_ref(&message) as usize, libc::MSG_NOSIGNAL as usize, 0, 0, 0];
+    // SAFETY: the message, its one vector and its control part are on this stack, as long as they say, and only read.
+    unsafe { syscall(libc::SYS_sendmsg, arguments) }.map(drop)
+}
+
 fn mount_setattr(fd: RawFd, attributes: libc::mount_attr, recursive: bool) -> Answer<()> {
     let flags = if recursive { libc::AT_EMPTY_PATH | libc::AT_RECURSIVE } else { libc::AT_EMPTY_PATH };
     let pointer = ptr::from_ref(&attributes) as usize;
@@ -468,6 +511,13 @@ pub(crate) fn fsmount(context: RawFd, attributes: u64) -> Answer<RawFd> {
     let cloexec = 1; // FSMOUNT_CLOEXEC
     let attributes = usize::try_from(attributes).unwrap_or(usize::MAX);
     numbers(libc::SYS_fsmount, [int(context), cloexec, attributes, 0, 0, 0]).map(descriptor)
+}
+
+/// mount(2) of a new file system, named after its kind, onto the working directory.
+pub(crate) fn mount_here(kind: &CStr, flags: u64, options: &CStr) -> Answer<()> {
+    let flags = usize::try_from(flags).unwrap_or(usize::MAX);
+    let arguments = [text(kind), text(c"."), text(kind), flags, text(options), 0];
+    strings(libc::SYS_mount, arguments).map(drop)
 }
 
 /// pivot_root(2) with `.` for both: the working directory becomes the root, the old root lies on top of it.

@@ -24,7 +24,7 @@ use sandbox::{
     compile::{Subject, compile},
     diagnostic::Report,
     kernel::Kernel,
-    launch::{Handed, Launch, LaunchError, Parent, launch},
+    launch::{Ahead, Handed, Launch, LaunchError, Parent, launch},
     policy::{Policy, Store, load_text},
 };
 
@@ -149,6 +149,7 @@ fn command_in(
         handed: Handed::default(),
         cgroup,
         network: None,
+        ahead: Ahead::default(),
         parent: Parent::Caller,
         pid_cell: None,
     })?;

@@ -16,7 +16,7 @@ use sandbox::Plan;
 use sandbox::cgroup::Cgroup;
 use sandbox::compile::{Subject, compile};
 use sandbox::kernel::Kernel;
-use sandbox::launch::{Handed, Launch, Launched, Parent, launch};
+use sandbox::launch::{Ahead, Handed, Launch, Launched, Parent, launch};
 use sandbox::policy::{Store, load_text};
 
 use super::Verdict;
@@ -138,6 +138,7 @@ impl Lab {
             handed: Handed::default(),
             cgroup,
             network: None,
+            ahead: Ahead::default(),
             parent: Parent::Caller,
             pid_cell: None,
         })?;

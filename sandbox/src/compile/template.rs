@@ -1,0 +1,133 @@
+//! A plan's steps in two parts: what builds a mount namespace once, and what each launch does with a copy of it.
+//!
+//! A template has what all launches of one plan can have in common: the host's trees with their attributes, empty nodes
+//! over what is hidden, device nodes. What is written to, holds secrets, or belongs to one process's namespaces is made
+//! for each launch, and so is everything that stands on such a mount. Two things make that safe. The sections say which
+//! steps are shared, and a step of which nothing is said is not. And [`split`] takes the steps apart only where no
+//! service could change what the next one gets: a file system of the template's own is read-only, and nobody has the
+//! capability that makes it writable again. Otherwise there is no template, and each launch builds everything.
+
+#![allow(
+    clippy::wildcard_enum_match_arm,
+    reason = "the few kinds of steps that matter here are asked for by name"
+)]
+
+use std::collections::BTreeSet;
+
+use crate::plan::{Op, Phase, Slot, Step, TemplatePlan};
+
+/// Makes a mount writable again, in the mount namespaces of the host's user namespace.
+const CAP_SYS_ADMIN: u8 = 21;
+
+/// The two parts, or `None` for a plan whose launches share nothing.
+pub(crate) fn split(steps: &[Step], namespaces: u64, without_id_maps: bool) -> Option<TemplatePlan> {
+    let own_mounts = u64::from(libc::CLONE_NEWNS.cast_unsigned());
+    let joins_users = steps.iter().any(|step| matches!(step.op, Op::Join(_) | Op::Enter(_)));
+    let own_users = namespaces & u64::from(libc::CLONE_NEWUSER.cast_unsigned()) != 0;
+    let overlays = steps.iter().any(|step| step.phase == Phase::Overlay);
+    let administers = !steps.iter().any(|step| matches!(step.op, Op::DropBounding(CAP_SYS_ADMIN)));
+    if namespaces & own_mounts == 0 || !without_id_maps || joins_users || own_users || overlays || administers
+    {
+        return None;
+    }
+    let (shared, own): (Vec<&Step>, Vec<&Step>) = steps.iter().partition(|step| step.shared);
+    if !seals_its_own(&shared) || !keeps_its_slots(&own) {
+        return None;
+    }
+    let mut parts = TemplatePlan {
+        build: Vec::new(),
+        launch: Vec::new(),
+        namespaces: namespaces & !own_mounts,
+        sources: Vec::new(),
+        mount_points: 0,
+    };
+    let mount_points = build(&shared, &mut parts);
+    launch(&own, mount_points, &mut parts);
+    Some(parts)
+}
+
+/// Whether each file system that the template makes is read-only at the end: what is shared must not be written to.
+fn seals_its_own(shared: &[&Step]) -> bool {
+    let read_only = |attributes: u64| attributes & libc::MOUNT_ATTR_RDONLY != 0;
+    let sealed = |slot: Slot| {
+        shared
+            .iter()
+            .any(|step| matches!(step.op, Op::SetAttributes { of, set, .. } if of == slot && read_only(set)))
+    };
+    shared.iter().all(|step| match &step.op {
+        Op::NewFilesystem { attributes, into, .. } => read_only(*attributes) || sealed(*into),
+        Op::Mount { flags, .. } => flags & libc::MS_RDONLY != 0,
+        _ => true,
+    })
+}
+
+/// Whether what a launch does by itself uses only what it has opened itself.
+fn keeps_its_slots(own: &[&Step]) -> bool {
+    let mut opened = BTreeSet::new();
+    own.iter().all(|step| match &step.op {
+        Op::CloneTree { into, .. } | Op::NewFilesystem { into, .. } => {
+            opened.insert(into.0);
+            true
+        }
+        Op::Mkdir { at, .. }
+        | Op::Chown { at, .. }
+        | Op::WriteCredential { at, .. }
+        | Op::Mknod { at, .. }
+        | Op::Symlink { at, .. }
+        | Op::SetAttributes { of: at, .. }
+        | Op::Attach { from: at, .. } => opened.contains(&at.0),
+        // The root is the template's, always.
+        Op::PivotRoot { .. } | Op::PrivateMounts => false,
+        _ => true,
+    })
+}
+
+/// Every shared step, and after them what stands where something was mounted: the steps that ask for it again.
+fn build(shared: &[&Step], parts: &mut TemplatePlan) -> Vec<Step> {
+    let mut mount_points = Vec::new();
+    for step in shared {
+        parts.build.push((*step).clone());
+        match &step.op {
+            Op::CloneTree { path, into } => {
+                let op = Op::NoteTree { of: *into, index: parts.sources.len() };
+                parts.sources.push(path.clone());
+                parts.build.push(Step { op, ..(*step).clone() });
+            }
+            Op::Attach { target, .. } | Op::Mount { target, .. } => {
+                let op = Op::StillMounted { path: target.clone(), index: mount_points.len() };
+                mount_points.push(Step { op, ..(*step).clone() });
+            }
+            _ => {}
+        }
+    }
+    for step in &mount_points {
+        if let Op::StillMounted { path, index } = &step.op {
+            let op = Op::NoteMount { path: path.clone(), index: *index };
+            parts.build.push(Step { op, ..step.clone() });
+        }
+    }
+    parts.mount_points = mount_points.len();
+    mount_points
+}
+
+/// The launch's own steps. What it copies of the host's tree it copies before it leaves it.
+fn launch(own: &[&Step], mount_points: Vec<Step>, parts: &mut TemplatePlan) {
+    let (before, after): (Vec<&Step>, Vec<&Step>) = own.iter().partition(|step| step.phase <= Phase::Collect);
+    for step in before {
+        parts.launch.push(step.clone());
+        if let Op::CloneTree { into, .. } = &step.op {
+            // Copied in the launcher's namespace, whose mounts may be shared with others.
+            parts.launch.push(Step { op: Op::Unpropagated(*into), ..step.clone() });
+        }
+    }
+    let enter = Step {
+        phase: Phase::Root,
+        op: Op::EnterTemplate,
+        object: String::new(),
+        at: mount_points.first().and_then(|step| step.at.clone()),
+        shared: false,
+    };
+    parts.launch.push(enter);
+    parts.launch.extend(mount_points);
+    parts.launch.extend(after.into_iter().cloned());
+}

@@ -1,0 +1,304 @@
+//! A launch from a template is the launch without it: the same mounts, the same view, nothing of the launch before.
+
+use std::{
+    fs::File,
+    io::Read,
+    os::fd::AsFd,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use nix::sys::wait::{Id, WaitPidFlag, waitid};
+use sandbox::{
+    Plan,
+    compile::{Subject, compile},
+    kernel::Kernel,
+    launch::{Ahead, Handed, Launch, Parent, launch},
+    netpool::{NetworkPool, PooledNetwork},
+    policy::{Store, load_text},
+    template::{MountWatch, Template},
+};
+
+fn is_root(test: &str) -> bool {
+    let root = nix::unistd::geteuid().is_root();
+    if !root {
+        eprintln!("SKIPPED: {test} needs root");
+    }
+    root
+}
+
+fn policies() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../policies")
+}
+
+fn plan(text: &str) -> Arc<Plan> {
+    let policy = load_text(Path::new("test.toml"), text, &Store::new(vec![policies()])).unwrap();
+    let subject = Subject { name: "template".to_owned(), root: "/".into(), sockets: vec![] };
+    Arc::new(compile(&policy, &subject, &Kernel::probe(None).unwrap()).unwrap())
+}
+
+fn run(plan: &Plan, template: Option<&Template>, network: Option<PooledNetwork>, script: &str) -> String {
+    let null = File::open("/dev/null").unwrap();
+    let (mut reader, writer) = std::io::pipe().unwrap();
+    let launched = launch(&Launch {
+        plan,
+        argv: &["/usr/bin/sh", "-c", script].map(str::to_owned),
+        environment: &[],
+        stdio: [null.as_fd(), writer.as_fd(), writer.as_fd()],
+        handed: Handed::default(),
+        cgroup: None,
+        network: None,
+        ahead: Ahead { template, network: Some(&network.into()) },
+        parent: Parent::Caller,
+        pid_cell: None,
+    })
+    .unwrap();
+    drop(writer);
+    let mut output = String::new();
+    reader.read_to_string(&mut output).unwrap();
+    waitid(Id::PIDFd(launched.pidfd.as_fd()), WaitPidFlag::WEXITED).unwrap();
+    output
+}
+
+/// What a service can tell of its world. Ids of mounts and numbers of anonymous devices differ from launch to launch, and
+/// so do the times of what is new.
+const LOOK: &str = r#"
+    cut -d' ' -f4- /proc/self/mountinfo | sort
+    for name in / /dev/ /proc/ /sys/ /tmp/ /run/ /home /root /boot /etc /usr /var; do stat -c '%n %a %u %g %F' $name; done
+    for name in / /dev /dev/pts /dev/shm /tmp /run /sys /sys/class/net /sys/fs/cgroup /proc /home /root; do
+        echo "$name: $(ls -A $name 2>&1 | grep -v '^[0-9]*$' | tr '\n' ' ')"
+        if touch $name/x 2>/dev/null; then echo "$name can be written to"; rm $name/x; fi
+    done
+    stat -c '%n %a %u %g %t:%T' /dev/null /dev/zero /dev/full /dev/random /dev/urandom /dev/tty
+    grep -E '^(Uid|Gid|Groups|Cap|NoNewPrivs|Seccomp|SigPnd|SigBlk|SigIgn|SigCgt|Umask)' /proc/self/status
+    cat /proc/self/cgroup /proc/net/dev /proc/self/limits /proc/self/oom_score_adj; pwd; env | sort; ls /proc/self/fd
+    readlink /proc/self/ns/user /proc/self/ns/time; hostname; id
+"#;
+
+#[test]
+fn all_that_ships_looks_the_same_with_a_template_and_a_pool_and_without() {
+    if !is_root("all_that_ships_looks_the_same_with_a_template_and_a_pool_and_without") {
+        return;
+    }
+    let mut pool = NetworkPool::new(1);
+    let mut compared = Vec::new();
+    for name in Store::new(vec![policies()]).names() {
+        let policy = Store::new(vec![policies()]).load(&name).unwrap();
+        let subject = Subject { name: "template".to_owned(), root: "/".into(), sockets: vec![] };
+        // Some need users or folders that this host does not have.
+        let Ok(plan) = compile(&policy, &subject, &Kernel::probe(None).unwrap()) else {
+            eprintln!("{name}: cannot be compiled on this host");
+            continue;
+        };
+        if !plan.has_template() && !plan.takes_network() {
+            // Both launches would be the same one, and what they see is the whole host, which changes meanwhile.
+            assert_eq!(name, "unconfined");
+            continue;
+        }
+        same(&Arc::new(plan), &mut pool);
+        compared.push(name);
+    }
+    eprintln!("compared: {compared:?}");
+    assert!(compared.iter().any(|name| name == "base/default"), "{compared:?}");
+}
+
+fn same(plan: &Arc<Plan>, pool: &mut NetworkPool) {
+    let inline = run(plan, None, None, LOOK);
+    let template = Template::build(plan).unwrap();
+    assert_eq!(template.is_some(), plan.has_template());
+    for _ in 0..2 {
+        if plan.takes_network() {
+            pool.add().unwrap();
+        }
+        assert_eq!(run(plan, template.as_ref(), pool.take(), LOOK), inline, "{}", plan.policy());
+    }
+}
+
+#[test]
+fn trees_beneath_what_a_launch_makes_and_masked_files_are_the_same_too() {
+    if !is_root("trees_beneath_what_a_launch_makes_and_masked_files_are_the_same_too") {
+        return;
+    }
+    let mut pool = NetworkPool::new(1);
+    for text in [
+        "extends = [\"base/default\"]\n[filesystem]\nproc = \"full\"\n\
+         bind = [{ from = \"/etc\", to = \"/run/etc\", read_only = true }, { from = \"/usr/share\", to = \"/tmp/share\" }]\n\
+         hidden = [\"/etc/shadow\", \"/root\", \"/home\"]\n",
+        "extends = [\"base/default\"]\n[filesystem]\nroot = \"empty\"\n\
+         read_only = [\"/\", \"/usr\", \"/etc\", \"/bin\", \"/lib\", \"/lib64\", \"/sbin\"]\n",
+    ] {
+        let plan = plan(text);
+        assert!(plan.has_template(), "{text}");
+        same(&plan, &mut pool);
+    }
+}
+
+#[test]
+fn what_one_launch_writes_the_next_does_not_see() {
+    if !is_root("what_one_launch_writes_the_next_does_not_see") {
+        return;
+    }
+    let plan = plan(
+        "extends = [\"base/default\"]\n[landlock]\nwrite = [\"/tmp\", \"/run\", \"/dev/shm\", \"/dev/null\"]\n",
+    );
+    let template = Template::build(&plan).unwrap();
+    let write = "for f in /tmp /run /dev/shm; do echo was here > $f/left && cat $f/left; done";
+    assert_eq!(run(&plan, template.as_ref(), None, write), "was here\n".repeat(3), "control");
+    assert_eq!(run(&plan, template.as_ref(), None, "cat /tmp/* /run/* /dev/shm/* 2>/dev/null"), "");
+}
+
+#[test]
+fn what_could_be_changed_for_the_next_launch_is_never_shared() {
+    if !is_root("what_could_be_changed_for_the_next_launch_is_never_shared") {
+        return;
+    }
+    for text in [
+        // Who may mount could make a read-only file system of the template's writable again.
+        "extends = [\"base/default\"]\n[capabilities]\nkeep = [\"CAP_SYS_ADMIN\"]\n",
+        // An empty root that is not sealed is written to.
+        "extends = [\"base/default\"]\n[filesystem]\nroot = \"empty\"\nread_only = [\"/usr\", \"/etc\", \"/bin\", \
+         \"/lib\", \"/lib64\", \"/sbin\"]\n",
+        "extends = [\"base/default\"]\n[namespaces]\nuser = \"auto\"\n",
+        "extends = [\"unconfined\"]\n",
+    ] {
+        let policy = load_text(Path::new("test.toml"), text, &Store::new(vec![policies()]));
+        let Ok(policy) = policy else { continue };
+        let subject = Subject { name: "template".to_owned(), root: "/".into(), sockets: vec![] };
+        let plan = compile(&policy, &subject, &Kernel::probe(None).unwrap()).unwrap();
+        assert!(!plan.has_template(), "{text}");
+    }
+}
+
+#[test]
+fn a_template_of_another_plan_is_refused() {
+    if !is_root("a_template_of_another_plan_is_refused") {
+        return;
+    }
+    let (one, other) = (plan("extends = [\"base/default\"]\n"), plan("extends = [\"base/default\"]\n"));
+    let template = Template::build(&one).unwrap();
+    let null = File::open("/dev/null").unwrap();
+    let refused = launch(&Launch {
+        plan: &other,
+        argv: &["/usr/bin/true".to_owned()],
+        environment: &[],
+        stdio: [null.as_fd(), null.as_fd(), null.as_fd()],
+        handed: Handed::default(),
+        cgroup: None,
+        network: None,
+        ahead: Ahead { template: template.as_ref(), network: None },
+        parent: Parent::Caller,
+        pid_cell: None,
+    });
+    assert_eq!(refused.unwrap_err().to_string(), "template of another plan: EINVAL");
+    assert_eq!(run(&one, template.as_ref(), None, "echo runs"), "runs\n", "control");
+}
+
+/// A folder of this test's own, removed at its end.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let path = PathBuf::from(format!("/var/tmp/template-{name}-{}", std::process::id()));
+        std::fs::create_dir(&path).unwrap();
+        Self(path)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        std::fs::remove_dir_all(&self.0).unwrap();
+    }
+}
+
+#[test]
+fn a_folder_that_is_hidden_and_exchanged_is_hidden_all_the_same() {
+    if !is_root("a_folder_that_is_hidden_and_exchanged_is_hidden_all_the_same") {
+        return;
+    }
+    let folder = Folder::new("hidden");
+    let (secret, aside) = (folder.0.join("secret"), folder.0.join("aside"));
+    let make = |text: &str| {
+        std::fs::create_dir(&secret).unwrap();
+        std::fs::write(secret.join("file"), text).unwrap();
+    };
+    make("old");
+    let plan = plan(&format!(
+        "extends = [\"base/default\"]\n[filesystem]\nhidden = [\"{0}\"]\n[landlock]\nread = [\"/usr\", \"/etc\", \
+         \"/proc\", \"{1}\"]\n[process]\nuser = \"root\"\n[capabilities]\nkeep = [\"CAP_DAC_OVERRIDE\"]\n",
+        secret.display(),
+        folder.0.display()
+    ));
+    assert!(plan.has_template());
+    let template = Template::build(&plan).unwrap();
+    let look = format!("cat {}/file 2>/dev/null; echo looked", secret.display());
+    assert_eq!(run(&plan, template.as_ref(), None, &look), "looked\n");
+    // The mount that hides it goes where the old folder goes.
+    std::fs::rename(&secret, &aside).unwrap();
+    make("new");
+    assert_eq!(run(&plan, template.as_ref(), None, &look), "looked\n");
+    // The same with one that is removed: the kernel takes away what is mounted on it.
+    std::fs::remove_dir_all(&secret).unwrap();
+    make("newer");
+    assert_eq!(run(&plan, template.as_ref(), None, &look), "looked\n");
+    // The control: it is the hiding that does it.
+    std::fs::remove_dir_all(&secret).unwrap();
+    std::fs::rename(&aside, &secret).unwrap();
+    assert_eq!(std::fs::read_to_string(secret.join("file")).unwrap(), "old");
+}
+
+#[test]
+fn a_folder_that_is_shown_and_exchanged_makes_the_template_old() {
+    if !is_root("a_folder_that_is_shown_and_exchanged_makes_the_template_old") {
+        return;
+    }
+    let folder = Folder::new("shown");
+    let shown = folder.0.join("shown");
+    std::fs::create_dir(&shown).unwrap();
+    let plan = plan(&format!(
+        "extends = [\"base/default\"]\n[filesystem]\nbind = [{{ from = \"{}\", to = \"/mnt\", read_only = true }}]\n",
+        shown.display()
+    ));
+    let template = Template::build(&plan).unwrap().unwrap();
+    assert!(template.is_current());
+    std::fs::remove_dir(&shown).unwrap();
+    assert!(!template.is_current());
+    std::fs::create_dir(&shown).unwrap();
+    assert!(!template.is_current(), "it has the same name, and is another");
+}
+
+#[test]
+fn a_mount_of_the_hosts_is_noticed_once() {
+    if !is_root("a_mount_of_the_hosts_is_noticed_once") {
+        return;
+    }
+    let folder = Folder::new("mount");
+    let watch = MountWatch::new().unwrap();
+    // Others on this host may mount meanwhile, so that only the changes of this test can be asserted.
+    let none: Option<&str> = None;
+    nix::mount::mount(Some("tmpfs"), &folder.0, Some("tmpfs"), nix::mount::MsFlags::empty(), none).unwrap();
+    assert!(watch.changed());
+    nix::mount::umount(&folder.0).unwrap();
+    assert!(watch.changed());
+}
+
+#[test]
+fn a_network_of_the_pool_is_used_once_and_is_like_a_new_one() {
+    if !is_root("a_network_of_the_pool_is_used_once_and_is_like_a_new_one") {
+        return;
+    }
+    let plan = plan("extends = [\"base/default\"]\n");
+    assert!(plan.takes_network());
+    let mut pool = NetworkPool::new(2);
+    assert!(pool.take().is_none());
+    while pool.has_room() {
+        pool.add().unwrap();
+    }
+    let look = "readlink /proc/self/ns/net";
+    let networks = [pool.take(), pool.take(), pool.take()];
+    assert_eq!(networks.each_ref().map(Option::is_some), [true, true, false]);
+    let seen: std::collections::BTreeSet<String> =
+        networks.into_iter().map(|network| run(&plan, None, network, look)).collect();
+    assert_eq!(seen.len(), 3, "{seen:?}");
+    let own = std::fs::read_link("/proc/self/ns/net").unwrap();
+    assert!(!seen.contains(&format!("{}\n", own.display())));
+}

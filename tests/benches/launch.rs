@@ -1,0 +1,215 @@
+//! What a sandboxed launch costs: `cargo bench -p e2e --bench launch [-- ROUNDS]`, as root. docs/performance.md says how
+//! to read it.
+//!
+//! Every contender starts the same program and waits for its end. Printed are medians and their ratio to the floor: a bare
+//! vfork and exec into the same namespaces, without any sandbox.
+
+use std::{
+    cell::RefCell,
+    fs,
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use e2e::arena::{self, Candidate, Confined, PROGRAM};
+use sandbox::{
+    compile::{Subject, compile},
+    kernel::Kernel,
+    netpool::NetworkPool,
+    policy::Store,
+    template::Template,
+};
+
+/// bubblewrap with the namespaces and mounts of `base/default`, and its capabilities; it has no Landlock, no limits, no
+/// cgroup and, here, no filter.
+const BUBBLEWRAP: [&str; 25] = [
+    "--unshare-pid",
+    "--unshare-net",
+    "--unshare-ipc",
+    "--unshare-uts",
+    "--unshare-cgroup",
+    "--ro-bind",
+    "/",
+    "/",
+    "--dev",
+    "/dev",
+    "--proc",
+    "/proc",
+    "--tmpfs",
+    "/tmp",
+    "--tmpfs",
+    "/run",
+    "--tmpfs",
+    "/root",
+    "--tmpfs",
+    "/home",
+    "--cap-drop",
+    "ALL",
+    "--new-session",
+    "--die-with-parent",
+    "--",
+];
+
+/// crun with the namespaces of `base/default`, its capabilities and the like mounts over an empty root; it has no
+/// Landlock, no cgroup and, here, no filter.
+const CRUN: &str = r#"{ "ociVersion": "1.0.2",
+"process": { "user": { "uid": 65534, "gid": 65534 }, "args": ["PROGRAM"], "cwd": "/", "env": ["PATH=/usr/bin"],
+  "capabilities": { "bounding": [], "effective": [], "permitted": [], "inheritable": [], "ambient": [] },
+  "rlimits": [{ "type": "RLIMIT_NOFILE", "hard": 4096, "soft": 1024 }], "noNewPrivileges": true },
+"root": { "path": "root", "readonly": true },
+"hostname": "bench",
+"mounts": [
+  { "destination": "/usr", "type": "none", "source": "/usr", "options": ["rbind", "ro", "nosuid", "nodev"] },
+  { "destination": "/etc", "type": "none", "source": "/etc", "options": ["rbind", "ro", "nosuid", "nodev"] },
+  { "destination": "/proc", "type": "proc", "source": "proc" },
+  { "destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "mode=755", "size=64k"] },
+  { "destination": "/dev/pts", "type": "devpts", "source": "devpts", "options": ["newinstance", "ptmxmode=0666"] },
+  { "destination": "/dev/shm", "type": "tmpfs", "source": "shm", "options": ["nosuid", "noexec", "nodev"] },
+  { "destination": "/sys", "type": "sysfs", "source": "sysfs", "options": ["nosuid", "noexec", "nodev", "ro"] },
+  { "destination": "/tmp", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "nodev"] },
+  { "destination": "/run", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "nodev"] } ],
+"linux": { "namespaces": [ { "type": "pid" }, { "type": "network" }, { "type": "ipc" }, { "type": "uts" },
+  { "type": "cgroup" }, { "type": "mount" } ] } }"#;
+
+fn main() -> Result<()> {
+    let rounds: usize = match std::env::args().skip(1).find(|argument| !argument.starts_with('-')) {
+        Some(rounds) => rounds.parse().context("ROUNDS is a number")?,
+        None => 200,
+    };
+    // Asked before the arena: what is unpacked lies under target/.
+    let crun = crun();
+    arena::enter()?;
+    launches(rounds, crun)?;
+    compiling(rounds)?;
+    growth(rounds)
+}
+
+fn launches(rounds: usize, crun: Option<Command>) -> Result<()> {
+    let confined = &Confined::new("base/default")?;
+    let template = Template::build(&confined.plan)?.context("base/default has a template")?;
+    let pool = RefCell::new(NetworkPool::new(1));
+    let refill = RefCell::new(Vec::new());
+    let add = || {
+        let started = Instant::now();
+        pool.borrow_mut().add()?;
+        refill.borrow_mut().push(started.elapsed());
+        anyhow::Ok(())
+    };
+    let pooled = || pool.borrow_mut().take();
+    let net = libc::CLONE_NEWNET;
+    let mut candidates = vec![
+        Candidate::new("floor: vfork + exec, same namespaces", || arena::bare(arena::namespaces())),
+        Candidate::new("floor without the network namespace", || arena::bare(arena::namespaces() & !net)),
+        Candidate::new("vfork + exec, no namespaces", || arena::bare(0)),
+        Candidate::new("base/default, everything inline", || confined.run(None, None)),
+        Candidate::new("base/default, pool", || confined.run(None, pooled())).after(add),
+        Candidate::new("base/default, template", || confined.run(Some(&template), None)),
+        Candidate::new("base/default, template and pool", || confined.run(Some(&template), pooled()))
+            .after(add),
+    ];
+    let bwrap = || spawn(Command::new("bwrap").args(BUBBLEWRAP).arg(PROGRAM.to_str()?));
+    match bwrap() {
+        Ok(()) => candidates.push(Candidate::new("bwrap", bwrap)),
+        Err(error) => eprintln!("not compared with bwrap (apt-get install bubblewrap): {error:#}"),
+    }
+    if let Some(mut crun) = crun {
+        match spawn(&mut crun) {
+            Ok(()) => candidates.push(Candidate::new("crun run", move || spawn(&mut crun))),
+            Err(error) => eprintln!("not compared with crun: {error:#}"),
+        }
+    }
+    arena::interleave(rounds, &mut candidates)?;
+    let floor = candidates[0].figures()[0];
+    println!(
+        "{rounds} rounds, us from start to reaped: median, 10th and 90th percentile, median by the floor's"
+    );
+    for candidate in &mut candidates {
+        let [median, low, high] = candidate.figures();
+        println!("{:40} {median:9.1} {low:9.1} {high:9.1}  x{:6.2}", candidate.name, median / floor);
+    }
+    let mut refill = refill.take();
+    let median = median(&mut refill);
+    println!(
+        "{:40} {median:9.1} {:19}  x{:6.2}",
+        "off the path: one namespace for the pool",
+        "",
+        median / floor
+    );
+    Ok(())
+}
+
+/// From the text to the plan, and its two halves.
+fn compiling(rounds: usize) -> Result<()> {
+    let kernel = Kernel::probe(None)?;
+    let store = Store::new(vec![e2e::workspace().join("policies")]);
+    for name in ["base/default", "nginx", "redis"] {
+        let subject = Subject { name: "bench".to_owned(), root: "/".into(), sockets: vec![] };
+        let (mut reading, mut planning) = (Vec::new(), Vec::new());
+        for _ in 0..rounds {
+            let started = Instant::now();
+            let policy = store.load(name)?;
+            reading.push(started.elapsed());
+            let started = Instant::now();
+            // What a policy needs of the host may be missing here; what it takes to find that out counts as well.
+            drop(compile(&policy, &subject, &kernel));
+            planning.push(started.elapsed());
+        }
+        let [reading, planning] = [&mut reading, &mut planning].map(|times| median(times));
+        println!("{:40} {:9.1} = {reading:.1} read + {planning:.1} compiled", name, reading + planning);
+    }
+    Ok(())
+}
+
+/// A launch by a manager with 10 MB of memory and with 500, in turns.
+fn growth(rounds: usize) -> Result<()> {
+    let confined = Confined::new("base/default")?;
+    let template = Template::build(&confined.plan)?.context("base/default has a template")?;
+    let mut pool = NetworkPool::new(1);
+    let sizes = [10_usize, 500];
+    let mut times = [Vec::new(), Vec::new()];
+    for _ in 0..5 {
+        for (size, times) in sizes.iter().zip(&mut times) {
+            let ballast = vec![1_u8; size << 20];
+            for _ in 0..rounds / 5 {
+                pool.add()?;
+                let started = Instant::now();
+                confined.run(Some(&template), pool.take())?;
+                times.push(started.elapsed());
+            }
+            std::hint::black_box(&ballast);
+        }
+    }
+    let [small, large] = times.each_mut().map(|times| median(times));
+    println!("manager of 10 MB {small:.1} us, of 500 MB {large:.1} us: x{:.2}", large / small);
+    Ok(())
+}
+
+fn median(times: &mut [Duration]) -> f64 {
+    times.sort();
+    times.get(times.len() / 2).map_or(f64::NAN, |time| time.as_secs_f64() * 1e6)
+}
+
+/// The command that runs the bundle; `None` where there is no crun, which is said.
+fn crun() -> Option<Command> {
+    let made = e2e::fetch::Cache::open().and_then(|cache| cache.crun()).map(|(program, libraries)| {
+        let mut command = Command::new(program);
+        if let Some(libraries) = libraries {
+            command.env("LD_LIBRARY_PATH", libraries);
+        }
+        command.args(["--cgroup-manager=disabled", "run", "--bundle", "/usr/local/bin/bundle", "bench"]);
+        command
+    });
+    made.inspect_err(|error| eprintln!("not compared with crun: {error:#}")).ok()
+}
+
+fn spawn(command: &mut Command) -> Result<()> {
+    if !fs::exists("/usr/local/bin/bundle")? {
+        let bundle = arena::folder("bundle")?;
+        fs::create_dir(bundle.join("root"))?;
+        fs::write(bundle.join("config.json"), CRUN.replace("PROGRAM", PROGRAM.to_str()?))?;
+    }
+    let status = command.stdin(Stdio::null()).stdout(Stdio::null()).status()?;
+    ensure!(status.success(), "{status}");
+    Ok(())
+}
