@@ -2,7 +2,7 @@
 //! the next step is taken.
 
 use core::{ffi::CStr, fmt, time::Duration};
-use initldr::sys::{self, Fd, Result};
+use initldr::sys::{self, Errno, Fd, Result};
 use initldr::{abi::*, line::Line, mounts, phase};
 
 /// What this process is to the machine.
@@ -67,7 +67,11 @@ pub(crate) fn prepare() -> (Role, Log) {
         log.tried("prctl PR_SET_CHILD_SUBREAPER", sys::become_subreaper());
     } else {
         mounts::EARLY.iter().for_each(|mount| log.tried(text(mount.1), mount_if_missing(mount)));
-        log.tried("setsid", sys::setsid());
+        // An initldr that began anew leads its session already, and is refused another.
+        log.tried(
+            "setsid",
+            sys::setsid().or_else(|errno| if errno == Errno(EPERM) { Ok(()) } else { Err(errno) }),
+        );
     }
     (0..=2).for_each(|number| log.tried("/dev/console, /dev/null", stand_in_if_closed(number)));
     if role == Role::Machine {

@@ -4,6 +4,7 @@ pub mod calendar;
 pub mod control;
 pub mod ctl;
 pub mod daemon;
+pub mod early;
 pub mod eventlog;
 mod failpoint;
 mod fault;

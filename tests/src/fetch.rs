@@ -12,11 +12,37 @@ use std::process::Command;
 use anyhow::{Context, Result, bail, ensure};
 
 /// Raised when what is kept in the cache changes its shape, so that old contents are not taken for new ones.
-const LAYOUT: u32 = 1;
+const LAYOUT: u32 = 2;
 
 /// The daemons of the boot image and the tools that ask them.
 const USERLAND: [&str; 6] =
     ["busybox-static", "libgcc-s1", "nginx", "nginx-common", "redis-server", "redis-tools"];
+
+/// A system that people log in to, on a disk of its own.
+const SYSTEM: [&str; 22] = [
+    "base-files",
+    "base-passwd",
+    "bash",
+    "coreutils",
+    "dash",
+    "debianutils",
+    "e2fsprogs",
+    "findutils",
+    "grep",
+    "hostname",
+    "kmod",
+    "libpam-modules",
+    "libpam-runtime",
+    "login",
+    "mount",
+    "ncurses-base",
+    "passwd",
+    "procps",
+    "redis-server",
+    "sed",
+    "util-linux",
+    "busybox-static",
+];
 
 /// A kernel that the system has to work on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,14 +111,34 @@ impl Cache {
         })
     }
 
-    /// A kernel image.
-    pub fn kernel(&self, kernel: Kernel) -> Result<PathBuf> {
-        let tree = self.tree(&Tree {
+    /// The unpacked tree of a small Debian, of the release that this machine runs; nothing in it was configured.
+    pub fn system(&self) -> Result<PathBuf> {
+        let suite = host_release()?;
+        self.tree(&Tree { name: format!("system-{suite}"), suite: &suite, asked: &SYSTEM, keep: |_| true })
+    }
+
+    /// The unpacked package of a kernel.
+    fn kernel_tree(&self, kernel: Kernel) -> Result<PathBuf> {
+        self.tree(&Tree {
             name: format!("kernel-{}", kernel.version()),
             suite: kernel.suite(),
             asked: &["linux-image-cloud-amd64"],
             keep: |package| package.starts_with("linux-image-6."),
-        })?;
+        })
+    }
+
+    /// The modules of a kernel: the directory that is named after its release.
+    pub fn modules(&self, kernel: Kernel) -> Result<PathBuf> {
+        let tree = self.kernel_tree(kernel)?;
+        let folder = ["lib/modules", "usr/lib/modules"].map(|path| tree.join(path));
+        let folder = folder.into_iter().find(|path| path.is_dir()).context("a kernel without modules")?;
+        let release = fs::read_dir(&folder)?.next().context("no release in the folder of modules")?;
+        Ok(release?.path())
+    }
+
+    /// A kernel image.
+    pub fn kernel(&self, kernel: Kernel) -> Result<PathBuf> {
+        let tree = self.kernel_tree(kernel)?;
         let boot = tree.join("boot");
         let names = fs::read_dir(&boot).with_context(|| format!("cannot read {}", boot.display()))?;
         for name in names {
@@ -160,9 +206,6 @@ impl Cache {
             run(Command::new("dpkg-deb").arg("-x").arg(&package).arg(&partial), "dpkg")?;
             fs::remove_file(&package)?;
         }
-        // The modules are most of a kernel package, and nothing here loads one.
-        remove_tree(&partial.join("lib/modules"))?;
-        remove_tree(&partial.join("usr/lib/modules"))?;
         fs::rename(&partial, &done).with_context(|| format!("cannot make {}", done.display()))?;
         Ok(done)
     }

@@ -13,7 +13,7 @@ use std::sync::OnceLock;
 use anyhow::{Context, Result, anyhow, bail};
 
 use crate::cpio::Archive;
-use crate::fetch::{Cache, run};
+use crate::fetch::{Cache, Kernel, run};
 use crate::programs::Programs;
 
 /// Where a tree of Debian's has its shared libraries.
@@ -58,6 +58,30 @@ impl Image {
         Ok(image)
     }
 
+    /// An initramfs that finds a root on a disk: initldr as `/init`, motherd, the services of that phase, and modules.
+    pub fn early(modules: &[&str]) -> Result<Self> {
+        let programs = Programs::built()?;
+        let mut image = Self::base()?;
+        image.archive.copy(&programs.initldr, "/init", 0o755)?;
+        image.program(&programs.motherd, "/usr/sbin/motherd")?;
+        image.program(&programs.motherctl, "/usr/sbin/motherctl")?;
+        image.program(&programs.early, "/usr/lib/motherd/motherd-early")?;
+        let shipped = crate::workspace().join("motherd/services");
+        image.archive.copy(&shipped.join("rescue"), "/usr/lib/motherd/rescue", 0o755)?;
+        image.tree(&shipped.join("initramfs"), "/usr/lib/motherd/services")?;
+        image.tree(&crate::workspace().join("policies"), "/usr/lib/motherd/policies")?;
+        image.archive.file("/etc/initrd-release", 0o644, "NAME=\"initramfs of the tests\"\n")?;
+        // Where the kernel looks for it.
+        image.archive.link("/usr/sbin/modprobe", "../bin/busybox")?;
+        let cache = Cache::open()?;
+        for kernel in Kernel::ALL {
+            for (path, data) in crate::modules::files(&cache.modules(kernel)?, modules)? {
+                image.archive.file(&format!("/usr/lib/modules/{path}"), 0o644, data)?;
+            }
+        }
+        Ok(image)
+    }
+
     /// What is no program of ours: busybox, `/etc`, empty directories, and a shell script as `/init`.
     ///
     /// By itself it is a machine without motherd, which tells a failure of the harness from one of the product.
@@ -95,7 +119,7 @@ impl Image {
     }
 
     /// Adds a file of root's.
-    pub fn file(&mut self, path: &str, permissions: u32, data: &str) -> Result<()> {
+    pub fn file(&mut self, path: &str, permissions: u32, data: impl Into<Vec<u8>>) -> Result<()> {
         self.archive.file(path, permissions, data)
     }
 

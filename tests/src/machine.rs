@@ -13,7 +13,7 @@ use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -42,6 +42,15 @@ pub struct Machine {
     started: Instant,
     /// How much of the console was shown to whoever watches, if somebody does.
     shown: Option<u64>,
+}
+
+/// What a guest has besides its kernel and its initramfs.
+#[derive(Debug, Clone, Default)]
+pub struct Setup {
+    /// The image of a disk, on virtio; what the guest writes stays in it.
+    pub disk: Option<PathBuf>,
+    /// More words of the kernel command line.
+    pub words: String,
 }
 
 /// What a command in the guest came to.
@@ -118,6 +127,11 @@ impl Line {
 impl Machine {
     /// Starts QEMU and returns at once.
     pub fn start(kernel: Kernel, image: &Path) -> Result<Self> {
+        Self::start_with(kernel, image, &Setup::default())
+    }
+
+    /// Starts QEMU with more than an image, and returns at once.
+    pub fn start_with(kernel: Kernel, image: &Path, setup: &Setup) -> Result<Self> {
         let cache = Cache::open()?;
         let qemu = cache.qemu()?;
         let (console, console_end) = Line::new()?;
@@ -134,7 +148,8 @@ impl Machine {
             .args(["-device", "nvme,serial=e2e,drive=disk"])
             .args(["-chardev", "socket,id=console,fd=0", "-serial", "chardev:console"])
             .args(["-chardev", "socket,id=shell,fd=1", "-serial", "chardev:shell"])
-            .args(["-append", "console=ttyS0 panic=-1 oops=panic loglevel=6 tsc=reliable"])
+            .arg("-append")
+            .arg(format!("console=ttyS0 panic=-1 oops=panic loglevel=6 tsc=reliable {}", setup.words))
             .arg("-kernel")
             .arg(cache.kernel(kernel)?)
             .arg("-initrd")
@@ -142,6 +157,10 @@ impl Machine {
             .stdin(console_end)
             .stdout(shell_end)
             .stderr(Stdio::inherit());
+        if let Some(disk) = &setup.disk {
+            let drive = format!("driver=file,filename={},node-name=root", disk.display());
+            command.args(["-blockdev", &drive, "-device", "virtio-blk-pci,drive=root"]);
+        }
         let qemu = crate::sys::end_with_this_thread(&mut command).spawn().context("cannot start QEMU")?;
         Ok(Self { kernel, qemu, console, shell, commands: 0, started: Instant::now(), shown: None })
     }
@@ -226,6 +245,15 @@ impl Machine {
     /// Waits until the guest's shell takes commands.
     pub fn ready(&mut self) -> Result<()> {
         self.shell_text(0, READY, BOOT).context("the guest's shell did not come up").map(drop)
+    }
+
+    /// Waits until a shell that was started after `before` others takes commands.
+    pub fn ready_again(&mut self, before: usize) -> Result<()> {
+        let deadline = Instant::now() + BOOT;
+        while self.shell.since(0).matches(READY).count() <= before {
+            self.wait(deadline).context("no other shell came up in the guest")?;
+        }
+        Ok(())
     }
 
     /// From now on, and from its beginning, the console is shown on standard output.
@@ -354,10 +382,22 @@ impl Drop for Machine {
 
 /// Boots `image` on `kernel` and runs `scenario` on it, once more if the emulation failed.
 pub fn run_on(kernel: Kernel, image: &Path, scenario: impl Fn(&mut Machine) -> Result<()>) -> Result<()> {
+    run_with(kernel, image, &|| Ok(Setup::default()), |machine| {
+        machine.ready().and_then(|()| scenario(machine))
+    })
+}
+
+/// Boots `image` with a setup that is made anew for each attempt, and runs `scenario` from the first instruction on.
+pub fn run_with(
+    kernel: Kernel,
+    image: &Path,
+    setup: &dyn Fn() -> Result<Setup>,
+    scenario: impl Fn(&mut Machine) -> Result<()>,
+) -> Result<()> {
     let mut attempt = 1;
     loop {
-        let mut machine = Machine::start(kernel, image)?;
-        let result = machine.ready().and_then(|()| scenario(&mut machine));
+        let mut machine = Machine::start_with(kernel, image, &setup()?)?;
+        let result = scenario(&mut machine);
         let Err(error) = result else { return Ok(()) };
         if attempt == 1 && machine.emulation_failed() {
             crate::say(&format!(

@@ -13,6 +13,8 @@ pub struct Programs {
     pub initldr: PathBuf,
     /// The service manager.
     pub motherd: PathBuf,
+    /// One-shot work of a boot.
+    pub early: PathBuf,
     /// The operator's tool.
     pub motherctl: PathBuf,
     /// Attempts one act and says what came of it.
@@ -31,11 +33,16 @@ impl Programs {
 
     fn build() -> Result<Self> {
         let packages = ["--package", "initldr", "--package", "motherd", "--package", "e2e"];
-        cargo_build(true, &packages, &["initldr", "motherd", "motherctl", "probe", "attacks"])?;
+        cargo_build(
+            true,
+            &packages,
+            &["initldr", "motherd", "motherctl", "motherd-early", "probe", "attacks"],
+        )?;
         let release = crate::target_dir().join("release");
         Ok(Self {
             initldr: release.join("initldr"),
             motherd: release.join("motherd"),
+            early: release.join("motherd-early"),
             motherctl: release.join("motherctl"),
             probe: release.join("probe"),
             attacks: release.join("attacks"),

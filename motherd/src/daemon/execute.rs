@@ -20,7 +20,7 @@ use crate::{
     control::server::Token,
     failpoint,
     graph::Id,
-    manager::Effect,
+    manager::{Effect, End},
     supervise::{Act, Event, Stage, State},
     sys::process::{pidfd_open, pidfd_send_signal},
 };
@@ -67,6 +67,9 @@ impl Daemon {
                     );
                 }
                 tracing::info!("everything is down: {how:?}");
+                if how == End::SoftReboot {
+                    self.leave_initramfs();
+                }
                 self.link.end(how)?;
                 Ok(vec![])
             }

@@ -29,6 +29,7 @@ mod networks;
 mod notify;
 mod oom;
 mod output;
+mod phase;
 mod proc;
 mod sockets;
 mod spawn;
@@ -47,7 +48,7 @@ use std::{
     time::Duration,
 };
 
-use clap::{Parser, ValueEnum};
+use clap::Parser;
 use initldr::link::{ExitRecord, LINK_FD, STATE_FD};
 use nix::{
     sys::{
@@ -63,12 +64,14 @@ use sandbox::{
     kernel::Kernel,
     policy::Store,
 };
+use tracing::level_filters::LevelFilter;
 
 use self::{
     events::Watching,
     link::Link,
     log::{Log, Stage},
     notify::Readiness,
+    phase::{Phase, Words},
     sockets::Sockets,
     streams::Streams,
     timers::Timers,
@@ -98,33 +101,15 @@ struct Args {
     /// Look for policies here instead; the first folder that has a name wins
     #[arg(long, value_name = "DIR")]
     policies: Vec<PathBuf>,
-    /// What to start: the service of this name and what it wants and needs
-    #[arg(long, value_enum, default_value = "system")]
-    phase: Phase,
+    /// Which half of a boot; by itself `initramfs` where /etc/initrd-release is there, and else `system`
+    #[arg(long, value_enum)]
+    phase: Option<Phase>,
     /// The cgroup below which services get theirs (the root of the cgroup2 tree)
     #[arg(long, value_name = "PATH")]
     cgroup: Option<PathBuf>,
     /// Do not trust the recorded state: leave what runs alone, and start nothing
     #[arg(long)]
     safe: bool,
-}
-
-/// Which boot target.
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Phase {
-    /// `initramfs`
-    Initramfs,
-    /// `system`
-    System,
-}
-
-impl Phase {
-    fn target(self) -> &'static str {
-        match self {
-            Self::Initramfs => "initramfs",
-            Self::System => "system",
-        }
-    }
 }
 
 /// Why motherd cannot go on. initldr starts it again.
@@ -242,6 +227,8 @@ struct Daemon {
     ended: BTreeSet<Id>,
     /// Populated cgroups of services that no file describes: paths below the base.
     orphans: BTreeSet<String>,
+    /// In an initramfs: the target that ends it, until it has.
+    hands_over_at: Option<Id>,
 }
 
 impl fmt::Debug for Daemon {
@@ -254,13 +241,15 @@ impl fmt::Debug for Daemon {
 #[must_use]
 pub fn main() -> ExitCode {
     let args = Args::parse();
+    let words = Words::read(&args.root);
     tracing_subscriber::fmt()
+        .with_max_level(words.level.unwrap_or(LevelFilter::INFO))
         .with_writer(io::stderr)
         .with_target(false)
         .with_ansi(false)
         .with_timer(SinceBoot)
         .init();
-    match run(&args) {
+    match run(&args, words) {
         Err(error) => {
             tracing::error!("motherd: {error}");
             ExitCode::FAILURE
@@ -268,8 +257,8 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn run(args: &Args) -> Result<Infallible, Fatal> {
-    let mut daemon = Daemon::open(args)?;
+fn run(args: &Args, words: Words) -> Result<Infallible, Fatal> {
+    let mut daemon = Daemon::open(args, words)?;
     daemon.run()
 }
 
@@ -291,7 +280,7 @@ fn now() -> Duration {
 impl Daemon {
     /// Everything up to the point where the first event can come: what ran before is adopted, and the boot target is on
     /// its way.
-    fn open(args: &Args) -> Result<Self, Fatal> {
+    fn open(args: &Args, words: Words) -> Result<Self, Fatal> {
         raise_file_limit();
         nix::sys::prctl::set_child_subreaper(true)
             .map_err(io::Error::from)
@@ -360,8 +349,13 @@ impl Daemon {
             said: BTreeMap::new(),
             ended: BTreeSet::new(),
             orphans: BTreeSet::new(),
+            hands_over_at: None,
         };
         daemon.watch_all().map_err(Fatal::system("epoll_ctl"))?;
+        let phase = args.phase.unwrap_or_else(|| Phase::of(&args.root));
+        if phase == Phase::Initramfs {
+            daemon.hands_over_at = daemon.manager.graph().find("initramfs");
+        }
         let mut exits = std::mem::take(&mut replay.exits);
         let safe = args.safe || replay.safe;
         let (booted, ending) = daemon.adopt(safe, replay, found, records, &mut exits, left)?;
@@ -377,18 +371,21 @@ impl Daemon {
             let effects = daemon.manager.end(how, &cause, now());
             daemon.dispatch(effects)?;
         } else if !booted && !safe {
-            daemon.boot(args.phase.target())?;
+            daemon.boot(&words.target(phase))?;
         }
+        // A motherd before this one may have seen the target come up, and died of it.
+        daemon.hand_over()?;
         Ok(daemon)
     }
 
     /// Starts the boot target; without one nothing is started, which is said.
     fn boot(&mut self, target: &str) -> Result<(), Fatal> {
-        let Some(id) = self.manager.graph().find(target) else {
-            tracing::error!("there is no service `{target}` to start: nothing is started by itself");
-            return Ok(());
-        };
-        let cause = Cause::new(format!("boot: {target}"));
+        let found = self.manager.graph().find(target).or_else(|| {
+            tracing::error!("there is no service `{target}` to start: `rescue` is, if there is one");
+            self.manager.graph().find("rescue")
+        });
+        let Some(id) = found else { return Ok(()) };
+        let cause = Cause::new(format!("boot: {}", self.manager.graph().name(id)));
         self.note(What::Manager, "", &cause);
         let effects = self.manager.boot(id, &cause, now());
         // Recorded before it is marked as begun: a motherd that ends in between begins it again, which does no harm.
@@ -448,7 +445,8 @@ impl Daemon {
                 }
             }
         }
-        self.let_go()
+        self.let_go()?;
+        self.hand_over()
     }
 
     /// Who has ended and is not started again by itself says no more: its pipe is emptied, initldr's slots are freed.

@@ -6,3 +6,4 @@ pub(crate) mod memory;
 pub(crate) mod network;
 pub(crate) mod notify;
 pub(crate) mod process;
+pub(crate) mod random;

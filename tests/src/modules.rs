@@ -1,0 +1,101 @@
+//! Kernel modules for an image: those that are asked for and those that they need, as `modprobe` looks for them.
+//!
+//! What a module needs and what else it is called stands in its `.modinfo` section as strings (`depends=`, `alias=`), so
+//! no `depmod` is needed to write the two tables that `modprobe` reads.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, ensure};
+
+/// A module's contents and what they say of it.
+#[derive(Debug)]
+struct Module {
+    object: Vec<u8>,
+    depends: Vec<String>,
+    aliases: Vec<String>,
+}
+
+/// The files for `/usr/lib/modules`: paths below it, and contents. `asked` are names as `modprobe` takes them.
+pub fn files(folder: &Path, asked: &[&str]) -> Result<Vec<(String, Vec<u8>)>> {
+    let release = folder.file_name().context("a folder of modules has a name")?.to_string_lossy();
+    let mut paths = BTreeMap::new();
+    find(&folder.join("kernel"), &mut paths)?;
+    let mut chosen: BTreeMap<String, Module> = BTreeMap::new();
+    let mut open: Vec<String> = asked.iter().map(|name| (*name).to_owned()).collect();
+    while let Some(name) = open.pop() {
+        // What a kernel has built in is no module of it, and needs none.
+        let Some(path) = paths.get(&name).filter(|_| !chosen.contains_key(&name)) else { continue };
+        let module = read(path)?;
+        open.extend(module.depends.iter().cloned());
+        chosen.insert(name, module);
+    }
+    let path = |name: &str| format!("kernel/{name}.ko");
+    let (mut dep, mut alias, mut files) = (String::new(), String::new(), Vec::new());
+    for (name, module) in &chosen {
+        // Every one of them, the nearest first: that is what depmod(8) writes.
+        let mut needed: Vec<&String> = Vec::new();
+        let mut next: Vec<&String> = module.depends.iter().collect();
+        while let Some(one) = next.pop() {
+            if let (Some(found), false) = (chosen.get(one), needed.contains(&one)) {
+                needed.push(one);
+                next.extend(&found.depends);
+            }
+        }
+        let needed: String = needed.iter().map(|name| format!(" {}", path(name))).collect();
+        writeln!(dep, "{}:{needed}", path(name))?;
+        for other in &module.aliases {
+            writeln!(alias, "alias {other} {name}")?;
+        }
+    }
+    files.push((format!("{release}/modules.dep"), dep.into_bytes()));
+    files.push((format!("{release}/modules.alias"), alias.into_bytes()));
+    files.push((format!("{release}/modules.symbols"), Vec::new()));
+    files.extend(
+        chosen.into_iter().map(|(name, module)| (format!("{release}/{}", path(&name)), module.object)),
+    );
+    Ok(files)
+}
+
+/// Every module below `folder`, by its name.
+fn find(folder: &Path, paths: &mut BTreeMap<String, PathBuf>) -> Result<()> {
+    for entry in fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))? {
+        let path = entry?.path();
+        if path.is_dir() {
+            find(&path, paths)?;
+            continue;
+        }
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if let Some((name, _)) = name.split_once(".ko") {
+            paths.insert(name.replace('-', "_"), path);
+        }
+    }
+    Ok(())
+}
+
+/// A module, unpacked: kernels before 6.12 do not unpack it themselves.
+fn read(path: &Path) -> Result<Module> {
+    let object = if path.extension().is_some_and(|extension| extension == "xz") {
+        let mut command = Command::new("xz");
+        let output = command.args(["--decompress", "--stdout"]).arg(path).stdin(Stdio::null()).output();
+        let output = output.context("cannot run xz: apt-get install xz-utils")?;
+        ensure!(output.status.success(), "xz of {}: {}", path.display(), output.status);
+        output.stdout
+    } else {
+        fs::read(path)?
+    };
+    let all = |label: &str| -> Vec<String> {
+        let strings = object.split(|byte| *byte == 0).filter_map(|text| std::str::from_utf8(text).ok());
+        strings.filter_map(|text| text.strip_prefix(label)).map(str::to_owned).collect()
+    };
+    let depends = all("depends=");
+    let depends = depends.iter().flat_map(|list| list.split(',')).filter(|name| !name.is_empty());
+    Ok(Module {
+        depends: depends.map(|name| name.replace('-', "_")).collect(),
+        aliases: all("alias="),
+        object,
+    })
+}

@@ -1,0 +1,210 @@
+//! From the kernel to a login prompt and back: an initramfs that finds an ext4 root on a virtio disk, the switch to it, a
+//! Debian system with a login on its console, and an end that leaves the file system clean.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use e2e::disk::{self, Disk, LABEL, PASSWORD, UUID};
+use e2e::fetch::Kernel;
+use e2e::initramfs::{Image, SharedImage};
+use e2e::machine::{Machine, Setup, run_with};
+use e2e::system::running;
+
+static EARLY: SharedImage = SharedImage::new("early", || Image::early(&["virtio_pci", "virtio_blk"]));
+
+/// How long a step may take that is a boot's.
+const BOOT: Duration = Duration::from_secs(180);
+/// Between `motherctl reboot` and the end of QEMU.
+const END: Duration = Duration::from_secs(60);
+
+/// A disk of one test, removed with it.
+struct OwnDisk(PathBuf);
+
+impl OwnDisk {
+    fn new(name: &str, change: impl Fn(&Disk) -> Result<()>) -> Result<Self> {
+        let disk = Disk::system(name)?;
+        change(&disk)?;
+        Ok(Self(disk.write()?))
+    }
+
+    fn setup(&self, words: &str) -> Setup {
+        Setup { disk: Some(self.0.clone()), words: words.to_owned() }
+    }
+}
+
+impl Drop for OwnDisk {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_file(&self.0) {
+            eprintln!("cannot remove {}: {error}", self.0.display());
+        }
+    }
+}
+
+/// Boots from a disk with these words on the kernel command line.
+fn boot(
+    kernel: Kernel,
+    disk: &OwnDisk,
+    words: &str,
+    scenario: impl Fn(&mut Machine) -> Result<()>,
+) -> Result<()> {
+    run_with(kernel, EARLY.path()?, &|| Ok(disk.setup(words)), scenario)
+}
+
+/// Types name and password at the prompt, and waits for root's shell.
+fn log_in(machine: &mut Machine) -> Result<()> {
+    machine.console_shows("altimat login: ", BOOT)?;
+    machine.type_to_console(b"root\r")?;
+    machine.console_shows("Password: ", END)?;
+    machine.type_to_console(format!("{PASSWORD}\r").as_bytes())?;
+    machine.console_shows("bash-5", END)?;
+    machine.type_to_console(b"motherctl status redis | head -1; echo logged-in-$((40 + 2))\r")?;
+    machine.console_shows("logged-in-42", END)
+}
+
+fn ends(machine: &mut Machine, verb: &str, says: &str) -> Result<()> {
+    machine.begin(&format!("motherctl {verb}"))?;
+    let status = machine.ended(END).with_context(|| format!("after motherctl {verb}"))?;
+    let console = machine.console();
+    ensure!(status.success() && console.contains(says), "{verb}: QEMU ended with {status}:\n{console}");
+    Ok(())
+}
+
+/// What a running system of the disk has to show.
+fn is_up(machine: &mut Machine) -> Result<()> {
+    machine.ready()?;
+    ensure!(machine.ok("grep -c ' / ' /proc/mounts")?.trim() == "1", "one root, and no old one beneath it");
+    ensure!(machine.ok("readlink /proc/1/exe")?.trim() == "/usr/sbin/initldr", "PID 1 is the disk's");
+    for (what, expected) in [
+        ("stat -f -c %T /", "ext2/ext3"),
+        ("findmnt -n -o OPTIONS / | cut -d, -f1", "rw"),
+        ("hostname", "altimat"),
+        ("cat /proc/sys/kernel/pid_max", "65536"),
+        ("stat -f -c %T /mnt", "tmpfs"),
+        ("stat -c %s /var/lib/motherd/random-seed", "64"),
+        ("redis-cli ping", "PONG"),
+    ] {
+        let found = machine.eventually(what, END, |machine| {
+            let answer = machine.run(what)?;
+            Ok((answer.output.trim() == expected).then_some(()))
+        });
+        found.with_context(|| {
+            format!("expected {expected}: {:?}", machine.run("motherctl list; dmesg | tail -30"))
+        })?;
+    }
+    running(machine, "redis")?;
+    // Whoever loads a module on the kernel's behalf finds the new root too.
+    machine.ok("mkdir -p /run/o/l /run/o/u /run/o/w /run/o/m && mount -t overlay -o lowerdir=/run/o/l,upperdir=/run/o/u,workdir=/run/o/w overlay /run/o/m && umount /run/o/m")?;
+    Ok(())
+}
+
+fn there_and_back(kernel: Kernel) -> Result<()> {
+    let disk = OwnDisk::new(&format!("back-{}", kernel.version()), |_| Ok(()))?;
+    let by = [format!("root=UUID={UUID} quiet"), format!("root=LABEL={LABEL} rootfstype=ext4")];
+    for (words, verb, says) in
+        [(&by[0], "reboot", "reboot: Restarting system"), (&by[1], "poweroff", "reboot: Power down")]
+    {
+        boot(kernel, &disk, words, |machine| {
+            log_in(machine)?;
+            is_up(machine)?;
+            ends(machine, verb, says)
+        })?;
+        disk::check(&disk.0).with_context(|| format!("after {verb}"))?;
+    }
+    Ok(())
+}
+
+#[test]
+fn linux_6_1_boots_a_disk_to_a_login_and_leaves_it_clean() -> Result<()> {
+    there_and_back(Kernel::V6_1)
+}
+
+#[test]
+fn linux_6_12_boots_a_disk_to_a_login_and_leaves_it_clean() -> Result<()> {
+    there_and_back(Kernel::V6_12)
+}
+
+/// The reason is on the console, and whoever stands before it has a shell.
+fn no_root(kernel: Kernel) -> Result<()> {
+    let setup = || Ok(Setup { words: "root=LABEL=nowhere rootwait=2".to_owned(), ..Setup::default() });
+    run_with(kernel, EARLY.path()?, &setup, |machine| {
+        machine.console_shows("root=LABEL=nowhere did not come within 2 s; there are:", BOOT)?;
+        machine.console_shows("This is a rescue shell.", END)?;
+        machine.type_to_console(b"echo $((40 + 2))-it-is; motherctl poweroff\r")?;
+        machine.console_shows("42-it-is", END)?;
+        ensure!(machine.ended(END)?.success());
+        Ok(())
+    })
+}
+
+const STUBBORN: &str = r#"
+exec   = ["/bin/sh", "-c", "trap '' TERM; while :; do sleep 1000; done"]
+policy = "unconfined"
+[stop]
+timeout = "3s"
+"#;
+
+/// A service that does not hear SIGTERM, one whose file is broken, and one that writes the root full: the rest boots, and
+/// the end comes and leaves the file system clean.
+fn trouble(kernel: Kernel) -> Result<()> {
+    let wants = "[dependencies]\nwants = [\"basic\", \"commands\", \"stubborn\", \"broken\"]\n";
+    let disk = OwnDisk::new(&format!("trouble-{}", kernel.version()), |disk| {
+        disk.file("etc/motherd/services/system.toml", 0o644, wants)?;
+        disk.file("etc/motherd/services/stubborn.toml", 0o644, STUBBORN)?;
+        disk.file("etc/motherd/services/broken.toml", 0o644, "exec = [\"/bin/true\"\npolcy = 3\n")
+    })?;
+    boot(kernel, &disk, &format!("root=UUID={UUID}"), |machine| {
+        machine.ready()?;
+        running(machine, "stubborn")?;
+        machine.console_shows("broken.toml:", END)?;
+        // Full to the last block; then a frozen file system with a process that waits for it in state D.
+        machine.run("dd if=/dev/zero of=/full bs=1M; dd if=/dev/zero of=/fuller bs=1k")?;
+        machine.ok("mkdir -p /run/lock && mount -t tmpfs x /run/lock && dd if=/dev/zero of=/run/lock/i bs=1M count=8 && mkfs.ext4 -q /run/lock/i && mkdir /run/frozen && mount -o loop /run/lock/i /run/frozen && fsfreeze -f /run/frozen")?;
+        machine.ok("setsid sh -c 'echo x > /run/frozen/x' > /dev/null 2>&1 < /dev/null & until grep -l 'State:.D' /proc/*/status; do :; done")?;
+        ends(machine, "poweroff", "reboot: Power down")
+    })?;
+    disk::check(&disk.0)
+}
+
+/// The same kernel, another user space: PID 1 stays, everything else is new.
+fn anew(kernel: Kernel) -> Result<()> {
+    let disk = OwnDisk::new(&format!("anew-{}", kernel.version()), |_| Ok(()))?;
+    boot(kernel, &disk, &format!("root=UUID={UUID}"), |machine| {
+        is_up(machine)?;
+        let before = running(machine, "redis")?;
+        let kernel_booted = machine.ok("cat /proc/sys/kernel/random/boot_id")?;
+        machine.begin("motherctl soft-reboot")?;
+        machine.ready_again(1)?;
+        is_up(machine)?;
+        ensure!(running(machine, "redis")? != before, "redis was not started anew");
+        ensure!(machine.ok("cat /proc/sys/kernel/random/boot_id")? == kernel_booted, "the kernel began anew");
+        ends(machine, "poweroff", "reboot: Power down")
+    })?;
+    disk::check(&disk.0)
+}
+
+#[test]
+fn linux_6_1_without_its_root_says_why_and_gives_a_shell() -> Result<()> {
+    no_root(Kernel::V6_1)
+}
+
+#[test]
+fn linux_6_12_without_its_root_says_why_and_gives_a_shell() -> Result<()> {
+    no_root(Kernel::V6_12)
+}
+
+#[test]
+fn linux_6_1_ends_clean_in_spite_of_trouble() -> Result<()> {
+    trouble(Kernel::V6_1)
+}
+
+#[test]
+fn linux_6_12_ends_clean_in_spite_of_trouble() -> Result<()> {
+    trouble(Kernel::V6_12)
+}
+
+#[test]
+fn linux_6_12_begins_user_space_anew() -> Result<()> {
+    anew(Kernel::V6_12)
+}
