@@ -47,8 +47,8 @@ pub struct Machine {
 /// What a guest has besides its kernel and its initramfs.
 #[derive(Debug, Clone, Default)]
 pub struct Setup {
-    /// The image of a disk, on virtio; what the guest writes stays in it.
-    pub disk: Option<PathBuf>,
+    /// The images of disks, on virtio; what the guest writes stays in them.
+    pub disks: Vec<PathBuf>,
     /// More words of the kernel command line.
     pub words: String,
 }
@@ -157,9 +157,10 @@ impl Machine {
             .stdin(console_end)
             .stdout(shell_end)
             .stderr(Stdio::inherit());
-        if let Some(disk) = &setup.disk {
-            let drive = format!("driver=file,filename={},node-name=root", disk.display());
-            command.args(["-blockdev", &drive, "-device", "virtio-blk-pci,drive=root"]);
+        for (number, disk) in setup.disks.iter().enumerate() {
+            let drive = format!("driver=file,filename={},node-name=disk{number}", disk.display());
+            let device = format!("virtio-blk-pci,drive=disk{number}");
+            command.args(["-blockdev", &drive, "-device", &device]);
         }
         let qemu = crate::sys::end_with_this_thread(&mut command).spawn().context("cannot start QEMU")?;
         Ok(Self { kernel, qemu, console, shell, commands: 0, started: Instant::now(), shown: None })

@@ -17,7 +17,7 @@ static EARLY: SharedImage = SharedImage::new("early", || Image::early(&["virtio_
 /// How long a step may take that is a boot's.
 const BOOT: Duration = Duration::from_secs(180);
 /// Between `motherctl reboot` and the end of QEMU.
-const END: Duration = Duration::from_secs(60);
+const END: Duration = Duration::from_secs(120);
 
 /// A disk of one test, removed with it.
 struct OwnDisk(PathBuf);
@@ -30,7 +30,7 @@ impl OwnDisk {
     }
 
     fn setup(&self, words: &str) -> Setup {
-        Setup { disk: Some(self.0.clone()), words: words.to_owned() }
+        Setup { disks: vec![self.0.clone()], words: words.to_owned() }
     }
 }
 
@@ -154,14 +154,25 @@ fn trouble(kernel: Kernel) -> Result<()> {
         disk.file("etc/motherd/services/stubborn.toml", 0o644, STUBBORN)?;
         disk.file("etc/motherd/services/broken.toml", 0o644, "exec = [\"/bin/true\"\npolcy = 3\n")
     })?;
-    boot(kernel, &disk, &format!("root=UUID={UUID}"), |machine| {
+    let frozen = OwnDisk(disk.0.with_extension("frozen"));
+    fs::File::create(&frozen.0)?.set_len(16 << 20)?;
+    let setup = || {
+        let disks = vec![disk.0.clone(), frozen.0.clone()];
+        Ok(Setup { disks, words: format!("root=UUID={UUID}") })
+    };
+    run_with(kernel, EARLY.path()?, &setup, |machine| {
         machine.ready()?;
         running(machine, "stubborn")?;
         machine.console_shows("broken.toml:", END)?;
-        // Full to the last block; then a frozen file system with a process that waits for it in state D.
+        // Full to the last block.
         machine.run("dd if=/dev/zero of=/full bs=1M; dd if=/dev/zero of=/fuller bs=1k")?;
-        machine.ok("mkdir -p /run/lock && mount -t tmpfs x /run/lock && dd if=/dev/zero of=/run/lock/i bs=1M count=8 && mkfs.ext4 -q /run/lock/i && mkdir /run/frozen && mount -o loop /run/lock/i /run/frozen && fsfreeze -f /run/frozen")?;
-        machine.ok("setsid sh -c 'echo x > /run/frozen/x' > /dev/null 2>&1 < /dev/null & until grep -l 'State:.D' /proc/*/status; do :; done")?;
+        machine.ok("mkdir /run/frozen && mkfs.ext4 -q /dev/vdb && mount /dev/vdb /run/frozen")?;
+        machine.ok("fsfreeze -f /run/frozen")?;
+        // Of a session of its own, it is nobody's to stop; it waits in the kernel and no signal reaches it.
+        machine.ok("setsid sh -c 'echo x > /run/frozen/x' >/dev/null 2>&1 </dev/null &")?;
+        machine.eventually("a process in state D", END, |machine| {
+            Ok((machine.run("grep -l 'State:.D' /proc/[0-9]*/status")?.status == 0).then_some(()))
+        })?;
         ends(machine, "poweroff", "reboot: Power down")
     })?;
     disk::check(&disk.0)
