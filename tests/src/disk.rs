@@ -216,6 +216,15 @@ pub fn check(image: &Path) -> Result<()> {
     Ok(())
 }
 
+/// A file of a file system that nobody uses.
+pub fn read(image: &Path, path: &str) -> Result<Vec<u8>> {
+    let mut command = Command::new("debugfs");
+    let output = command.args(["-R", &format!("cat {path}")]).arg(image).stdin(Stdio::null()).output();
+    let output = output.context("cannot run debugfs: apt-get install e2fsprogs")?;
+    ensure!(output.status.success(), "debugfs: {}", output.status);
+    Ok(output.stdout)
+}
+
 fn remove(folder: &Path) -> Result<()> {
     match fs::remove_dir_all(folder) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {

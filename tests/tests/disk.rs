@@ -102,6 +102,7 @@ fn is_up(machine: &mut Machine) -> Result<()> {
 fn there_and_back(kernel: Kernel) -> Result<()> {
     let disk = OwnDisk::new(&format!("back-{}", kernel.version()), |_| Ok(()))?;
     let by = [format!("root=UUID={UUID} quiet"), format!("root=LABEL={LABEL} rootfstype=ext4")];
+    let mut seeds = Vec::new();
     for (words, verb, says) in
         [(&by[0], "reboot", "reboot: Restarting system"), (&by[1], "poweroff", "reboot: Power down")]
     {
@@ -111,7 +112,9 @@ fn there_and_back(kernel: Kernel) -> Result<()> {
             ends(machine, verb, says)
         })?;
         disk::check(&disk.0).with_context(|| format!("after {verb}"))?;
+        seeds.push(disk::read(&disk.0, "/var/lib/motherd/random-seed")?);
     }
+    ensure!(seeds[0].len() == 64 && seeds[0] != seeds[1], "a seed is used once: {seeds:?}");
     Ok(())
 }
 
