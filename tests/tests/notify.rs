@@ -173,7 +173,7 @@ fn who_floods_stalls_or_lies_disturbs_nobody() -> Result<()> {
     scratch.eventually("who is no process of it is said not to be heard", |scratch| {
         Ok(scratch.log()?.contains("which is not in its cgroup: not heard").then_some(()))
     })?;
-    ensure!(says(&scratch, "other")? == "", "{}", says(&scratch, "other")?);
+    ensure!(says(&scratch, "other")?.is_empty(), "{}", says(&scratch, "other")?);
     let motherd = scratch.motherd()?;
     let open = fs::read_dir(format!("/proc/{motherd}/fd"))?.count();
     ensure!(open < 100, "{open} descriptors are open");

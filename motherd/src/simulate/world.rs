@@ -475,9 +475,9 @@ impl World {
         self.manager = Manager::new(self.files.clone());
         self.shadow = self.shadow.take().map(|_| Manager::naive(self.files.clone()));
         let mut events = Vec::new();
-        for slot in 0..NAMES.len() {
+        for (slot, name) in NAMES.iter().enumerate() {
             self.bodies[slot].sweeping = false;
-            let Some(id) = self.manager.graph().find(NAMES[slot]) else {
+            let Some(id) = self.manager.graph().find(name) else {
                 // No file describes it any more: somebody ends what is left of it.
                 self.bodies[slot] = Body::default();
                 self.records[slot] = None;
