@@ -25,8 +25,8 @@ struct Service {
 
 fn start(lines: &str, script: &str) -> Service {
     let plan = plan_for("beside", lines);
-    let (reader, writer) = std::io::pipe().unwrap();
-    let (stdin, keep) = std::io::pipe().unwrap();
+    let (reader, writer) = std::io::pipe().expect("a step of this test");
+    let (stdin, keep) = std::io::pipe().expect("a step of this test");
     let argv = ["/bin/sh", "-c", &format!("{script}; echo up; read line")].map(str::to_owned);
     let launched = launch(&Launch {
         plan: &plan,
@@ -40,10 +40,10 @@ fn start(lines: &str, script: &str) -> Service {
         parent: Parent::Caller,
         pid_cell: None,
     })
-    .unwrap();
+    .expect("a step of this test");
     drop(writer);
     let mut line = String::new();
-    BufReader::new(reader).read_line(&mut line).unwrap();
+    BufReader::new(reader).read_line(&mut line).expect("a step of this test");
     assert_eq!(line, "up\n");
     Service { plan, launched, stdin: Some(keep) }
 }
@@ -51,14 +51,14 @@ fn start(lines: &str, script: &str) -> Service {
 impl Drop for Service {
     fn drop(&mut self) {
         self.stdin.take();
-        waitid(Id::PIDFd(self.launched.pidfd.as_fd()), WaitPidFlag::WEXITED).unwrap();
+        waitid(Id::PIDFd(self.launched.pidfd.as_fd()), WaitPidFlag::WEXITED).expect("a step of this test");
     }
 }
 
 /// What a script prints beside the service; `None`: by itself under the same policy.
 fn output(plan: &Plan, service: Option<&Service>, script: &str) -> String {
-    let (mut reader, writer) = std::io::pipe().unwrap();
-    let null = File::options().read(true).write(true).open("/dev/null").unwrap();
+    let (mut reader, writer) = std::io::pipe().expect("a step of this test");
+    let null = File::options().read(true).write(true).open("/dev/null").expect("a step of this test");
     let request = Launch {
         plan,
         argv: &["/bin/sh", "-c", script].map(str::to_owned),
@@ -75,11 +75,11 @@ fn output(plan: &Plan, service: Option<&Service>, script: &str) -> String {
         Some(service) => launch_beside(service.launched.pidfd.as_fd(), &request),
         None => launch(&request),
     };
-    let launched = launched.unwrap();
+    let launched = launched.expect("a step of this test");
     drop(writer);
     let mut output = String::new();
-    reader.read_to_string(&mut output).unwrap();
-    waitid(Id::PIDFd(launched.pidfd.as_fd()), WaitPidFlag::WEXITED).unwrap();
+    reader.read_to_string(&mut output).expect("a step of this test");
+    waitid(Id::PIDFd(launched.pidfd.as_fd()), WaitPidFlag::WEXITED).expect("a step of this test");
     output
 }
 
@@ -107,11 +107,16 @@ fn it_is_in_the_namespaces_of_the_service_and_sees_its_files_and_processes() {
     // The control: by itself it has its own /tmp.
     assert!(alone.contains("/tmp/private"), "{alone}");
     // Who launches it is where it was.
-    let own = std::fs::read_link("/proc/thread-self/ns/pid_for_children").unwrap();
-    assert_eq!(own, std::fs::read_link("/proc/thread-self/ns/pid").unwrap());
+    let own = std::fs::read_link("/proc/thread-self/ns/pid_for_children").expect("a step of this test");
+    assert_eq!(own, std::fs::read_link("/proc/thread-self/ns/pid").expect("a step of this test"));
     let pid = service.launched.pid;
     let of_service: String = ["mnt", "pid", "net", "ipc", "uts", "cgroup", "user"]
-        .map(|kind| format!("{}\n", std::fs::read_link(format!("/proc/{pid}/ns/{kind}")).unwrap().display()))
+        .map(|kind| {
+            format!(
+                "{}\n",
+                std::fs::read_link(format!("/proc/{pid}/ns/{kind}")).expect("a step of this test").display()
+            )
+        })
         .concat();
     assert_eq!(output(&service.plan, Some(&service), NAMESPACES), of_service);
     assert_ne!(output(&service.plan, None, NAMESPACES), of_service);
@@ -126,10 +131,15 @@ fn it_enters_a_user_namespace_with_what_that_owns() {
         start("[namespaces]\nuser = \"auto\"\n[process]\nuser = \"root\"\ngroup = \"root\"", "true");
     let pid = service.launched.pid;
     let of_service: String = ["mnt", "pid", "net", "ipc", "uts", "cgroup", "user"]
-        .map(|kind| format!("{}\n", std::fs::read_link(format!("/proc/{pid}/ns/{kind}")).unwrap().display()))
+        .map(|kind| {
+            format!(
+                "{}\n",
+                std::fs::read_link(format!("/proc/{pid}/ns/{kind}")).expect("a step of this test").display()
+            )
+        })
         .concat();
     assert_eq!(output(&service.plan, Some(&service), NAMESPACES), of_service);
-    let map = std::fs::read_to_string(format!("/proc/{pid}/uid_map")).unwrap();
+    let map = std::fs::read_to_string(format!("/proc/{pid}/uid_map")).expect("a step of this test");
     assert_eq!(output(&service.plan, Some(&service), "cat /proc/self/uid_map; id -u"), format!("{map}0\n"));
 }
 
@@ -140,9 +150,9 @@ fn beside_who_has_ended_nothing_runs() {
     }
     let service = start("", "true");
     let plan = service.plan.clone();
-    let pidfd = service.launched.pidfd.try_clone().unwrap();
+    let pidfd = service.launched.pidfd.try_clone().expect("a step of this test");
     drop(service);
-    let null = File::options().read(true).write(true).open("/dev/null").unwrap();
+    let null = File::options().read(true).write(true).open("/dev/null").expect("a step of this test");
     let error = launch_beside(
         pidfd.as_fd(),
         &Launch {
