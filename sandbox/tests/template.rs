@@ -32,14 +32,15 @@ fn policies() -> PathBuf {
 }
 
 fn plan(text: &str) -> Arc<Plan> {
-    let policy = load_text(Path::new("test.toml"), text, &Store::new(vec![policies()])).unwrap();
+    let policy =
+        load_text(Path::new("test.toml"), text, &Store::new(vec![policies()])).expect("a step of this test");
     let subject = Subject { name: "template".to_owned(), root: "/".into(), sockets: vec![] };
-    Arc::new(compile(&policy, &subject, &Kernel::probe(None).unwrap()).unwrap())
+    Arc::new(compile(&policy, &subject, &Kernel::probe(None).expect("a step of this test")).unwrap())
 }
 
 fn run(plan: &Plan, template: Option<&Template>, network: Option<PooledNetwork>, script: &str) -> String {
-    let null = File::open("/dev/null").unwrap();
-    let (mut reader, writer) = std::io::pipe().unwrap();
+    let null = File::open("/dev/null").expect("a step of this test");
+    let (mut reader, writer) = std::io::pipe().expect("a step of this test");
     let launched = launch(&Launch {
         plan,
         argv: &["/usr/bin/sh", "-c", script].map(str::to_owned),
@@ -52,11 +53,11 @@ fn run(plan: &Plan, template: Option<&Template>, network: Option<PooledNetwork>,
         parent: Parent::Caller,
         pid_cell: None,
     })
-    .unwrap();
+    .expect("a step of this test");
     drop(writer);
     let mut output = String::new();
-    reader.read_to_string(&mut output).unwrap();
-    waitid(Id::PIDFd(launched.pidfd.as_fd()), WaitPidFlag::WEXITED).unwrap();
+    reader.read_to_string(&mut output).expect("a step of this test");
+    waitid(Id::PIDFd(launched.pidfd.as_fd()), WaitPidFlag::WEXITED).expect("a step of this test");
     output
 }
 
@@ -83,10 +84,10 @@ fn all_that_ships_looks_the_same_with_a_template_and_a_pool_and_without() {
     let mut pool = NetworkPool::new(1);
     let mut compared = Vec::new();
     for name in Store::new(vec![policies()]).names() {
-        let policy = Store::new(vec![policies()]).load(&name).unwrap();
+        let policy = Store::new(vec![policies()]).load(&name).expect("a step of this test");
         let subject = Subject { name: "template".to_owned(), root: "/".into(), sockets: vec![] };
         // Some need users or folders that this host does not have.
-        let Ok(plan) = compile(&policy, &subject, &Kernel::probe(None).unwrap()) else {
+        let Ok(plan) = compile(&policy, &subject, &Kernel::probe(None).expect("a step of this test")) else {
             eprintln!("{name}: cannot be compiled on this host");
             continue;
         };
@@ -104,11 +105,11 @@ fn all_that_ships_looks_the_same_with_a_template_and_a_pool_and_without() {
 
 fn same(plan: &Arc<Plan>, pool: &mut NetworkPool) {
     let inline = run(plan, None, None, LOOK);
-    let template = Template::build(plan).unwrap();
+    let template = Template::build(plan).expect("a step of this test");
     assert_eq!(template.is_some(), plan.has_template());
     for _ in 0..2 {
         if plan.takes_network() {
-            pool.add().unwrap();
+            pool.add().expect("a step of this test");
         }
         assert_eq!(run(plan, template.as_ref(), pool.take(), LOOK), inline, "{}", plan.policy());
     }
@@ -141,7 +142,7 @@ fn what_one_launch_writes_the_next_does_not_see() {
     let plan = plan(
         "extends = [\"base/default\"]\n[landlock]\nwrite = [\"/tmp\", \"/run\", \"/dev/shm\", \"/dev/null\"]\n",
     );
-    let template = Template::build(&plan).unwrap();
+    let template = Template::build(&plan).expect("a step of this test");
     let write = "for f in /tmp /run /dev/shm; do echo was here > $f/left && cat $f/left; done";
     assert_eq!(run(&plan, template.as_ref(), None, write), "was here\n".repeat(3), "control");
     assert_eq!(run(&plan, template.as_ref(), None, "cat /tmp/* /run/* /dev/shm/* 2>/dev/null"), "");
@@ -164,7 +165,7 @@ fn what_could_be_changed_for_the_next_launch_is_never_shared() {
         let policy = load_text(Path::new("test.toml"), text, &Store::new(vec![policies()]));
         let Ok(policy) = policy else { continue };
         let subject = Subject { name: "template".to_owned(), root: "/".into(), sockets: vec![] };
-        let plan = compile(&policy, &subject, &Kernel::probe(None).unwrap()).unwrap();
+        let plan = compile(&policy, &subject, &Kernel::probe(None).expect("a step of this test")).unwrap();
         assert!(!plan.has_template(), "{text}");
     }
 }
@@ -175,8 +176,8 @@ fn a_template_of_another_plan_is_refused() {
         return;
     }
     let (one, other) = (plan("extends = [\"base/default\"]\n"), plan("extends = [\"base/default\"]\n"));
-    let template = Template::build(&one).unwrap();
-    let null = File::open("/dev/null").unwrap();
+    let template = Template::build(&one).expect("a step of this test");
+    let null = File::open("/dev/null").expect("a step of this test");
     let refused = launch(&Launch {
         plan: &other,
         argv: &["/usr/bin/true".to_owned()],
@@ -199,14 +200,14 @@ struct Folder(PathBuf);
 impl Folder {
     fn new(name: &str) -> Self {
         let path = PathBuf::from(format!("/var/tmp/template-{name}-{}", std::process::id()));
-        std::fs::create_dir(&path).unwrap();
+        std::fs::create_dir(&path).expect("a step of this test");
         Self(path)
     }
 }
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        std::fs::remove_dir_all(&self.0).unwrap();
+        std::fs::remove_dir_all(&self.0).expect("a step of this test");
     }
 }
 
@@ -218,8 +219,8 @@ fn a_folder_that_is_hidden_and_exchanged_is_hidden_all_the_same() {
     let folder = Folder::new("hidden");
     let (secret, aside) = (folder.0.join("secret"), folder.0.join("aside"));
     let make = |text: &str| {
-        std::fs::create_dir(&secret).unwrap();
-        std::fs::write(secret.join("file"), text).unwrap();
+        std::fs::create_dir(&secret).expect("a step of this test");
+        std::fs::write(secret.join("file"), text).expect("a step of this test");
     };
     make("old");
     let plan = plan(&format!(
@@ -229,21 +230,21 @@ fn a_folder_that_is_hidden_and_exchanged_is_hidden_all_the_same() {
         folder.0.display()
     ));
     assert!(plan.has_template());
-    let template = Template::build(&plan).unwrap();
+    let template = Template::build(&plan).expect("a step of this test");
     let look = format!("cat {}/file 2>/dev/null; echo looked", secret.display());
     assert_eq!(run(&plan, template.as_ref(), None, &look), "looked\n");
     // The mount that hides it goes where the old folder goes.
-    std::fs::rename(&secret, &aside).unwrap();
+    std::fs::rename(&secret, &aside).expect("a step of this test");
     make("new");
     assert_eq!(run(&plan, template.as_ref(), None, &look), "looked\n");
     // The same with one that is removed: the kernel takes away what is mounted on it.
-    std::fs::remove_dir_all(&secret).unwrap();
+    std::fs::remove_dir_all(&secret).expect("a step of this test");
     make("newer");
     assert_eq!(run(&plan, template.as_ref(), None, &look), "looked\n");
     // The control: it is the hiding that does it.
-    std::fs::remove_dir_all(&secret).unwrap();
-    std::fs::rename(&aside, &secret).unwrap();
-    assert_eq!(std::fs::read_to_string(secret.join("file")).unwrap(), "old");
+    std::fs::remove_dir_all(&secret).expect("a step of this test");
+    std::fs::rename(&aside, &secret).expect("a step of this test");
+    assert_eq!(std::fs::read_to_string(secret.join("file")).expect("a step of this test"), "old");
 }
 
 #[test]
@@ -253,16 +254,16 @@ fn a_folder_that_is_shown_and_exchanged_makes_the_template_old() {
     }
     let folder = Folder::new("shown");
     let shown = folder.0.join("shown");
-    std::fs::create_dir(&shown).unwrap();
+    std::fs::create_dir(&shown).expect("a step of this test");
     let plan = plan(&format!(
         "extends = [\"base/default\"]\n[filesystem]\nbind = [{{ from = \"{}\", to = \"/mnt\", read_only = true }}]\n",
         shown.display()
     ));
-    let template = Template::build(&plan).unwrap().unwrap();
+    let template = Template::build(&plan).expect("a step of this test").unwrap();
     assert!(template.is_current());
-    std::fs::remove_dir(&shown).unwrap();
+    std::fs::remove_dir(&shown).expect("a step of this test");
     assert!(!template.is_current());
-    std::fs::create_dir(&shown).unwrap();
+    std::fs::create_dir(&shown).expect("a step of this test");
     assert!(!template.is_current(), "it has the same name, and is another");
 }
 
@@ -272,12 +273,13 @@ fn a_mount_of_the_hosts_is_noticed_once() {
         return;
     }
     let folder = Folder::new("mount");
-    let watch = MountWatch::new().unwrap();
+    let watch = MountWatch::new().expect("a step of this test");
     // Others on this host may mount meanwhile, so that only the changes of this test can be asserted.
     let none: Option<&str> = None;
-    nix::mount::mount(Some("tmpfs"), &folder.0, Some("tmpfs"), nix::mount::MsFlags::empty(), none).unwrap();
+    nix::mount::mount(Some("tmpfs"), &folder.0, Some("tmpfs"), nix::mount::MsFlags::empty(), none)
+        .expect("a step of this test");
     assert!(watch.changed());
-    nix::mount::umount(&folder.0).unwrap();
+    nix::mount::umount(&folder.0).expect("a step of this test");
     assert!(watch.changed());
 }
 
@@ -291,7 +293,7 @@ fn a_network_of_the_pool_is_used_once_and_is_like_a_new_one() {
     let mut pool = NetworkPool::new(2);
     assert!(pool.take().is_none());
     while pool.has_room() {
-        pool.add().unwrap();
+        pool.add().expect("a step of this test");
     }
     let look = "readlink /proc/self/ns/net";
     let networks = [pool.take(), pool.take(), pool.take()];
@@ -299,6 +301,6 @@ fn a_network_of_the_pool_is_used_once_and_is_like_a_new_one() {
     let seen: std::collections::BTreeSet<String> =
         networks.into_iter().map(|network| run(&plan, None, network, look)).collect();
     assert_eq!(seen.len(), 3, "{seen:?}");
-    let own = std::fs::read_link("/proc/self/ns/net").unwrap();
+    let own = std::fs::read_link("/proc/self/ns/net").expect("a step of this test");
     assert!(!seen.contains(&format!("{}\n", own.display())));
 }
