@@ -35,7 +35,10 @@ fn plan(text: &str) -> Arc<Plan> {
     let policy =
         load_text(Path::new("test.toml"), text, &Store::new(vec![policies()])).expect("a step of this test");
     let subject = Subject { name: "template".to_owned(), root: "/".into(), sockets: vec![] };
-    Arc::new(compile(&policy, &subject, &Kernel::probe(None).expect("a step of this test")).unwrap())
+    Arc::new(
+        compile(&policy, &subject, &Kernel::probe(None).expect("a step of this test"))
+            .expect("a step of this test"),
+    )
 }
 
 fn run(plan: &Plan, template: Option<&Template>, network: Option<PooledNetwork>, script: &str) -> String {
@@ -165,7 +168,8 @@ fn what_could_be_changed_for_the_next_launch_is_never_shared() {
         let policy = load_text(Path::new("test.toml"), text, &Store::new(vec![policies()]));
         let Ok(policy) = policy else { continue };
         let subject = Subject { name: "template".to_owned(), root: "/".into(), sockets: vec![] };
-        let plan = compile(&policy, &subject, &Kernel::probe(None).expect("a step of this test")).unwrap();
+        let plan = compile(&policy, &subject, &Kernel::probe(None).expect("a step of this test"))
+            .expect("a step of this test");
         assert!(!plan.has_template(), "{text}");
     }
 }
@@ -259,7 +263,7 @@ fn a_folder_that_is_shown_and_exchanged_makes_the_template_old() {
         "extends = [\"base/default\"]\n[filesystem]\nbind = [{{ from = \"{}\", to = \"/mnt\", read_only = true }}]\n",
         shown.display()
     ));
-    let template = Template::build(&plan).expect("a step of this test").unwrap();
+    let template = Template::build(&plan).expect("a step of this test").expect("a step of this test");
     assert!(template.is_current());
     std::fs::remove_dir(&shown).expect("a step of this test");
     assert!(!template.is_current());
