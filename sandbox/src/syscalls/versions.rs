@@ -73,7 +73,7 @@ mod tests {
 
     #[test]
     fn each_change_belongs_to_a_version_that_is_there_and_the_last_knows_every_call() {
-        assert!(CHANGES.iter().all(|change| (2..=VERSION).contains(&change.version)));
+        assert!(CHANGES.iter().all(|change| change.version >= 2 && change.version <= VERSION));
         assert_eq!(
             highest_known(VERSION),
             highest(),
