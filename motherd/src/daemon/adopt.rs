@@ -141,7 +141,8 @@ impl Daemon {
         }
         for record in records {
             if safe {
-                self.table.forget(&record.name);
+                // Left as it is: for what has no process it says where it is meant to be, which the next motherd that
+                // is not in safe mode has to know. What is adopted below gets a new one.
                 continue;
             }
             let Some(id) = self.manager.graph().find(&record.name) else {

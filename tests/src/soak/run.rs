@@ -14,6 +14,7 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 use nix::{
+    errno::Errno,
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
@@ -147,8 +148,8 @@ impl Pair {
     pub fn kill_and_wait(&self, signal: Signal) -> Result<Duration> {
         let pid = self.motherd()?;
         let killed = Instant::now();
-        kill(Pid::from_raw(pid), signal)?;
-        self.answers_after(pid).context("after a kill")?;
+        end(pid, signal)?;
+        self.answers_after(pid).with_context(|| format!("after {signal}"))?;
         Ok(killed.elapsed())
     }
 
@@ -162,6 +163,9 @@ impl Pair {
 
     /// Has nobody crash or log by itself, and compares the accounts.
     pub fn audit(&mut self, report: &mut Report, baseline: &Baseline) -> Result<()> {
+        // Whatever the last one died of, this one is not in safe mode: SIGKILL after such a life is no early death.
+        thread::sleep(Duration::from_millis(300));
+        self.kill_and_wait(Signal::SIGKILL)?;
         let quiet = self.load.folder.join("quiet");
         fs::write(&quiet, "")?;
         self.quiets += 1;
@@ -248,10 +252,10 @@ impl Pair {
                 thread::sleep(Duration::from_micros(self.random(250_000)));
                 let pid = self.motherd()?;
                 let killed = Instant::now();
-                kill(Pid::from_raw(pid), signal)?;
+                end(pid, signal)?;
                 thread::sleep(Duration::from_micros(self.random(30_000)));
                 if let Some(next) = motherd_of(self.init, &self.motherd).filter(|next| *next != pid) {
-                    kill(Pid::from_raw(next), signal)?;
+                    end(next, signal)?;
                     report.kills += 1;
                     self.answers_after(next)?;
                 } else {
@@ -316,6 +320,21 @@ impl Pair {
             .with_context(|| format!("after {point}"))?;
         Ok(fired.elapsed())
     }
+}
+
+/// Sends a signal until the process is no more: Rust's runtime takes the first SIGSEGV for a fault that will come again,
+/// and goes on.
+fn end(pid: i32, signal: Signal) -> Result<()> {
+    kill(Pid::from_raw(pid), signal)?;
+    for _ in 0..1000 {
+        thread::sleep(Duration::from_millis(1));
+        match kill(Pid::from_raw(pid), signal) {
+            Ok(()) => {}
+            Err(Errno::ESRCH) => return Ok(()),
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    bail!("{signal} does not end process {pid}")
 }
 
 /// See [`Pair::baseline`].
