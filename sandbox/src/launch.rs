@@ -84,6 +84,25 @@ pub struct Launch<'a> {
     pub pid_cell: Option<&'a AtomicU32>,
 }
 
+impl<'a> Launch<'a> {
+    /// A child of the caller's, in the caller's cgroup, with nothing but what its plan gives it.
+    #[must_use]
+    pub fn new(plan: &'a Plan, argv: &'a [String], stdio: [BorrowedFd<'a>; 3]) -> Self {
+        Self {
+            plan,
+            argv,
+            environment: &[],
+            stdio,
+            handed: Handed::default(),
+            cgroup: None,
+            network: None,
+            ahead: Ahead::default(),
+            parent: Parent::Caller,
+            pid_cell: None,
+        }
+    }
+}
+
 /// A service that has exec'd.
 #[derive(Debug)]
 pub struct Launched {

@@ -13,7 +13,7 @@ use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use sandbox::{
     Plan,
     beside::launch_beside,
-    launch::{Ahead, Handed, Launch, Launched, Parent, launch},
+    launch::{Launch, Launched, launch},
 };
 
 /// A shell in a sandbox, which waits until it is dropped.
@@ -28,19 +28,8 @@ fn start(lines: &str, script: &str) -> Service {
     let (reader, writer) = std::io::pipe().expect("a step of this test");
     let (stdin, keep) = std::io::pipe().expect("a step of this test");
     let argv = ["/bin/sh", "-c", &format!("{script}; echo up; read line")].map(str::to_owned);
-    let launched = launch(&Launch {
-        plan: &plan,
-        argv: &argv,
-        environment: &[],
-        stdio: [stdin.as_fd(), writer.as_fd(), writer.as_fd()],
-        handed: Handed::default(),
-        cgroup: None,
-        network: None,
-        ahead: Ahead::default(),
-        parent: Parent::Caller,
-        pid_cell: None,
-    })
-    .expect("a step of this test");
+    let launched = launch(&Launch::new(&plan, &argv, [stdin.as_fd(), writer.as_fd(), writer.as_fd()]))
+        .expect("a step of this test");
     drop(writer);
     let mut line = String::new();
     BufReader::new(reader).read_line(&mut line).expect("a step of this test");
@@ -55,22 +44,20 @@ impl Drop for Service {
     }
 }
 
+/// As the script [`NAMESPACES`] prints them.
+fn namespaces_of(pid: u32) -> String {
+    let link = |kind| std::fs::read_link(format!("/proc/{pid}/ns/{kind}")).expect("a step of this test");
+    ["mnt", "pid", "net", "ipc", "uts", "cgroup", "user"]
+        .map(|kind| format!("{}\n", link(kind).display()))
+        .concat()
+}
+
 /// What a script prints beside the service; `None`: by itself under the same policy.
 fn output(plan: &Plan, service: Option<&Service>, script: &str) -> String {
     let (mut reader, writer) = std::io::pipe().expect("a step of this test");
     let null = File::options().read(true).write(true).open("/dev/null").expect("a step of this test");
-    let request = Launch {
-        plan,
-        argv: &["/bin/sh", "-c", script].map(str::to_owned),
-        environment: &[],
-        stdio: [null.as_fd(), writer.as_fd(), writer.as_fd()],
-        handed: Handed::default(),
-        cgroup: None,
-        network: None,
-        ahead: Ahead::default(),
-        parent: Parent::Caller,
-        pid_cell: None,
-    };
+    let argv = ["/bin/sh", "-c", script].map(str::to_owned);
+    let request = Launch::new(plan, &argv, [null.as_fd(), writer.as_fd(), writer.as_fd()]);
     let launched = match service {
         Some(service) => launch_beside(service.launched.pidfd.as_fd(), &request),
         None => launch(&request),
@@ -110,14 +97,7 @@ fn it_is_in_the_namespaces_of_the_service_and_sees_its_files_and_processes() {
     let own = std::fs::read_link("/proc/thread-self/ns/pid_for_children").expect("a step of this test");
     assert_eq!(own, std::fs::read_link("/proc/thread-self/ns/pid").expect("a step of this test"));
     let pid = service.launched.pid;
-    let of_service: String = ["mnt", "pid", "net", "ipc", "uts", "cgroup", "user"]
-        .map(|kind| {
-            format!(
-                "{}\n",
-                std::fs::read_link(format!("/proc/{pid}/ns/{kind}")).expect("a step of this test").display()
-            )
-        })
-        .concat();
+    let of_service = namespaces_of(pid);
     assert_eq!(output(&service.plan, Some(&service), NAMESPACES), of_service);
     assert_ne!(output(&service.plan, None, NAMESPACES), of_service);
 }
@@ -130,14 +110,7 @@ fn it_enters_a_user_namespace_with_what_that_owns() {
     let service =
         start("[namespaces]\nuser = \"auto\"\n[process]\nuser = \"root\"\ngroup = \"root\"", "true");
     let pid = service.launched.pid;
-    let of_service: String = ["mnt", "pid", "net", "ipc", "uts", "cgroup", "user"]
-        .map(|kind| {
-            format!(
-                "{}\n",
-                std::fs::read_link(format!("/proc/{pid}/ns/{kind}")).expect("a step of this test").display()
-            )
-        })
-        .concat();
+    let of_service = namespaces_of(pid);
     assert_eq!(output(&service.plan, Some(&service), NAMESPACES), of_service);
     let map = std::fs::read_to_string(format!("/proc/{pid}/uid_map")).expect("a step of this test");
     assert_eq!(output(&service.plan, Some(&service), "cat /proc/self/uid_map; id -u"), format!("{map}0\n"));
@@ -153,21 +126,8 @@ fn beside_who_has_ended_nothing_runs() {
     let pidfd = service.launched.pidfd.try_clone().expect("a step of this test");
     drop(service);
     let null = File::options().read(true).write(true).open("/dev/null").expect("a step of this test");
-    let error = launch_beside(
-        pidfd.as_fd(),
-        &Launch {
-            plan: &plan,
-            argv: &["/bin/true".to_owned()],
-            environment: &[],
-            stdio: [null.as_fd(); 3],
-            handed: Handed::default(),
-            cgroup: None,
-            network: None,
-            ahead: Ahead::default(),
-            parent: Parent::Caller,
-            pid_cell: None,
-        },
-    )
-    .unwrap_err();
+    let error =
+        launch_beside(pidfd.as_fd(), &Launch::new(&plan, &["/bin/true".to_owned()], [null.as_fd(); 3]))
+            .unwrap_err();
     assert_eq!(error.errno(), nix::errno::Errno::ESRCH);
 }

@@ -12,7 +12,7 @@ use std::{
 
 use inside::{is_root, plan_for};
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
-use sandbox::launch::{Ahead, Handed, Launch, LaunchError, Parent, launch};
+use sandbox::launch::{Handed, Launch, LaunchError, launch};
 
 const LISTENING: &str = "echo \"$LISTEN_FDS|$LISTEN_FDNAMES|${LISTEN_PID:-none}|$$\"; ls /proc/self/fd";
 
@@ -21,16 +21,13 @@ fn run(lines: &str, script: &str, handed: Handed<'_>) -> Result<String, LaunchEr
     let (mut reader, writer) = std::io::pipe().expect("a pipe can be made");
     let null = File::options().read(true).write(true).open("/dev/null").expect("it is there");
     let launched = launch(&Launch {
-        plan: &plan,
-        argv: &["/bin/sh", "-c", script].map(str::to_owned),
         environment: &[("LISTEN_PID".to_owned(), "12345".to_owned())],
-        stdio: [null.as_fd(), writer.as_fd(), writer.as_fd()],
         handed,
-        cgroup: None,
-        network: None,
-        ahead: Ahead::default(),
-        parent: Parent::Caller,
-        pid_cell: None,
+        ..Launch::new(
+            &plan,
+            &["/bin/sh", "-c", script].map(str::to_owned),
+            [null.as_fd(), writer.as_fd(), writer.as_fd()],
+        )
     })?;
     drop(writer);
     let mut output = String::new();

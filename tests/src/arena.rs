@@ -21,7 +21,7 @@ use sandbox::Plan;
 use sandbox::cgroup::Cgroup;
 use sandbox::compile::{Subject, compile};
 use sandbox::kernel::Kernel;
-use sandbox::launch::{Ahead, Handed, Launch, Parent, launch};
+use sandbox::launch::{Ahead, Launch, launch};
 use sandbox::netpool::PooledNetwork;
 use sandbox::policy::Store;
 use sandbox::template::Template;
@@ -119,16 +119,9 @@ impl Confined {
         let cgroup = Cgroup::create(&self.base, "bench.slice/bench.service", &self.plan)?;
         let null = self.null.as_fd();
         let launched = launch(&Launch {
-            plan: &self.plan,
-            argv: &[PROGRAM.to_str()?.to_owned()],
-            environment: &[],
-            stdio: [null, null, null],
-            handed: Handed::default(),
             cgroup: Some(&cgroup),
-            network: None,
             ahead: Ahead { template, network: Some(&network.into()) },
-            parent: Parent::Caller,
-            pid_cell: None,
+            ..Launch::new(&self.plan, &[PROGRAM.to_str()?.to_owned()], [null, null, null])
         })?;
         let ended = waitid(Id::PIDFd(launched.pidfd.as_fd()), WaitPidFlag::WEXITED)?;
         ensure!(matches!(ended, WaitStatus::Exited(_, 0)), "{ended:?}");

@@ -18,7 +18,7 @@ use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use sandbox::Plan;
 use sandbox::compile::{Subject, compile};
 use sandbox::kernel::Kernel;
-use sandbox::launch::{Ahead, Handed, Launch, Parent, launch};
+use sandbox::launch::{Launch, launch};
 use sandbox::policy::{Policy, Store, load_text};
 use sandbox::question::{Question, can};
 
@@ -376,18 +376,7 @@ fn probe(plan: &Plan, program: &str, acts: &[String]) -> Result<String> {
     let null = fs::File::options().read(true).write(true).open("/dev/null")?;
     let argv: Vec<String> =
         [program, "each"].into_iter().map(str::to_owned).chain(acts.iter().cloned()).collect();
-    let launched = launch(&Launch {
-        plan,
-        argv: &argv,
-        environment: &[],
-        stdio: [null.as_fd(), writer.as_fd(), writer.as_fd()],
-        handed: Handed::default(),
-        cgroup: None,
-        network: None,
-        ahead: Ahead::default(),
-        parent: Parent::Caller,
-        pid_cell: None,
-    })?;
+    let launched = launch(&Launch::new(plan, &argv, [null.as_fd(), writer.as_fd(), writer.as_fd()]))?;
     drop(writer);
     let mut output = String::new();
     reader.read_to_string(&mut output)?;

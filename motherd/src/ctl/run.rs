@@ -27,7 +27,7 @@ use sandbox::{
     cgroup::{self, Cgroup},
     compile::{Subject, compile},
     kernel::Kernel,
-    launch::{Ahead, Handed, Launch, LaunchFailure, Launched, Parent, launch},
+    launch::{Launch, LaunchFailure, Launched, launch},
     ordinary::OrdinaryUser,
     policy::{Rules, Store},
 };
@@ -110,18 +110,8 @@ fn launch_first(plan: &Plan, command: &[String], cgroup: Option<&Cgroup>) -> Res
     let mut denied = None;
     for program in programs {
         argv[0] = program;
-        let request = Launch {
-            plan,
-            argv: &argv,
-            environment: &[],
-            stdio: [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()],
-            handed: Handed::default(),
-            cgroup,
-            network: None,
-            ahead: Ahead::default(),
-            parent: Parent::Caller,
-            pid_cell: None,
-        };
+        let request =
+            Launch { cgroup, ..Launch::new(plan, &argv, [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()]) };
         match launch(&request) {
             Ok(launched) => return Ok(launched),
             Err(error) => match error.kind() {

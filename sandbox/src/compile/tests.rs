@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     diagnostic::Report,
-    launch::{Ahead, Fault, Handed, Launch, LaunchFailure, Parent, launch, launch_with},
+    launch::{Ahead, Fault, Launch, LaunchFailure, launch, launch_with},
     plan::{Op, Plan, Step},
     policy::{
         Account, Bind, Confinement, Credential, IdMap, IdRange, IndexRange, IoClass, LandlockFeature, Limit,
@@ -301,18 +301,7 @@ fn run(rules: Confinement, argv: &[&str]) -> Result<(String, i32), crate::launch
     let (mut reader, writer) = std::io::pipe().unwrap();
     let null = File::options().read(true).write(true).open("/dev/null").unwrap();
     let argv: Vec<String> = argv.iter().map(|argument| (*argument).to_owned()).collect();
-    let launched = launch(&Launch {
-        plan: &plan,
-        argv: &argv,
-        environment: &[],
-        stdio: [null.as_fd(), writer.as_fd(), writer.as_fd()],
-        handed: Handed::default(),
-        cgroup: None,
-        network: None,
-        ahead: Ahead::default(),
-        parent: Parent::Caller,
-        pid_cell: None,
-    })?;
+    let launched = launch(&Launch::new(&plan, &argv, [null.as_fd(), writer.as_fd(), writer.as_fd()]))?;
     drop(writer);
     let mut output = String::new();
     reader.read_to_string(&mut output).unwrap();
@@ -523,16 +512,8 @@ fn launch_true(plan: &Plan) -> Result<(), crate::launch::LaunchError> {
 fn launch_true_ahead(plan: &Plan, ahead: Ahead<'_>) -> Result<(), crate::launch::LaunchError> {
     let null = File::options().read(true).write(true).open("/dev/null").unwrap();
     let launched = launch(&Launch {
-        plan,
-        argv: &["/usr/bin/true".to_owned()],
-        environment: &[],
-        stdio: [null.as_fd(), null.as_fd(), null.as_fd()],
-        handed: Handed::default(),
-        cgroup: None,
-        network: None,
         ahead,
-        parent: Parent::Caller,
-        pid_cell: None,
+        ..Launch::new(plan, &["/usr/bin/true".to_owned()], [null.as_fd(), null.as_fd(), null.as_fd()])
     })?;
     nix::sys::wait::waitid(
         nix::sys::wait::Id::PIDFd(launched.pidfd.as_fd()),
@@ -565,18 +546,8 @@ const ERRNOS: [Errno; 4] = [Errno::EPERM, Errno::ENOSYS, Errno::EINVAL, Errno::E
 fn fail_every_call() {
     let plan = Arc::new(super::compile(&policy(strict()), &subject(), &this_machine()).unwrap());
     let null = File::options().read(true).write(true).open("/dev/null").unwrap();
-    let request = Launch {
-        plan: &plan,
-        argv: &["/usr/bin/true".to_owned()],
-        environment: &[],
-        stdio: [null.as_fd(), null.as_fd(), null.as_fd()],
-        handed: Handed::default(),
-        cgroup: None,
-        network: None,
-        ahead: Ahead::default(),
-        parent: Parent::Caller,
-        pid_cell: None,
-    };
+    let argv = ["/usr/bin/true".to_owned()];
+    let request = Launch::new(&plan, &argv, [null.as_fd(), null.as_fd(), null.as_fd()]);
     let mut pool = crate::netpool::NetworkPool::new(1);
     let before = traces();
     let mut refused = 0;
@@ -629,16 +600,8 @@ fn fail_every_step_of(plan: &Plan, steps: &[Step], template: Option<&Template>) 
     let (mut reader, writer) = std::io::pipe().unwrap();
     let argv = ["/usr/bin/echo".to_owned(), "ran".to_owned()];
     let request = Launch {
-        plan,
-        argv: &argv,
-        environment: &[],
-        stdio: [null.as_fd(), writer.as_fd(), null.as_fd()],
-        handed: Handed::default(),
-        cgroup: None,
-        network: None,
         ahead: Ahead { template, network: None },
-        parent: Parent::Caller,
-        pid_cell: None,
+        ..Launch::new(plan, &argv, [null.as_fd(), writer.as_fd(), null.as_fd()])
     };
     let before = traces();
     for (number, step) in (0_u32..).zip(steps) {

@@ -24,7 +24,7 @@ use sandbox::{
     compile::{Subject, compile},
     diagnostic::Report,
     kernel::Kernel,
-    launch::{Ahead, Handed, Launch, LaunchError, Parent, launch},
+    launch::{Launch, LaunchError, launch},
     policy::{Policy, Store, load_text},
 };
 
@@ -142,16 +142,8 @@ fn command_in(
     let null = fs::File::options().read(true).write(true).open("/dev/null").expect("it is there");
     let argv: Vec<String> = argv.iter().map(|argument| (*argument).to_owned()).collect();
     let launched = launch(&Launch {
-        plan,
-        argv: &argv,
-        environment: &[],
-        stdio: [null.as_fd(), writer.as_fd(), writer.as_fd()],
-        handed: Handed::default(),
         cgroup,
-        network: None,
-        ahead: Ahead::default(),
-        parent: Parent::Caller,
-        pid_cell: None,
+        ..Launch::new(plan, &argv, [null.as_fd(), writer.as_fd(), writer.as_fd()])
     })?;
     drop(writer);
     let mut output = Vec::new();

@@ -16,7 +16,7 @@ use sandbox::Plan;
 use sandbox::cgroup::Cgroup;
 use sandbox::compile::{Subject, compile};
 use sandbox::kernel::Kernel;
-use sandbox::launch::{Ahead, Handed, Launch, Launched, Parent, launch};
+use sandbox::launch::{Launch, Launched, launch};
 use sandbox::policy::{Store, load_text};
 
 use super::Verdict;
@@ -131,16 +131,8 @@ impl Lab {
         let argv: Vec<String> =
             [self.program.as_str(), "act"].iter().chain(words).map(|word| (*word).to_owned()).collect();
         let launched = launch(&Launch {
-            plan: &plan,
-            argv: &argv,
-            environment: &[],
-            stdio: [stdin.unwrap_or(pipe.as_fd()), writer.as_fd(), writer.as_fd()],
-            handed: Handed::default(),
             cgroup,
-            network: None,
-            ahead: Ahead::default(),
-            parent: Parent::Caller,
-            pid_cell: None,
+            ..Launch::new(&plan, &argv, [stdin.unwrap_or(pipe.as_fd()), writer.as_fd(), writer.as_fd()])
         })?;
         Ok(Service { launched, output, input: Some(input), ended: false })
     }
