@@ -757,7 +757,8 @@ fn attach(entry: &Entry, path: &str, slot: Slot, builder: &mut Builder<'_>) {
     builder.step(Phase::Mount, op, path, Some(entry.at.clone()));
 }
 
-/// A file system that is empty, or filled by the kernel: one call makes and attaches it.
+/// A file system that is empty, or filled by the kernel: one call makes and attaches it. That enters the folder, which an
+/// ordinary user may not where it is root's alone; for such a user it is made first, and attached by a descriptor.
 fn new_mount(
     entry: &Entry,
     path: &str,
@@ -766,6 +767,12 @@ fn new_mount(
     attributes: u64,
     builder: &mut Builder<'_>,
 ) {
+    if builder.kernel.ordinary_user.is_some() {
+        let slot = builder.slot(Some(&entry.at));
+        let op = filesystem_op(kind, options.to_vec(), attributes, slot);
+        builder.step(Phase::Mount, op, path, Some(entry.at.clone()));
+        return attach(entry, path, slot, builder);
+    }
     let text = |option: &CString| option.to_string_lossy().into_owned();
     let written: Vec<String> = options
         .iter()
