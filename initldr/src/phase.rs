@@ -26,9 +26,9 @@ use core::time::Duration;
 /// A motherd that lived for less died early, and the next one has to wait.
 pub const EARLY: Duration = Duration::from_secs(5);
 /// But SIGKILL is what others send, not what a fault of its own looks like: then it is early only within 200 ms, which
-/// still bounds how often memory can run out over it.
+/// still bounds how often memory can run out over it; and however often it comes, the next motherd does all its work.
 pub const EARLY_KILL: Duration = Duration::from_millis(200);
-/// So many early deaths in a row, and the next one starts nothing and trusts no record.
+/// So many early deaths in a row by faults of its own, and the next one starts nothing and trusts no record.
 pub const SAFE_AFTER: u32 = 3;
 /// So many, and the previous motherd is launched, where there is one.
 pub const PREVIOUS_AFTER: u32 = 5;
@@ -60,6 +60,8 @@ pub struct Phase {
     stop: Option<Stop>,
     /// In a row.
     early_deaths: u32,
+    /// So many of them by a fault of its own.
+    faults: u32,
     /// The number of the latest, from 1, and why it was launched; or will be.
     launch: (u32, Relaunch),
 }
@@ -168,6 +170,7 @@ impl Phase {
         since: Duration::ZERO,
         stop: None,
         early_deaths: 0,
+        faults: 0,
         launch: (0, Relaunch::First),
     };
 
@@ -178,9 +181,9 @@ impl Phase {
 
     /// Whether the next motherd is to start nothing, and whether it is to be the previous one.
     pub fn rung(&self) -> (bool, bool) {
-        let previous = self.early_deaths >= PREVIOUS_AFTER;
+        let previous = self.faults >= PREVIOUS_AFTER;
         let safe = if previous { RESCUE_AFTER } else { SAFE_AFTER };
-        (self.early_deaths >= safe, previous)
+        (self.faults >= safe, previous)
     }
 
     /// The signal by which somebody asked for the end, while that is under way.
@@ -230,7 +233,7 @@ impl Phase {
             }
             Event::Owes(false) => self.watch(Motherd::Unwatched),
             Event::Heard | Event::Owes(_) => {}
-            Event::Retires => (self.early_deaths, self.since) = (0, Duration::ZERO),
+            Event::Retires => (self.early_deaths, self.faults, self.since) = (0, 0, Duration::ZERO),
             Event::LinkLost => self.watch(Motherd::Doomed { at: Some(now + LINK_GRACE), hung: false }),
         }
         Effect::Nothing
@@ -260,11 +263,15 @@ impl Phase {
     }
 
     fn died(&mut self, cause: Relaunch, lived: Duration, now: Duration) -> Effect {
-        let early = if cause == Relaunch::Signaled(SIGKILL.cast_signed()) { EARLY_KILL } else { EARLY };
-        self.early_deaths = if lived < early { self.early_deaths.saturating_add(1) } else { 0 };
+        let killed = cause == Relaunch::Signaled(SIGKILL.cast_signed());
+        (self.early_deaths, self.faults) = if lived < if killed { EARLY_KILL } else { EARLY } {
+            (self.early_deaths.saturating_add(1), self.faults.saturating_add(u32::from(!killed)))
+        } else {
+            (0, 0)
+        };
         self.motherd = Motherd::Down { at: now + delay(self.early_deaths) };
         self.launch.1 = cause;
-        if self.early_deaths >= RESCUE_AFTER { Effect::Rescue } else { Effect::Nothing }
+        if self.faults >= RESCUE_AFTER { Effect::Rescue } else { Effect::Nothing }
     }
 
     fn signal(&mut self, signal: Signal, now: Duration) -> Effect {
@@ -400,6 +407,21 @@ mod tests {
         assert_eq!(crashed.early_deaths, 1, "control: a crash is");
         let phase = crashed.step(Event::Launched, seconds(101)).0.step(Event::Retires, seconds(101)).0;
         assert_eq!(phase.step(Event::Died(CLD_EXITED, 0), seconds(101)).0.early_deaths, 0);
+    }
+
+    #[test]
+    fn kills_from_outside_wait_and_take_nothing_away() {
+        let (mut phase, mut now) = (up(seconds(1)), seconds(1));
+        for delay in [0, 100, 200, 400, 800, 1600, 3200, 6400, 10_000] {
+            let (dead, effect) = phase.step(KILLED, now);
+            assert_eq!((dead.rung(), effect), ((false, false), Effect::Nothing));
+            assert_eq!(dead.deadline(), Some(now + Duration::from_millis(delay)));
+            now += Duration::from_millis(delay);
+            phase = dead.step(Event::Launched, now).0;
+        }
+        let dead =
+            (0..SAFE_AFTER).fold(phase, |phase, _| phase.step(CRASHED, now).0.step(Event::Launched, now).0);
+        assert_eq!(dead.rung(), (true, false), "control: crashes do");
     }
 
     #[test]
