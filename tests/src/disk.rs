@@ -130,7 +130,8 @@ impl Disk {
 
     /// Makes the file system, and returns where its image is. The folder is gone then.
     pub fn write(self) -> Result<PathBuf> {
-        let image = self.folder.with_extension("ext4");
+        // Not with_extension: a name may end in a kernel's version.
+        let image = PathBuf::from(format!("{}.ext4", self.folder.display()));
         fs::File::create(&image)?.set_len(SIZE)?;
         let mut command = Command::new("mkfs.ext4");
         // Without a journal's lazy work: what is checked afterwards was written, not left to a thread of the kernel.

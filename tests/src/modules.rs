@@ -26,9 +26,17 @@ pub fn files(folder: &Path, asked: &[&str]) -> Result<Vec<(String, Vec<u8>)>> {
     find(&folder.join("kernel"), &mut paths)?;
     let mut chosen: BTreeMap<String, Module> = BTreeMap::new();
     let mut open: Vec<String> = asked.iter().map(|name| (*name).to_owned()).collect();
+    let built_in = fs::read_to_string(folder.join("modules.builtin"))?;
+    let built_in: Vec<String> = built_in.lines().map(|path| name_of(Path::new(path))).collect();
     while let Some(name) = open.pop() {
+        if chosen.contains_key(&name) {
+            continue;
+        }
         // What a kernel has built in is no module of it, and needs none.
-        let Some(path) = paths.get(&name).filter(|_| !chosen.contains_key(&name)) else { continue };
+        let Some(path) = paths.get(&name) else {
+            ensure!(built_in.contains(&name), "{release} has no module {name}");
+            continue;
+        };
         let module = read(path)?;
         open.extend(module.depends.iter().cloned());
         chosen.insert(name, module);
@@ -68,12 +76,17 @@ fn find(folder: &Path, paths: &mut BTreeMap<String, PathBuf>) -> Result<()> {
             find(&path, paths)?;
             continue;
         }
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        if let Some((name, _)) = name.split_once(".ko") {
-            paths.insert(name.replace('-', "_"), path);
+        if path.file_name().is_some_and(|name| name.to_string_lossy().contains(".ko")) {
+            paths.insert(name_of(&path), path);
         }
     }
     Ok(())
+}
+
+/// What `modprobe` calls the module of a file.
+fn name_of(path: &Path) -> String {
+    let file = path.file_name().unwrap_or_default().to_string_lossy();
+    file.split(".ko").next().unwrap_or_default().replace('-', "_")
 }
 
 /// A module, unpacked: kernels before 6.12 do not unpack it themselves.

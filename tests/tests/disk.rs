@@ -157,7 +157,7 @@ fn trouble(kernel: Kernel) -> Result<()> {
         disk.file("etc/motherd/services/stubborn.toml", 0o644, STUBBORN)?;
         disk.file("etc/motherd/services/broken.toml", 0o644, "exec = [\"/bin/true\"\npolcy = 3\n")
     })?;
-    let frozen = OwnDisk(disk.0.with_extension("frozen"));
+    let frozen = OwnDisk(PathBuf::from(format!("{}.frozen", disk.0.display())));
     fs::File::create(&frozen.0)?.set_len(16 << 20)?;
     let setup = || {
         let disks = vec![disk.0.clone(), frozen.0.clone()];
