@@ -87,7 +87,11 @@ impl Manager {
                 || self.fates[other.0].doom.is_some()
         };
         let runs = unit.can_be_stopped();
-        let broken = |other: &Id| runs && !self.unit(*other).is_up() && !fault::on(Fault::BreaksABond);
+        // One that is about to be down counts: whoever is bound to it ends first, and nobody starts beside that.
+        let broken = |other: &Id| {
+            let other = self.unit(*other);
+            runs && !(other.is_up() && other.goal == Goal::Up) && !fault::on(Fault::BreaksABond)
+        };
         let doom = edges
             .needs
             .iter()
