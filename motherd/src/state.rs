@@ -465,7 +465,7 @@ impl Fields {
 
     /// What [`flatten`] leaves out of a command: which one of its list it is, and its process.
     fn command(&mut self, state: &mut State, write: bool) {
-        let command = command_of(state);
+        let command = state.command();
         let mut index = command.as_ref().map_or(0, |command| u32::from(command.index));
         let process = command.as_ref().and_then(|command| command.process);
         let mut has_process = process.is_some();
@@ -600,27 +600,6 @@ fn unflatten_then(then: u8, until: Duration) -> Option<Then> {
         3 => Then::Fail,
         _ => return None,
     })
-}
-
-/// The command in a state.
-fn command_of(state: &mut State) -> Option<&mut Command> {
-    match state {
-        State::Preparing { command }
-        | State::Settling { command, .. }
-        | State::Cleaning { command, .. }
-        | State::Stopping { stage: Stage::Asking { command }, .. } => Some(command),
-        State::Stopped
-        | State::Waiting
-        | State::Launching
-        | State::Starting { .. }
-        | State::Forked { .. }
-        | State::Running { .. }
-        | State::Done
-        | State::Stopping { stage: Stage::Signalled { .. } | Stage::Killed { .. }, .. }
-        | State::Backoff { .. }
-        | State::Failed
-        | State::Orphan => None,
-    }
 }
 
 fn unflatten(

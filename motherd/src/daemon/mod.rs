@@ -362,7 +362,7 @@ impl Daemon {
         failpoint::hit("adopt.resumed");
         daemon.acknowledge(&exits)?;
         failpoint::hit("adopt.acknowledged");
-        if !args.safe {
+        if !safe {
             daemon.load_sockets()?;
             daemon.load_timers()?;
         }
@@ -371,23 +371,17 @@ impl Daemon {
             let effects = daemon.manager.end(how, &cause, now());
             daemon.dispatch(effects)?;
         } else if !booted && !safe {
-            daemon.boot(&words.target(phase))?;
+            daemon.boot_target(&words.target(phase))?;
         }
         // A motherd before this one may have seen the target come up, and died of it.
         daemon.hand_over()?;
         Ok(daemon)
     }
 
-    /// Starts the boot target; without one nothing is started, which is said.
-    fn boot(&mut self, target: &str) -> Result<(), Fatal> {
-        let found = self.manager.graph().find(target).or_else(|| {
-            tracing::error!("there is no service `{target}` to start: `rescue` is, if there is one");
-            self.manager.graph().find("rescue")
-        });
-        let Some(id) = found else { return Ok(()) };
-        let cause = Cause::new(format!("boot: {}", self.manager.graph().name(id)));
-        self.note(What::Manager, "", &cause);
-        let effects = self.manager.boot(id, &cause, now());
+    /// Starts a service and what it takes, as what this boot is for.
+    fn boot(&mut self, id: Id, cause: &Cause) -> Result<(), Fatal> {
+        self.note(What::Manager, "", cause);
+        let effects = self.manager.boot(id, cause, now());
         // Recorded before it is marked as begun: a motherd that ends in between begins it again, which does no harm.
         self.record();
         failpoint::hit("boot.recorded");

@@ -15,7 +15,7 @@ use clap::ValueEnum;
 use nix::sys::statfs::{FsType, TMPFS_MAGIC, statfs};
 use tracing::level_filters::LevelFilter;
 
-use super::{Daemon, Fatal, log, now};
+use super::{Daemon, Fatal, log};
 use crate::{
     early::cmdline::CommandLine,
     graph::Id,
@@ -31,6 +31,8 @@ const RAMFS_MAGIC: FsType = FsType(0x8584_58f6);
 const MACHINES_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
 /// Which words ask for as little as possible: what they mean to systemd and sysvinit.
 const RESCUE_WORDS: [&str; 6] = ["single", "rescue", "emergency", "S", "s", "1"];
+/// What is started for whoever is there, where nothing else can be.
+const RESCUE: &str = "rescue";
 /// So many of a failed service's last lines are said.
 const LAST_LINES: usize = 5;
 
@@ -68,7 +70,7 @@ impl Words {
     }
 
     fn of(line: &CommandLine) -> Self {
-        let rescue = || line.last_of(&RESCUE_WORDS).map(|_| "rescue".to_owned());
+        let rescue = || line.last_of(&RESCUE_WORDS).map(|_| RESCUE.to_owned());
         let level = line.value("motherd.log").and_then(|word| word.parse().ok());
         Self {
             group: line.value("motherd.group").map(str::to_owned).or_else(rescue),
@@ -86,29 +88,46 @@ impl Words {
 }
 
 impl Daemon {
+    /// Starts the boot target; where there is none, rescue.
+    pub(super) fn boot_target(&mut self, target: &str) -> Result<(), Fatal> {
+        let found = self.manager.graph().find(target).or_else(|| {
+            tracing::error!("there is no service `{target}` to start: `{RESCUE}` is, if there is one");
+            self.manager.graph().find(RESCUE)
+        });
+        match found {
+            Some(id) => {
+                let cause = Cause::new(format!("boot: {}", self.manager.graph().name(id)));
+                self.boot(id, &cause)
+            }
+            None => Ok(()),
+        }
+    }
+
     /// In an initramfs: whether its target has come up, or never will.
     pub(super) fn hand_over(&mut self) -> Result<(), Fatal> {
         let Some(target) = self.hands_over_at else { return Ok(()) };
         let unit = self.manager.unit(target);
-        let effects = if self.manager.ending().is_some() {
+        if self.manager.ending().is_some() {
             return Ok(());
-        } else if unit.is_up() {
+        }
+        if unit.is_up() {
+            self.hands_over_at = None;
             let cause = Cause::new(format!("the initramfs is done: {NEXT_ROOT} is mounted"));
-            self.manager.end(End::SoftReboot, &cause, now())
-        } else if unit.state == State::Failed || self.manager.is_blocked(target) {
-            self.say_what_failed(target);
-            let Some(rescue) = self.manager.graph().find("rescue") else {
-                tracing::error!("there is no service `rescue` to start");
-                self.hands_over_at = None;
-                return Ok(());
-            };
-            let name = self.manager.graph().name(target);
-            self.manager.boot(rescue, &Cause::new(format!("{name} cannot come up")), now())
-        } else {
+            return self.end(End::SoftReboot, &cause);
+        }
+        if unit.state != State::Failed && !self.manager.is_blocked(target) {
             return Ok(());
-        };
+        }
         self.hands_over_at = None;
-        self.dispatch(effects)
+        self.say_what_failed(target);
+        let cause = Cause::new(format!("{} cannot come up", self.manager.graph().name(target)));
+        match self.manager.graph().find(RESCUE) {
+            Some(rescue) => self.boot(rescue, &cause),
+            None => {
+                tracing::error!("there is no service `{RESCUE}` to start");
+                Ok(())
+            }
+        }
     }
 
     /// For whoever stands before the console.

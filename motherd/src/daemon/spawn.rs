@@ -18,7 +18,7 @@ use sandbox::{
     Plan,
     cgroup::Cgroup,
     compile::{Subject, compile},
-    diagnostic::{Place, Report, Severity, Sources},
+    diagnostic::{Report, Severity},
     launch::{Ahead, Handed, Launch, LaunchFailure, Launched, Parent, launch},
 };
 
@@ -205,7 +205,7 @@ impl Daemon {
         let at = |report: &Report| {
             let sources = self.manager.graph().service(id).sources();
             first_error(report)
-                .unwrap_or_else(|message| format!("{}: {message}", place(sources, &program.policy.at)))
+                .unwrap_or_else(|message| format!("{}: {message}", sources.locate(&program.policy.at)))
         };
         let policy = self.store.load(&program.policy.value).map_err(|report| PlanError(at(&report)))?;
         let socket = self.notify_path(name).display().to_string();
@@ -311,9 +311,4 @@ fn first_error(report: &Report) -> Result<String, String> {
         Some(at) => Ok(format!("{}: {message}", report.sources.locate(at))),
         None => Err(message),
     }
-}
-
-/// A policy that is not named in the file has no place of its own but the file.
-fn place(sources: &Sources, at: &Place) -> String {
-    sources.locate(at)
 }

@@ -109,10 +109,6 @@ pub enum Start {
     Exec,
     /// When it says `READY=1` on its readiness socket (sd_notify(3)).
     Notify,
-    /// When it writes a newline to this descriptor (s6's notification-fd).
-    Fd(i32),
-    /// When its `start.check` succeeds.
-    Check,
     /// When its first process ended with status 0, and left a daemon behind.
     Forking,
     /// When it ended with status 0; it stays up without a process.
@@ -124,7 +120,7 @@ impl Start {
     #[must_use]
     pub fn says_when(self) -> bool {
         match self {
-            Self::Notify | Self::Fd(_) | Self::Check => true,
+            Self::Notify => true,
             Self::Exec | Self::Forking | Self::Oneshot => false,
         }
     }
@@ -133,8 +129,7 @@ impl Start {
     #[must_use]
     pub fn readiness(self) -> &'static str {
         match self {
-            Self::Notify | Self::Fd(_) => "it said that it is ready",
-            Self::Check => "its check succeeded",
+            Self::Notify => "it said that it is ready",
             Self::Exec => "it runs",
             Self::Forking => "it left its daemon behind",
             Self::Oneshot => "it ended well",

@@ -102,7 +102,7 @@ impl Checker<'_> {
             Located::new(DEFAULT_POLICY.to_owned(), Place { file: self.file, span: 0..0 })
         });
         let default_timeout = match start {
-            Start::Exec | Start::Notify | Start::Fd(_) | Start::Check | Start::Forking => Some(START_TIMEOUT),
+            Start::Exec | Start::Notify | Start::Forking => Some(START_TIMEOUT),
             Start::Oneshot => None,
         };
         let slice = self.slice(raw);

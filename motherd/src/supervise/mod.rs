@@ -116,6 +116,29 @@ pub struct Main {
     pub launched: Duration,
 }
 
+impl State {
+    /// The command that is at work.
+    pub(crate) fn command(&mut self) -> Option<&mut Command> {
+        match self {
+            Self::Preparing { command }
+            | Self::Settling { command, .. }
+            | Self::Cleaning { command, .. }
+            | Self::Stopping { stage: Stage::Asking { command }, .. } => Some(command),
+            Self::Stopped
+            | Self::Waiting
+            | Self::Launching
+            | Self::Starting { .. }
+            | Self::Forked { .. }
+            | Self::Running { .. }
+            | Self::Done
+            | Self::Stopping { stage: Stage::Signalled { .. } | Stage::Killed { .. }, .. }
+            | Self::Backoff { .. }
+            | Self::Failed
+            | Self::Orphan => None,
+        }
+    }
+}
+
 /// The lists of commands that a file may have around its program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hook {
@@ -604,23 +627,7 @@ impl Unit {
     /// The command that is at work.
     #[must_use]
     pub fn command(&self) -> Option<Command> {
-        match self.state {
-            State::Preparing { command }
-            | State::Settling { command, .. }
-            | State::Stopping { stage: Stage::Asking { command }, .. }
-            | State::Cleaning { command, .. } => Some(command),
-            State::Stopped
-            | State::Waiting
-            | State::Launching
-            | State::Starting { .. }
-            | State::Forked { .. }
-            | State::Running { .. }
-            | State::Done
-            | State::Stopping { stage: Stage::Signalled { .. } | Stage::Killed { .. }, .. }
-            | State::Backoff { .. }
-            | State::Failed
-            | State::Orphan => None,
-        }
+        self.state.clone().command().copied()
     }
 
     /// When the state has waited long enough.
