@@ -39,7 +39,7 @@ const ENDING_GRACE: Duration = Duration::from_secs(15);
 
 /// Why nothing starts in safe mode.
 const HELD: &str = "motherd is in safe mode and starts nothing, because it died early again and again; \
-                    `motherctl upgrade` ends that";
+                    once the cause is mended, kill -9 of it ends that, and no service notices";
 
 /// How the machine is to end.
 pub use initldr::link::End;

@@ -135,7 +135,8 @@ impl Daemon {
         let mut gone = Vec::new();
         if safe {
             tracing::error!(
-                "safe mode: nothing is started, and no record is believed, until `motherctl upgrade`"
+                "safe mode: nothing is started and no record is believed; once the cause is mended, kill -9 of this \
+                 motherd ends that, and no service notices"
             );
             self.manager.hold();
         }
