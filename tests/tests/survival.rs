@@ -1,7 +1,7 @@
 //! motherd killed at every named point and at random instants, in a short form of `soak_kill`; and what of that is in the
 //! programs that are shipped.
 
-use std::{fs, os::unix::fs::PermissionsExt};
+use std::fs;
 
 use anyhow::{Context, Result, ensure};
 use e2e::{
@@ -9,9 +9,8 @@ use e2e::{
     say,
     scratch::Scratch,
     soak::{
-        audit::Places,
         client::{Clients, ask_echo},
-        load::{Load, Scale},
+        load::Scale,
         run::{Churn, Pair, Report, points},
     },
 };
@@ -21,22 +20,7 @@ use nix::sys::signal::Signal;
 fn pair(test: &str, services: usize, port: u16) -> Result<Option<(Scratch, Pair)>> {
     let Some(mut scratch) = Scratch::new(test)? else { return Ok(None) };
     let programs = SoakPrograms::built()?;
-    let folder = scratch.path("soak");
-    fs::create_dir_all(&folder)?;
-    fs::set_permissions(&folder, fs::Permissions::from_mode(0o777))?;
-    let load = Load::new(&folder, &programs.service, Scale { services, port });
-    scratch.policy("soak", &load.policy())?;
-    for (name, text) in load.files() {
-        scratch.service(&name, &text)?;
-    }
-    scratch.start_as(&programs.initldr, &programs.motherd, &[])?;
-    let places = Places {
-        socket: scratch.path("run/motherd/motherd.sock"),
-        cgroup: scratch.cgroup().to_owned(),
-        logs: scratch.path("var/log/motherd"),
-        said: Some(scratch.path("log")),
-    };
-    let pair = Pair::new(places, scratch.init()?.as_raw(), &programs.motherd, load);
+    let pair = Pair::start(&mut scratch, &programs, Scale { services, port })?;
     pair.settled().with_context(|| scratch.log().unwrap_or_default())?;
     Ok(Some((scratch, pair)))
 }

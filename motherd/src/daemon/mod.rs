@@ -198,7 +198,7 @@ struct Daemon {
     catalog: Catalog,
     manager: Manager,
     table: Table,
-    /// What happened, for `events` and `why`.
+    /// What happened, for `events`.
     events: EventLog,
     /// Between the log pipes and their files.
     stage: Stage,

@@ -1,16 +1,15 @@
 //! Kills motherd at every named point and at random instants under load, and compares the accounts: `cargo run --release
 //! -p e2e --bin soak_kill -- [--kills N] [--services N] [--no-points]`, as root.
 
-use std::{fs, os::unix::fs::PermissionsExt, time::Instant};
+use std::{fs, time::Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use e2e::{
     programs::SoakPrograms,
     scratch::Scratch,
     soak::{
-        audit::Places,
         client::{Clients, ask_echo},
-        load::{Load, Scale},
+        load::Scale,
         run::{Churn, Pair, Report, points},
     },
 };
@@ -40,23 +39,8 @@ fn main() -> Result<()> {
 fn on_this_host(options: &Options) -> Result<()> {
     let programs = SoakPrograms::built()?;
     let mut scratch = Scratch::new("soak_kill")?.context("run it as root")?;
-    let folder = scratch.path("soak");
-    fs::create_dir_all(&folder)?;
-    fs::set_permissions(&folder, fs::Permissions::from_mode(0o777))?;
-    let load = Load::new(&folder, &programs.service, Scale { services: options.services, port: 47_100 });
-    scratch.policy("soak", &load.policy())?;
-    for (name, text) in load.files() {
-        scratch.service(&name, &text)?;
-    }
     let begun = Instant::now();
-    scratch.start_as(&programs.initldr, &programs.motherd, &[])?;
-    let places = Places {
-        socket: scratch.path("run/motherd/motherd.sock"),
-        cgroup: scratch.cgroup().to_owned(),
-        logs: scratch.path("var/log/motherd"),
-        said: Some(scratch.path("log")),
-    };
-    let mut pair = Pair::new(places, scratch.init()?.as_raw(), &programs.motherd, load);
+    let mut pair = Pair::start(&mut scratch, &programs, Scale { services: options.services, port: 47_100 })?;
     let result = soak(&mut pair, options, begun);
     if result.is_err() {
         let kept = std::env::temp_dir().join(format!("soak-kill-{}.log", std::process::id()));

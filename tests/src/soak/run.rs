@@ -3,7 +3,8 @@
 use std::{
     collections::BTreeMap,
     fs,
-    path::{Path, PathBuf},
+    os::unix::fs::PermissionsExt,
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -23,8 +24,9 @@ use serde_json::json;
 use super::{
     audit::{self, Counts, Places, Seen, motherd_of},
     client::{Answers, call},
-    load::{Kind, Load},
+    load::{Kind, Load, Scale},
 };
+use crate::{programs::SoakPrograms, scratch::Scratch};
 
 /// How long anything may take.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -102,11 +104,26 @@ impl Report {
 }
 
 impl Pair {
-    /// One that runs already.
-    #[must_use]
-    pub fn new(places: Places, init: i32, motherd: &Path, load: Load) -> Self {
+    /// Started below `scratch`, with the files of its load in place; what they describe is still to come up.
+    pub fn start(scratch: &mut Scratch, programs: &SoakPrograms, scale: Scale) -> Result<Self> {
+        let folder = scratch.path("soak");
+        fs::create_dir_all(&folder)?;
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o777))?;
+        let load = Load::new(&folder, &programs.service, scale);
+        scratch.policy("soak", &load.policy())?;
+        for (name, text) in load.files() {
+            scratch.service(&name, &text)?;
+        }
+        scratch.start_as(&programs.initldr, &programs.motherd, &[])?;
+        let places = Places {
+            socket: scratch.path("run/motherd/motherd.sock"),
+            cgroup: scratch.cgroup().to_owned(),
+            logs: scratch.path("var/log/motherd"),
+            said: Some(scratch.path("log")),
+        };
         let seed = u64::from(std::process::id()).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-        Self { places, init, motherd: motherd.to_owned(), load, quiets: 0, seed }
+        let (init, motherd) = (scratch.init()?.as_raw(), programs.motherd.clone());
+        Ok(Self { places, init, motherd, load, quiets: 0, seed })
     }
 
     fn random(&mut self, below: u64) -> u64 {

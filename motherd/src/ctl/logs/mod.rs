@@ -59,7 +59,6 @@ struct Show {
     names: bool,
     /// Nothing before this is shown.
     since: Option<String>,
-    /// The time of the last line of each service, for lines that have none.
     stdout: Stdout,
 }
 
