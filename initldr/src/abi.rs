@@ -39,7 +39,7 @@ macro_rules! system_calls {
 
 system_calls! {
     READ SYS_read = 0, WRITE SYS_write = 1, CLOSE SYS_close = 3, RT_SIGACTION SYS_rt_sigaction = 13,
-    RT_SIGPROCMASK SYS_rt_sigprocmask = 14, IOCTL SYS_ioctl = 16, GETPID SYS_getpid = 39,
+    RT_SIGPROCMASK SYS_rt_sigprocmask = 14, IOCTL SYS_ioctl = 16, PREAD64 SYS_pread64 = 17, GETPID SYS_getpid = 39,
     SENDMSG SYS_sendmsg = 46, RECVMSG SYS_recvmsg = 47, SOCKETPAIR SYS_socketpair = 53,
     CLONE SYS_clone = 56, EXECVE SYS_execve = 59, KILL SYS_kill = 62, FCNTL SYS_fcntl = 72,
     FTRUNCATE SYS_ftruncate = 77, CHDIR SYS_chdir = 80, UMASK SYS_umask = 95, SETSID SYS_setsid = 112,
@@ -62,7 +62,7 @@ constants! { signals: u32 {
 constants! { flags: usize {
     SIG_SETMASK = 2, SFD_CLOEXEC = 0o2_000_000, SFD_NONBLOCK = 0o4_000, P_ALL = 0, WNOHANG = 1,
     WEXITED = 4, O_RDONLY = 0, O_WRONLY = 1, O_RDWR = 2, O_NOCTTY = 0o400, O_CLOEXEC = 0o2_000_000,
-    F_DUPFD_CLOEXEC = 1030, F_GETFD = 1, F_ADD_SEALS = 1033, F_SEAL_SEAL = 1,
+    F_DUPFD_CLOEXEC = 1030, F_GETFD = 1, F_SETFD = 2, FD_CLOEXEC = 1, CLOSE_RANGE_CLOEXEC = 4, F_ADD_SEALS = 1033, F_SEAL_SEAL = 1,
     F_SEAL_SHRINK = 2, F_SEAL_GROW = 4, MFD_CLOEXEC = 1, MFD_ALLOW_SEALING = 2, MFD_NOEXEC_SEAL = 8,
     TIOCSCTTY = 0x540e, AF_UNIX = 1, SOCK_SEQPACKET = 5, SOCK_CLOEXEC = 0o2_000_000,
     MSG_DONTWAIT = 0x40, MSG_NOSIGNAL = 0x4000, MSG_CMSG_CLOEXEC = 0x4000_0000,

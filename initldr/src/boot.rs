@@ -46,12 +46,14 @@ pub(crate) fn open_signals() -> Option<Fd> {
     sys::signalfd(&phase::passed_on().chain([SIGCHLD]).fold(0, |set, signal| set | 1 << (signal - 1))).ok()
 }
 
-/// What is done once. A container and a process have what their host gave them; only what is missing is mounted.
-pub(crate) fn prepare() -> (Role, Log) {
+/// What is done once, and again by an initldr that takes the place of another. A container and a process have what their host gave them; only what is missing is mounted.
+pub(crate) fn prepare(resumes: bool) -> (Role, Log) {
     let mut log = Log(None);
     log.tried("block signals", sys::block_only(&u64::MAX)); // for good: each comes through `open_signals`
     sys::reset_signal_actions();
-    log.tried("close_range", sys::close_from(3)); // nothing is handed to PID 1 beyond the three
+    if !resumes {
+        log.tried("close_range", sys::close_from(3, 0)); // nothing is handed to PID 1 beyond the three
+    }
     log.tried("chdir to /", sys::chdir(c"/"));
     log.tried("umask", sys::umask(0o022));
     // Ctrl-Alt-Del becomes a SIGINT. In a pid namespace of its own this is EINVAL, which tells the two apart.
@@ -60,7 +62,7 @@ pub(crate) fn prepare() -> (Role, Log) {
         Ok(1) => Role::Container,
         _ => Role::Process,
     };
-    if role == Role::Machine {
+    if role == Role::Machine && !resumes {
         log.tried("leave the initial file system", leave_rootfs());
     }
     if role == Role::Process {
@@ -74,6 +76,10 @@ pub(crate) fn prepare() -> (Role, Log) {
         );
     }
     (0..=2).for_each(|number| log.tried("/dev/console, /dev/null", stand_in_if_closed(number)));
+    if !resumes {
+        // The lowest number that is free, RESUME_FD, and never closed: what gives way to another initldr is put there.
+        log.tried("memfd_create", sys::memfd(c"initldr-resume", 0).map(core::mem::forget));
+    }
     if role == Role::Machine {
         log.0 = sys::open(c"/dev/kmsg", O_WRONLY).ok();
     }

@@ -49,7 +49,7 @@ pub(crate) fn end(init: Ending<'_>, how: End, mercy: Mercy) -> ! {
     }
     if how == End::SoftReboot && role != Role::Process {
         log.tried("enter /rootfs", boot::enter_next_root(log));
-        let errno = program.begin_anew();
+        let errno = program.begin_anew(c"/sbin/initldr", false);
         log.say(format_args!("execute /sbin/initldr: {errno}"));
     }
     if role == Role::Machine {

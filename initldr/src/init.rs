@@ -11,7 +11,7 @@
 use crate::boot::{self, Log, Role};
 use crate::{end, end::Ending, program::Program};
 use core::time::Duration;
-use initldr::link::{ExitRecord, MESSAGE_SIZE, STATE_SIZE, Signal, ToInit, ToManager, Welcome};
+use initldr::link::{ExitRecord, MESSAGE_SIZE, STATE_SIZE, Signal, SlotName, ToInit, ToManager, Welcome};
 use initldr::phase::{Effect, Event, Phase};
 use initldr::sys::{self, Errno, Fd, Result};
 use initldr::{abi::*, outbox::Outbox};
@@ -27,31 +27,36 @@ const RETRY: Duration = Duration::from_millis(100);
 /// Everything that PID 1 is.
 pub(crate) struct Init {
     role: Role,
-    log: Log,
-    held: Held,
-    program: Program,
-    outbox: &'static mut Outbox,
-    phase: Phase,
+    pub(crate) log: Log,
+    pub(crate) held: Held,
+    pub(crate) program: Program,
+    pub(crate) outbox: &'static mut Outbox,
+    pub(crate) phase: Phase,
 }
 
 /// Descriptors, pids and figures that come and go; at first there is none of them.
 #[derive(Default)]
-struct Held {
+pub(crate) struct Held {
     signals: Option<Fd>,
-    motherd: Option<u32>,
-    rescue: Option<u32>,
-    link: Option<Fd>,
+    pub(crate) motherd: Option<u32>,
+    pub(crate) rescue: Option<u32>,
+    pub(crate) link: Option<Fd>,
     /// The state memfd.
-    state: Option<Fd>,
+    pub(crate) state: Option<Fd>,
+    /// What is to be executed in the place of this initldr.
+    pub(crate) successor: Option<SlotName>,
     /// Since when there is no motherd.
-    down_since: u64,
-    bad_messages: u64,
+    pub(crate) down_since: u64,
+    pub(crate) bad_messages: u64,
 }
 
 /// For ever.
 pub(crate) fn run(mut init: Init) -> ! {
     loop {
         let more = init.reap();
+        if let Some(path) = init.held.successor.take() {
+            init.give_way(path);
+        }
         let timeout = init.say().or(more.then_some(Duration::ZERO));
         if init.held.link.is_none() {
             init.step(Event::LinkLost); // which is news only where motherd still runs
@@ -164,7 +169,7 @@ impl Init {
         }
     }
 
-    fn next(&self) -> Option<(ToManager, Option<i32>)> {
+    pub(crate) fn next(&self) -> Option<(ToManager, Option<i32>)> {
         let (generation, cause) = self.phase.launch();
         let (pid1, lost_exits) = (self.role != Role::Process, self.outbox.ring.lost);
         let (down_since_boottime_ns, (safe, _)) = (self.held.down_since, self.phase.rung());
@@ -219,6 +224,7 @@ impl Init {
             Ok(ToInit::Alive) => {}
             Ok(ToInit::List) => self.outbox.list(),
             Ok(ToInit::Retire) => self.step(Event::Retires),
+            Ok(ToInit::Execute(path)) => self.held.successor = Some(path),
             Ok(ToInit::End(how)) => self.step(Event::End(how)),
             Err(error) => {
                 self.held.bad_messages += 1;

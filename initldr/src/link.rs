@@ -16,6 +16,7 @@
 //!    | Acknowledge, Store, Drop, Alive > |
 //!    | List -------------------------> |   answered by every Stored and ReplayEnd again
 //!    | Retire -----------------------> |   it is about to end, for the next one to take over
+//!    | Execute ----------------------> |   another initldr takes the place of this one; its answer is a StoreAnswer
 //!    | End --------------------------> |   the last word
 //! ```
 //!
@@ -27,17 +28,20 @@
 //! again, and compares. So unknown enum values, numbers out of range, bytes after the last field and odd names are all
 //! refused, and a message that was read can be trusted to be one of ours in shape. It is never trusted in content.
 
-use core::fmt;
+use core::{ffi::CStr, fmt};
 
 /// The version of this encoding. The two programs are installed together; a motherd of another version is told so
-/// by [`DecodeError::Version`] rather than guessed at.
-pub const VERSION: u16 = 2;
+/// by [`DecodeError::Header`] rather than guessed at. A kind that is only added needs no other version: who does not
+/// know it says so.
+pub const VERSION: u16 = 3;
 /// Every message has this size: 8 bytes of header, 64 of words, 160 of name; the rest is room to grow.
 pub const MESSAGE_SIZE: usize = 256;
 /// The link in the motherd that initldr starts; `INITLDR_LINK` names it too.
 pub const LINK_FD: i32 = 3;
 /// The state memfd in the motherd that initldr starts; `INITLDR_STATE` names it too.
 pub const STATE_FD: i32 = 4;
+/// What initldr leaves to another one that it executes in its place. It is kept free, so it is always this number.
+pub const RESUME_FD: i32 = 3;
 /// The state memfd is this large from the start: 4 MiB. Its contents are opaque to initldr and survive motherd.
 pub const STATE_SIZE: usize = 4 << 20;
 /// A motherd that owes an answer and is silent for longer than this hangs: SIGABRT, SIGKILL, relaunch.
@@ -69,6 +73,11 @@ impl SlotName {
     pub fn as_str(&self) -> &str {
         let text = self.0.split(|&byte| byte == 0).next().unwrap_or_default();
         core::str::from_utf8(text).unwrap_or_default() // never the default: both constructors check
+    }
+
+    /// With a NUL at its end; `None` where all 160 bytes are used.
+    pub fn as_c_str(&self) -> Option<&CStr> {
+        CStr::from_bytes_until_nul(&self.0).ok()
     }
 }
 
@@ -161,8 +170,8 @@ pub struct Signal {
 pub enum ToManager {
     /// The first message, after [`ToInit::Hello`].
     Welcome(Welcome),
-    /// A slot of the fd store; its descriptor comes with this message.
-    Stored(SlotName),
+    /// A slot of the fd store; its descriptor comes with this message, and has this number in initldr.
+    Stored(SlotName, i32),
     /// A process was reaped.
     Exit(ExitRecord),
     /// All stored descriptors and unacknowledged exits were sent.
@@ -177,6 +186,8 @@ pub enum ToManager {
     },
     /// A signal came.
     Signal(Signal),
+    /// What one initldr leaves to another that takes its place, after the messages before; never said to motherd.
+    Left([u64; 8]),
 }
 
 /// What motherd says.
@@ -199,6 +210,9 @@ pub enum ToInit {
     List,
     /// It ends on purpose, so that its next life, or its next version, takes over. Not an early death.
     Retire,
+    /// Execute the program of this path, another initldr, in the place of this one, which leaves it everything. The
+    /// answer is a [`ToManager::StoreAnswer`] with this name: 0 comes from the new one.
+    Execute(SlotName),
 }
 
 /// Why bytes are not a message.
@@ -240,7 +254,7 @@ impl ToManager {
                 let (lost, down) = (welcome.lost_exits, welcome.down_since_boottime_ns);
                 put(0x001, [nth, pid1, cause, bits(status), lost, down, welcome.safe.into()], None)
             }
-            ToManager::Stored(name) => put(0x002, [], Some(name)),
+            ToManager::Stored(name, number) => put(0x002, [bits(number)], Some(name)),
             ToManager::Exit(exit) => {
                 let [pid, code, status] = [exit.pid.cast_signed(), exit.code, exit.status].map(bits);
                 let [reaped, user, system] = [exit.boottime_ns, exit.user_time_us, exit.system_time_us];
@@ -251,6 +265,7 @@ impl ToManager {
             ToManager::Signal(Signal { number, sender_pid, sender_uid }) => {
                 put(0x006, [number, sender_pid, sender_uid].map(u64::from), None)
             }
+            ToManager::Left(words) => put(0x007, words, None),
         }
     }
 
@@ -263,11 +278,12 @@ impl ToManager {
         let [number, sender_pid, sender_uid, ..] = words.map(low);
         let message = match (kind, name) {
             (0x001, _) => ToManager::Welcome(welcome(words)),
-            (0x002, Some(name)) => ToManager::Stored(name),
+            (0x002, Some(name)) => ToManager::Stored(name, signed(words[0])),
             (0x003, _) => ToManager::Exit(exit_record(words)),
             (0x004, _) => ToManager::ReplayEnd,
             (0x005, Some(name)) => ToManager::StoreAnswer { name, errno: signed(words[0]) },
             (0x006, _) => ToManager::Signal(Signal { number, sender_pid, sender_uid }),
+            (0x007, _) => ToManager::Left(words),
             _ => return Err(DecodeError::Malformed(kind)),
         };
         if message.encode() == bytes { Ok(message) } else { Err(DecodeError::Malformed(kind)) }
@@ -307,6 +323,7 @@ impl ToInit {
             ToInit::End(how) => put(0x106, [how as u64], None),
             ToInit::List => put(0x107, [], None),
             ToInit::Retire => put(0x108, [], None),
+            ToInit::Execute(path) => put(0x109, [], Some(path)),
         }
     }
 
@@ -325,6 +342,7 @@ impl ToInit {
             (0x106, _, Some(how)) => ToInit::End(*how),
             (0x107, ..) => ToInit::List,
             (0x108, ..) => ToInit::Retire,
+            (0x109, Some(path), _) => ToInit::Execute(path),
             _ => return Err(DecodeError::Malformed(kind)),
         };
         if message.encode() == bytes { Ok(message) } else { Err(DecodeError::Malformed(kind)) }
@@ -377,7 +395,8 @@ mod tests {
 
     fn all_to_manager() -> Vec<ToManager> {
         let mut all = vec![
-            ToManager::Stored(name("web/socket")),
+            ToManager::Stored(name("web/socket"), 7),
+            ToManager::Left([u64::MAX, 2, 3, 4, 5, 6, 7, 8]),
             ToManager::Exit(ExitRecord {
                 sequence: u64::MAX,
                 pid: 4711,
@@ -414,6 +433,7 @@ mod tests {
             ToInit::Alive,
             ToInit::List,
             ToInit::Retire,
+            ToInit::Execute(name("/sbin/initldr")),
         ];
         all.extend(ENDS.map(ToInit::End));
         all
@@ -432,7 +452,7 @@ mod tests {
     #[test]
     fn the_encoding_is_pinned() {
         let bytes = ToInit::Acknowledge(0x0102).encode();
-        assert_eq!(bytes[..12], [b'M', b'o', b't', b'D', 2, 0, 2, 1, 2, 1, 0, 0]);
+        assert_eq!(bytes[..12], [b'M', b'o', b't', b'D', 3, 0, 2, 1, 2, 1, 0, 0]);
         assert!(bytes[12..].iter().all(|&byte| byte == 0));
     }
 

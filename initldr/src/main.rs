@@ -16,12 +16,20 @@ mod end;
 mod entry;
 mod init;
 mod program;
+mod succession;
 
-use initldr::{args, outbox::Outbox, sys, sys::Arg};
+use initldr::{args, link, outbox::Outbox, sys, sys::Arg};
+
+/// In the program's file: whoever is about to execute it in the place of another can tell whether it can read what that
+/// one leaves. The number is that of [`link::VERSION`].
+#[used]
+static MARK: [u8; 29] = *b"initldr speaks link version 3";
 
 /// In the order in which it happens.
 fn main(arguments: &'static mut [Arg], environment: &[Arg], outbox: &'static mut Outbox) -> ! {
-    let (role, log) = boot::prepare();
+    let resumes = args::variable(environment, b"INITLDR_RESUME").is_some()
+        && sys::descriptor_flags(link::RESUME_FD) == Ok(0);
+    let (role, log) = boot::prepare(resumes);
     let args = args::parse(arguments);
     if let Some(word) = args.unknown {
         log.say(format_args!("argument not understood: {}", boot::text(word)));
@@ -33,5 +41,9 @@ fn main(arguments: &'static mut [Arg], environment: &[Arg], outbox: &'static mut
         }
     }
     let program = program::Program::new(args, arguments, environment);
-    init::run(init::Init::new(role, log, program, outbox))
+    let mut init = init::Init::new(role, log, program, outbox);
+    if resumes {
+        init.resume();
+    }
+    init::run(init)
 }

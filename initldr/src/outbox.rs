@@ -23,6 +23,9 @@ enum Stage {
     Live,
 }
 
+/// How far motherd was told: the newest exit, and the signals that wait.
+pub type Cursor = (u64, [Option<Signal>; SIGNALS]);
+
 /// See the module.
 #[derive(Debug)]
 pub struct Outbox {
@@ -62,6 +65,16 @@ impl Outbox {
     /// motherd said Hello: everything is said, from the beginning.
     pub fn hello(&mut self) {
         (self.stage, self.sent) = (Stage::Welcome, 0);
+    }
+
+    /// To be given back to [`Outbox::go_on`] after what is held was said to another than motherd.
+    pub fn cursor(&self) -> Cursor {
+        (self.sent, self.signals)
+    }
+
+    /// motherd knows everything up to here.
+    pub fn go_on(&mut self, (sent, signals): Cursor) {
+        (self.stage, self.sent, self.signals, self.asked) = (Stage::Live, sent, signals, false);
     }
 
     /// motherd wants to hear again what the store has, and the exits until now.
@@ -109,7 +122,7 @@ impl Outbox {
             Stage::Silent => return None,
             Stage::Welcome => ToManager::Welcome(welcome),
             Stage::Replay { index, .. } if let Some((name, fd)) = self.store.get(index) => {
-                return Some((ToManager::Stored(name), Some(fd)));
+                return Some((ToManager::Stored(name, fd), Some(fd)));
             }
             Stage::Replay { until, .. } => match exit {
                 Some(exit) if exit.sequence <= until => ToManager::Exit(exit),
@@ -128,8 +141,8 @@ impl Outbox {
     pub fn sent(&mut self, message: &ToManager) {
         match (message, &mut self.stage) {
             (ToManager::Welcome(_), stage) => *stage = Stage::Replay { index: 0, until: self.ring.last },
-            (ToManager::Stored(_), Stage::Replay { index, .. }) => *index += 1,
-            (ToManager::Stored(_), _) => {}
+            (ToManager::Stored(..), Stage::Replay { index, .. }) => *index += 1,
+            (ToManager::Stored(..) | ToManager::Left(_), _) => {}
             (ToManager::Exit(exit), _) => self.sent = exit.sequence,
             (ToManager::ReplayEnd, stage) => *stage = Stage::Live,
             (ToManager::StoreAnswer { .. }, _) => self.answer = None,
@@ -184,14 +197,15 @@ mod tests {
         let mut said = vec![];
         while let Some((message, fd)) = outbox.next(WELCOME) {
             assert_eq!(outbox.next(WELCOME), Some((message, fd)), "asking changes nothing");
-            assert_eq!(fd.is_some(), matches!(message, ToManager::Stored(_)));
+            assert_eq!(fd.is_some(), matches!(message, ToManager::Stored(..)));
             said.push(match message {
                 ToManager::Welcome(_) => "welcome".to_owned(),
-                ToManager::Stored(name) => format!("stored {name}"),
+                ToManager::Stored(name, _) => format!("stored {name}"),
                 ToManager::Exit(exit) => format!("exit {}", exit.pid),
                 ToManager::ReplayEnd => "end of replay".to_owned(),
                 ToManager::StoreAnswer { name, errno } => format!("answer {name} {errno}"),
                 ToManager::Signal(signal) => format!("signal {}", signal.number),
+                ToManager::Left(_) => unreachable!("not said to motherd"),
             });
             outbox.sent(&message);
         }

@@ -56,12 +56,12 @@ pub const BURST_WITHIN: Duration = Duration::from_secs(2);
 pub struct Phase {
     motherd: Motherd,
     /// When the latest was launched.
-    since: Duration,
+    pub since: Duration,
     stop: Option<Stop>,
     /// In a row.
-    early_deaths: u32,
+    pub early_deaths: u32,
     /// So many of them by a fault of its own.
-    faults: u32,
+    pub faults: u32,
     /// The number of the latest, from 1, and why it was launched; or will be.
     launch: (u32, Relaunch),
 }
@@ -173,6 +173,11 @@ impl Phase {
         faults: 0,
         launch: (0, Relaunch::First),
     };
+
+    /// motherd runs, and this is another initldr that takes over from there.
+    pub fn resume(launch: (u32, Relaunch), since: Duration, early_deaths: u32, faults: u32) -> Phase {
+        Phase { motherd: Motherd::Unwatched, since, early_deaths, faults, launch, ..Phase::START }
+    }
 
     /// Which motherd this is, from 1, and why it was launched.
     pub fn launch(&self) -> (u32, Relaunch) {

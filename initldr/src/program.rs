@@ -6,7 +6,7 @@
 use crate::boot::{Log, text};
 use core::ffi::CStr;
 use initldr::sys::{self, Arg, Errno, Fd, Result};
-use initldr::{abi::*, args::Args, args::variable, link::LINK_FD, link::STATE_FD};
+use initldr::{abi::*, args::Args, args::variable, link::LINK_FD, link::RESUME_FD, link::STATE_FD};
 
 /// See the module.
 pub(crate) struct Program {
@@ -26,8 +26,9 @@ pub(crate) struct Program {
 const PATH: Arg = Arg::new(c"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
 const TERM: Arg = Arg::new(c"TERM=linux");
 const LINK: Arg = Arg::new(c"INITLDR_LINK=3");
+const RESUME: Arg = Arg::new(c"INITLDR_RESUME=3");
 const STATE: Arg = Arg::new(c"INITLDR_STATE=4");
-const _: () = assert!(LINK_FD == 3 && STATE_FD == 4);
+const _: () = assert!(LINK_FD == 3 && STATE_FD == 4 && RESUME_FD == 3);
 
 impl Program {
     /// motherd's arguments are initldr's own after `--`: the word before them, which is `--` or initldr's last one,
@@ -86,15 +87,24 @@ impl Program {
         pid.map_err(|errno| log.say(format_args!("fork for {}: {errno}", text(path)))).ok()
     }
 
-    /// Executes the installed initldr in the place of this one, as it was started; returns why not. Nothing of it but
-    /// the arguments is carried over: what it held was for processes that are gone.
-    pub(crate) fn begin_anew(&mut self) -> Errno {
-        if let (Some(word), Some(replaced)) = (self.arguments.get_mut(self.name), self.replaced) {
-            *word = replaced;
-        }
+    /// Executes an initldr in the place of this one, as it was started; returns why not. One that does not resume begins
+    /// with nothing but the arguments: what this one held was for processes that are gone.
+    pub(crate) fn begin_anew(&mut self, path: &CStr, resumes: bool) -> Errno {
+        self.exchange_name();
+        let environment = [RESUME, self.environment[2], self.environment[3], Arg::NULL];
         // A limit that stays raised is no reason not to begin.
         self.limit.iter().try_for_each(sys::limit_files).unwrap_or_default();
-        sys::execve(c"/sbin/initldr", self.arguments, self.environment.get(2..).unwrap_or_default())
+        let errno = sys::execve(path, self.arguments, &environment[usize::from(!resumes)..]);
+        raise_file_limit();
+        self.exchange_name();
+        errno
+    }
+
+    /// What stood in the place of motherd's name goes back there, and the other way round.
+    fn exchange_name(&mut self) {
+        if let (Some(word), Some(replaced)) = (self.arguments.get_mut(self.name), &mut self.replaced) {
+            core::mem::swap(word, replaced);
+        }
     }
 
     /// Everything else that initldr has open is close-on-exec.

@@ -37,6 +37,11 @@ impl Ring {
         self.records[self.index(self.last)] = Some(ExitRecord { sequence: self.last, ..exit });
     }
 
+    /// Counts on from `sequence`, with nothing held.
+    pub fn count_from(&mut self, sequence: u64) {
+        (self.base, self.before, self.last) = (sequence, sequence, sequence);
+    }
+
     /// Forgets every record up to and including `sequence`.
     pub fn acknowledge(&mut self, sequence: u64) {
         self.before = sequence.clamp(self.before, self.last);

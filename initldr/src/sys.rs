@@ -172,8 +172,12 @@ calls! {
     write(fd: i32, bytes: &[u8]) -> usize: |size| size, WRITE [fd, bytes, bytes.len()];
     /// close(2), by number.
     close(fd: i32) -> (): drop, CLOSE [fd];
-    /// close_range(2) to the end of the table.
-    close_from(first: i32) -> (): drop, CLOSE_RANGE [first, u32::MAX, 0_usize];
+    /// close_range(2) to the end of the table; with CLOSE_RANGE_CLOEXEC they are only marked.
+    close_from(first: i32, flags: usize) -> (): drop, CLOSE_RANGE [first, u32::MAX, flags];
+    /// fcntl(2), F_SETFD: FD_CLOEXEC or nothing.
+    set_descriptor_flags(fd: i32, flags: usize) -> (): drop, FCNTL [fd, F_SETFD, flags];
+    /// pread64(2).
+    read_at(fd: &Fd, buffer: &mut [u8], at: usize) -> usize: |size| size, PREAD64 [fd, &mut *buffer, buffer.len(), at];
     /// fcntl(2), F_GETFD: whether a descriptor is open.
     descriptor_flags(fd: i32) -> usize: |flags| flags, FCNTL [fd, F_GETFD];
     /// fcntl(2), F_DUPFD_CLOEXEC: a second descriptor of the same file, numbered 10 or more.
@@ -237,6 +241,13 @@ fn to_fd(register: usize) -> Fd {
 
 fn low_half(register: usize) -> u32 {
     u32::try_from(register & 0xffff_ffff).unwrap_or_default()
+}
+
+/// Takes over a descriptor that execve(2) left open, and makes it close-on-exec: so each is taken once.
+pub fn adopt(number: i32) -> Option<Fd> {
+    let taken =
+        number > 2 && descriptor_flags(number) == Ok(0) && set_descriptor_flags(number, FD_CLOEXEC).is_ok();
+    taken.then(|| Fd(number))
 }
 
 /// A memfd that stays of this size, and is not executable where the kernel knows of that (6.3).

@@ -232,7 +232,7 @@ impl Daemon {
                     tracing::warn!("initldr does not keep {name}: {errno}");
                 }
                 ToManager::StoreAnswer { .. } => {}
-                ToManager::Welcome(_) | ToManager::Stored(_) | ToManager::ReplayEnd => {
+                ToManager::Welcome(_) | ToManager::Stored(..) | ToManager::ReplayEnd | ToManager::Left(_) => {
                     tracing::error!("initldr says {message:?} out of turn");
                 }
             }

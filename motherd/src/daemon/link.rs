@@ -213,14 +213,17 @@ impl Replay {
                     tracing::warn!("initldr could not keep {lost_exits} exits: some services may be `lost`");
                 }
             }
-            ToManager::Stored(name) => match fd {
+            ToManager::Stored(name, _) => match fd {
                 Some(fd) => {
                     self.stored.insert(name.as_str().to_owned(), fd);
                 }
                 None => tracing::error!("initldr says that it keeps {name}, and sent no descriptor"),
             },
             ToManager::Exit(exit) => self.exits.push(exit),
-            ToManager::ReplayEnd | ToManager::StoreAnswer { .. } | ToManager::Signal(_) => {}
+            ToManager::ReplayEnd
+            | ToManager::StoreAnswer { .. }
+            | ToManager::Signal(_)
+            | ToManager::Left(_) => {}
         }
     }
 }

@@ -51,6 +51,7 @@ fn main() -> Result<ExitCode> {
             "alive" => say(ToInit::Alive, None)?,
             "list" => say(ToInit::List, None)?,
             "retire" => say(ToInit::Retire, None)?,
+            "execute" => say(ToInit::Execute(slot(rest)?), None)?,
             "end" => say(ToInit::End(End::PowerOff), None)?,
             "garbage" => {
                 for size in [1, 255, 256, 257, 4096] {
@@ -135,7 +136,7 @@ fn hear() -> Result<Option<String>> {
                 "welcome generation={generation} pid1={pid1} cause={cause:?} lost={lost_exits} was_down={down}{safe}"
             )
         }
-        ToManager::Stored(name) => {
+        ToManager::Stored(name, _) => {
             let fd = fd.context("a descriptor with Stored")?;
             format!("stored {name} {}", fs::read_to_string(format!("/proc/self/fd/{fd}"))?.trim_end())
         }
@@ -145,5 +146,6 @@ fn hear() -> Result<Option<String>> {
         ToManager::ReplayEnd => "replay-end".to_owned(),
         ToManager::StoreAnswer { name, errno } => format!("answer {name} {errno}"),
         ToManager::Signal(signal) => format!("signal {}", signal.number),
+        ToManager::Left(words) => format!("left {words:?}"),
     }))
 }
