@@ -1,9 +1,19 @@
 //! All services and their dependencies: requests and events in, effects out. Pure, like the services it is made of.
 //!
 //! A request only moves *goals*; [`Manager::settle`] then gives every service whose turn has come its next event, until
-//! nothing moves. So nothing is queued that could be lost: what is still to be done follows, at any time and also after
-//! a restart of motherd, from the goals and the states alone. Only those are looked at whose turn may have come: who
-//! changed, and who is joined to them by a relation.
+//! nothing moves. A turn that makes or ends a process is only announced, and decided when that is executed
+//! (`confirm.rs`). So nothing is queued that could be lost or could come too late: what is still to be done follows, at
+//! any time and also after a restart of motherd, from the goals and the states alone. Only those are looked at whose
+//! turn may have come: who changed, and who is joined to them by a relation.
+//!
+//! ```text
+//!             request, timer, exit, ...                      execute
+//!                      │                                        ▲ Yes
+//!                      ▼                                        │
+//!  goals, states ──► settle ──► Turn, Act, Reply, End ──► confirm ──► settle ──► what comes of the turn, first
+//!      ▲                                                                              │
+//!      └───────────────────────── events of what was executed ◄───────────────────────┘
+//! ```
 //!
 //! When may a service start? When all that it requires is up; when all that it wants, or comes after, is not *on its
 //! way* any more; and when nothing that conflicts with it is there. When may it stop? When whoever comes later than it
@@ -15,6 +25,7 @@
 //!
 //! What each relation does is the table in `docs/services.md`; `table.rs` tests it cell by cell.
 
+mod confirm;
 mod fate;
 mod goals;
 mod requests;
@@ -32,7 +43,10 @@ use crate::{
     supervise::{Act, Cause, Command, Commands, Event, Goal, Rules, Stage, State, Unit},
 };
 
-pub use self::requests::{Outcome, Verb};
+pub use self::{
+    confirm::Confirmed,
+    requests::{Outcome, Verb},
+};
 
 /// Beyond the longest stop timeout, what ending everything may take before the machine ends with whatever is left: 15 s.
 const ENDING_GRACE: Duration = Duration::from_secs(15);
@@ -44,12 +58,19 @@ const HELD: &str = "motherd is in safe mode and starts nothing, because it died 
 /// How the machine is to end.
 pub use initldr::link::End;
 
-/// What is to be done. Executed in order, after the state was recorded.
+/// What is to be done. Each is [confirmed](Manager::confirm) and executed in order, after the state was recorded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Effect {
+    /// The turn of a service has come, to start or to end. Whether it still has is found out when this is executed.
+    Turn(Id),
     /// Something for one service.
     Service(Id, Act),
-    /// A request is done.
+    /// A request is done. What is said of it is found out when this is executed.
+    Answer {
+        /// The token it came with.
+        token: u64,
+    },
+    /// What is said.
     Reply {
         /// The token it came with.
         token: u64,
@@ -84,6 +105,8 @@ pub struct Manager {
     fates: Vec<Fate>,
     /// Who changed since the fates were last found out.
     dirty: BTreeSet<Id>,
+    /// Whose turn was announced and not executed.
+    due: BTreeSet<Id>,
     deadlines: Deadlines,
     pending: Vec<Pending>,
     ending: Option<Ending>,
@@ -391,26 +414,25 @@ impl Manager {
         self.deadlines.set(id, self.units[id.0].deadline());
     }
 
-    /// Gives every service whose turn has come its event, until nothing moves. Ends, because along the graph each pass
-    /// brings some service nearer to its goal and none away from it. All decisions of a pass rest on the same picture, so
-    /// they cannot contradict each other.
+    /// Gives every service whose turn has come its event, until nothing moves; a turn that has acts is announced. Ends,
+    /// because along the graph each pass brings some service nearer to its goal and none away from it. All decisions of a
+    /// pass rest on the same picture, so they cannot contradict each other.
     fn settle(&mut self, now: Duration, effects: &mut Vec<Effect>) {
         loop {
             let candidates = self.look();
             let turns: Vec<(Id, Turn)> =
                 candidates.into_iter().filter_map(|id| Some((id, self.turn(id)?))).collect();
-            if turns.is_empty() {
-                break;
-            }
+            let mut moved = false;
             for (id, turn) in turns {
-                match turn {
-                    Turn::Event(event) => self.step(id, event, now, effects),
-                    Turn::Again(cause) => self.set_goal(id, Goal::Bounce, &cause),
-                    Turn::Rise => {
-                        self.units[id.0].goal = Goal::Up;
-                        self.changed(id);
-                    }
+                if !self.has_acts(id, &turn) {
+                    self.take(id, turn, now, effects);
+                    moved = true;
+                } else if self.due.insert(id) {
+                    effects.push(Effect::Turn(id));
                 }
+            }
+            if !moved {
+                break;
             }
         }
         self.answer(effects);

@@ -49,12 +49,6 @@ impl Daemon {
             Hook::StopPost => (&commands.stop_post, false),
         };
         let Some(argv) = list.get(usize::from(index)) else { return Ok(vec![]) };
-        let meant = self.manager.unit(id).command().is_some_and(|command| {
-            command.hook == hook && command.index == index && command.process.is_none()
-        });
-        if !meant {
-            return Ok(vec![]);
-        }
         let wanted = Wanted { argv: &argv.value, beside, first: !beside && index == 0, recorded: true };
         let launched = match self.prepare_log(id, &name, &program)? {
             Ok(()) => self.launch_command(id, &name, &program, &wanted),
@@ -144,6 +138,9 @@ impl Daemon {
     pub(super) fn kill_command(&mut self, id: Id, pid: u32) {
         let name = self.manager.graph().name(id);
         let Some(pidfd) = self.runtime.get(&id).and_then(|runtime| runtime.command.as_ref()) else { return };
+        if proc::pid_of(pidfd.as_fd()) != Some(pid) {
+            return;
+        }
         if let Err(errno) = pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL)
             && errno != nix::errno::Errno::ESRCH
         {

@@ -1,7 +1,6 @@
 //! Effects to system calls: the one match.
 //!
-//! Before a process is touched it is asked whether the manager still means it: an effect that events have overtaken is
-//! dropped.
+//! An effect that events have overtaken does not come here: each was confirmed by the manager just now.
 
 use std::{
     io::Read,
@@ -39,21 +38,18 @@ impl Daemon {
             Effect::Service(id, Act::Survivors) => Ok(self.survivors(id)),
             Effect::Service(id, Act::Signal { pid, signal }) => Ok(self.signal(id, pid, signal)),
             Effect::Service(id, Act::SignalAll { signal }) => {
-                if matches!(self.manager.unit(id).state, State::Stopping { .. }) {
-                    self.signal_all(id, signal);
-                }
+                self.signal_all(id, signal);
                 Ok(vec![])
             }
             Effect::Service(id, Act::Kill) => {
-                if matches!(self.manager.unit(id).state, State::Stopping { .. }) {
-                    self.kill(id);
-                }
+                self.kill(id);
                 Ok(vec![])
             }
             Effect::Service(id, Act::Sweep) => {
-                let meant = matches!(self.manager.unit(id).state, State::Stopping { main: None, .. });
-                Ok(if meant && self.sweep(id) { vec![(id, Event::Gone)] } else { vec![] })
+                Ok(if self.sweep(id) { vec![(id, Event::Gone)] } else { vec![] })
             }
+            // Done when it was confirmed.
+            Effect::Turn(_) | Effect::Answer { .. } => Ok(vec![]),
             Effect::Reply { token, outcome } => {
                 let reply = self.acted(outcome);
                 self.server.reply(Token::from_u64(token), &reply, now());

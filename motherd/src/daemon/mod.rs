@@ -81,7 +81,7 @@ use crate::{
     eventlog::{EventLog, What},
     failpoint,
     graph::{Graph, Id},
-    manager::{Effect, Manager},
+    manager::{Confirmed, Effect, Manager},
     service::{self, Catalog},
     state::Table,
     supervise::{Cause, Event, State},
@@ -422,11 +422,18 @@ impl Daemon {
         }
     }
 
-    /// Records, then executes, and again with what follows from that.
+    /// Records, then executes what is still meant, and again with what follows from that.
     fn dispatch(&mut self, effects: Vec<Effect>) -> Result<(), Fatal> {
         let mut queue = VecDeque::from(effects);
         self.record();
         while let Some(effect) = queue.pop_front() {
+            if let Confirmed::Instead(effects) = self.manager.confirm(&effect, now()) {
+                self.record();
+                for effect in effects.into_iter().rev() {
+                    queue.push_front(effect);
+                }
+                continue;
+            }
             let events = self.execute(effect)?;
             failpoint::hit("dispatch.executed");
             for (id, event) in events {

@@ -150,10 +150,7 @@ impl Manager {
                             format!("done again: it prepares {}, which starts again", self.graph.name(other));
                         return Some(Turn::Again(self.unit(other).cause.because(words)));
                     };
-                    let verb = self.graph.verb(id, other);
-                    let phrase = self.phrase(other);
-                    let words = format!("stopped: it {verb} {}, which is {phrase}", self.graph.name(other));
-                    self.may_stop(id).then(|| Turn::Event(Event::Stop(Cause::new(words))))
+                    self.may_stop(id).then(|| Turn::Event(Event::Stop(self.doomed(id, other))))
                 }
                 State::Launching
                 | State::Stopping { .. }
@@ -180,6 +177,12 @@ impl Manager {
                 }
             },
         }
+    }
+
+    /// Why a service cannot stay up.
+    pub(super) fn doomed(&self, id: Id, other: Id) -> Cause {
+        let (verb, phrase) = (self.graph.verb(id, other), self.phrase(other));
+        Cause::new(format!("stopped: it {verb} {}, which is {phrase}", self.graph.name(other)))
     }
 
     /// Whether what prepares somebody was used up by an earlier run of it.

@@ -1,4 +1,4 @@
-//! What somebody asks for, and the one answer that each request gets.
+//! What somebody asks for, and the one answer that each request gets: what is so when it is given.
 
 use std::time::Duration;
 
@@ -35,6 +35,8 @@ pub(super) struct Pending {
     services: Vec<(Id, Result<bool, String>)>,
     /// The first of them that was found on its way: as long as it is, there is no answer.
     waits_at: usize,
+    /// Its answer was announced ([`Effect::Answer`]).
+    announced: bool,
 }
 
 impl Manager {
@@ -76,7 +78,7 @@ impl Manager {
                 Verb::Restart => self.bounce(*id, &Cause::request("restarted", who), now, &mut effects),
             }
         }
-        self.pending.push(Pending { token, verb, services, waits_at: 0 });
+        self.pending.push(Pending { token, verb, services, waits_at: 0, announced: false });
         self.settle(now, &mut effects);
         effects
     }
@@ -98,21 +100,30 @@ impl Manager {
         }
     }
 
-    /// Answers the requests that are done.
+    /// Announces the answers to the requests that are done.
     pub(super) fn answer(&mut self, effects: &mut Vec<Effect>) {
         let pending = std::mem::take(&mut self.pending);
         for mut request in pending {
-            match self.outcome(&mut request) {
-                Some(outcome) => {
-                    effects.push(Effect::Reply { token: request.token, outcome });
-                    if fault::on(Fault::AnswersTwice) {
-                        self.pending.push(request);
-                    }
-                }
-                None if fault::on(Fault::ForgetsARequest) => {}
-                None => self.pending.push(request),
+            if !request.announced && self.outcome(&mut request).is_some() {
+                request.announced = true;
+                effects.push(Effect::Answer { token: request.token });
+            }
+            if request.announced || !fault::on(Fault::ForgetsARequest) {
+                self.pending.push(request);
             }
         }
+    }
+
+    /// Answers a request, if it is still done.
+    pub(super) fn reply(&mut self, token: u64) -> Option<Effect> {
+        let place = self.pending.iter().position(|request| request.token == token)?;
+        let mut request = self.pending.remove(place);
+        request.announced = false;
+        let outcome = self.outcome(&mut request);
+        if outcome.is_none() || fault::on(Fault::AnswersTwice) {
+            self.pending.push(request);
+        }
+        Some(Effect::Reply { token, outcome: outcome? })
     }
 
     /// What became of each service of a request, if all are where they will be.
@@ -150,6 +161,8 @@ impl Manager {
             Goal::Down if self.ending.is_some() => Some(Err("the machine is ending".to_owned())),
             Goal::Down => Some(Err(unit.asked.words.clone())),
             Goal::Up => match unit.state {
+                // Its end has come, and is only announced so far.
+                State::Running { .. } | State::Done if self.fates[id.0].doom.is_some() => None,
                 State::Running { .. } | State::Done => Some(Ok(())),
                 State::Stopped | State::Waiting | State::Stopping { .. } if self.held => {
                     Some(Err(HELD.to_owned()))

@@ -123,14 +123,25 @@ impl World {
 
     fn run(&mut self, effects: Vec<Effect>) {
         self.queue.extend(effects);
-        while let Some(effect) = self.queue.pop_front() {
-            self.execute(effect);
-            self.check();
+        while self.run_one() {}
+    }
+
+    /// The next effect, if it is still meant. Whether there was one.
+    fn run_one(&mut self) -> bool {
+        let Some(effect) = self.queue.pop_front() else { return false };
+        match self.manager.confirm(&effect, self.now) {
+            Confirmed::Yes => self.execute(effect),
+            Confirmed::Instead(effects) => {
+                effects.into_iter().rev().for_each(|effect| self.queue.push_front(effect));
+            }
         }
+        self.check();
+        true
     }
 
     fn execute(&mut self, effect: Effect) {
         match effect {
+            Effect::Turn(_) | Effect::Answer { .. } => panic!("done when it is confirmed"),
             Effect::Reply { token, outcome } => {
                 assert!(self.replies.insert(token, outcome).is_none(), "two answers to one request");
             }
@@ -138,19 +149,12 @@ impl World {
                 assert!(self.ended.replace((how, left)).is_none(), "the machine ends once");
             }
             Effect::Service(id, Act::Launch) => self.launch(id),
-            Effect::Service(id, Act::Run { hook, index }) => {
-                // As the daemon does: an effect that events have overtaken is dropped.
-                let meant =
-                    |command: Command| (command.hook, command.index, command.process) == (hook, index, None);
-                if self.manager.unit(id).command().is_some_and(meant) {
-                    self.run_command(id);
-                }
-            }
+            Effect::Service(id, Act::Run { .. }) => self.run_command(id),
             Effect::Service(id, Act::KillCommand { .. }) => {
                 self.commands.remove(&id);
             }
             Effect::Service(id, Act::FindMain) => {
-                if matches!(self.manager.unit(id).state, State::Forked { .. }) && !self.chance(3) {
+                if !self.chance(3) {
                     self.next_pid += 1;
                     self.mains.insert(id, self.next_pid);
                     self.event(id, Event::MainPid { pid: self.next_pid });
@@ -184,19 +188,12 @@ impl World {
                 }
             }
             Effect::Service(id, Act::Kill) => {
-                // As the daemon does: nothing is killed or swept that is not being stopped (any more).
-                if !matches!(self.manager.unit(id).state, State::Stopping { .. }) {
-                    return;
-                }
                 self.others.remove(&id);
                 self.commands.remove(&id);
                 self.die(id, ExitHow::Killed, libc::SIGKILL);
                 self.sweep(id);
             }
             Effect::Service(id, Act::Sweep) => {
-                if !matches!(self.manager.unit(id).state, State::Stopping { main: None, .. }) {
-                    return;
-                }
                 self.sweeping.insert(id);
                 self.sweep(id);
             }
@@ -320,13 +317,12 @@ impl World {
         for id in self.manager.graph().ids() {
             successor.restore(id, self.manager.unit(id).clone());
         }
+        self.queue.clear();
         if let Some(how) = self.manager.ending() {
-            self.queue.clear();
             self.ended = None;
-            let _effects = successor.end(how, &Cause::new("again"), self.now);
+            self.queue.extend(successor.end(how, &Cause::new("again"), self.now));
         }
         self.manager = successor;
-        self.queue.clear();
         self.sweeping.clear();
         for id in self.manager.graph().ids() {
             let main = self.manager.unit(id).main();
@@ -467,9 +463,7 @@ proptest! {
                 let effects = world.manager.request(token, verb, &[id], ROOT, world.now);
                 world.queue.extend(effects);
                 for _ in 0..world.dice.roll(4) {
-                    if let Some(effect) = world.queue.pop_front() {
-                        world.execute(effect);
-                    }
+                    world.run_one();
                 }
                 world.crash();
             } else {

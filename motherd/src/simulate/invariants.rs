@@ -24,24 +24,17 @@ impl World {
         let (body, unit) = (self.body(id), self.unit(id));
         that(body.main.is_none() && !body.others, || format!("two instances of {name}"))?;
         let edges = self.manager.graph().edges(id);
-        // It was up when this was decided, and went down after that in order to be done again for somebody else.
-        let again = |other: Id| {
-            let other = self.unit(other);
-            other.asked.words.starts_with("done again") && other.since >= unit.since
-        };
         for other in &edges.requires {
-            that(self.unit(*other).is_up() || again(*other), || {
-                format!("{name} starts before {}", self.name(*other))
-            })?;
+            that(self.unit(*other).is_up(), || format!("{name} starts before {}", self.name(*other)))?;
         }
         for other in edges.wants.iter().chain(&edges.after) {
             let first = self.unit(*other);
             let coming = matches!(first.state, State::Launching | State::Starting { .. });
-            // One that came on its way in the same moment was not when this was decided.
-            that(!coming || first.goal == Goal::Down || first.since >= unit.since, || {
+            that(!coming || first.goal == Goal::Down, || {
                 format!("{name} does not wait for {}, which is starting", self.name(*other))
             })?;
         }
+        that(unit.goal == Goal::Up, || format!("{name} is launched, and is to be {:?}", unit.goal))?;
         for other in &edges.conflicts {
             let other_body = self.body(*other);
             that(other_body.main.is_none() && !other_body.others && !self.unit(*other).is_active(), || {
@@ -85,9 +78,7 @@ impl World {
         for other in &edges.later {
             let later = self.unit(*other);
             let joined = later.goal == Goal::Down || self.manager.graph().edges(*other).needs.contains(&id);
-            // One that was only told to go when this one was on its way already cannot be waited for.
-            let after = matches!(later.state, State::Stopping { .. }) && later.since > unit.since;
-            let there = later.is_active() && later.state != State::Orphan && !after;
+            let there = later.is_active() && later.state != State::Orphan;
             that(!(joined && there), || {
                 format!("{name} is signalled before {} has stopped", self.name(*other))
             })?;

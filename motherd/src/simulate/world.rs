@@ -2,6 +2,7 @@
 //! that outlive motherd, and somebody who asks for things.
 
 use std::{
+    cell::Cell,
     collections::{BTreeMap, VecDeque},
     time::Duration,
 };
@@ -13,7 +14,7 @@ use super::{
 };
 use crate::{
     graph::{Graph, Id},
-    manager::{Effect, End, Manager, Verb},
+    manager::{Confirmed, Effect, End, Manager, Verb},
     service::Start,
     supervise::{Act, Cause, Event, Exit, ExitHow, Requester, State, Unit},
 };
@@ -190,10 +191,20 @@ impl World {
         !self.calm && self.dice.one_in(one_in)
     }
 
-    /// One thing that the manager is told. Everything that is promised holds after it.
+    /// One thing that the manager is told, and what is to be done for it. Everything that is promised holds after it.
     fn call(&mut self, what: &str, tell: impl Fn(&mut Manager, Duration) -> Vec<Effect>) -> Held {
-        self.now += Duration::from_micros(1);
         self.events += 1;
+        let effects = self.tell(what, tell)?;
+        self.queue.extend(effects);
+        Ok(())
+    }
+
+    fn tell(
+        &mut self,
+        what: &str,
+        tell: impl Fn(&mut Manager, Duration) -> Vec<Effect>,
+    ) -> Result<Vec<Effect>, String> {
+        self.now += Duration::from_micros(1);
         let before: Vec<Unit> = self.manager.graph().ids().map(|id| self.unit(id).clone()).collect();
         let effects = tell(&mut self.manager, self.now);
         if let Some(shadow) = &mut self.shadow {
@@ -245,8 +256,7 @@ impl World {
             println!("[{:?}] {what} -> {effects:?}", self.now);
         }
         self.holds_after_an_event(&before).map_err(|broken| format!("{what}: {broken}"))?;
-        self.queue.extend(effects);
-        Ok(())
+        Ok(effects)
     }
 
     fn event(&mut self, id: Id, event: Event) -> Held {
@@ -260,9 +270,30 @@ impl World {
             if self.unlucky(80) {
                 return self.crash();
             }
-            self.execute(effect)?;
+            if self.confirm(&effect)? {
+                self.execute(effect)?;
+            }
         }
         Ok(())
+    }
+
+    /// Whether an effect is still meant; what comes in its place is done first.
+    fn confirm(&mut self, effect: &Effect) -> Result<bool, String> {
+        if matches!(effect, Effect::Reply { .. } | Effect::End { .. }) {
+            return Ok(true);
+        }
+        let instead = Cell::new(true);
+        let effects = self.tell(&format!("to be done: {effect:?}"), |manager, now| {
+            match manager.confirm(effect, now) {
+                Confirmed::Yes => {
+                    instead.set(false);
+                    vec![]
+                }
+                Confirmed::Instead(effects) => effects,
+            }
+        })?;
+        effects.into_iter().rev().for_each(|effect| self.queue.push_front(effect));
+        Ok(!instead.get())
     }
 
     fn execute(&mut self, effect: Effect) -> Held {
@@ -274,9 +305,9 @@ impl World {
                 }
                 return Ok(());
             }
+            Effect::Turn(_) | Effect::Answer { .. } => return Err("done when it is confirmed".to_owned()),
             Effect::Service(id, act) => (id, act),
         };
-        let stopping = matches!(self.unit(id).state, State::Stopping { .. });
         match act {
             Act::Launch => self.launch(id),
             Act::Signal { pid, .. } => {
@@ -290,14 +321,13 @@ impl World {
                 Ok(())
             }
             Act::SignalAll { .. } => {
-                if stopping && !self.unlucky(3) {
+                if !self.unlucky(3) {
                     self.body_mut(id).others = false;
                 }
                 Ok(())
             }
             Act::Kill => {
-                // As the daemon does: nothing is killed or swept that is not being stopped (any more).
-                if stopping && !self.unlucky(12) {
+                if !self.unlucky(12) {
                     self.body_mut(id).others = false;
                     self.die(id, ExitHow::Killed, libc::SIGKILL);
                 }
@@ -306,11 +336,8 @@ impl World {
             // The services of a house have no commands and do not fork; nobody is told what hangs.
             Act::Run { .. } | Act::KillCommand { .. } | Act::FindMain | Act::Survivors => Ok(()),
             Act::Sweep => {
-                if matches!(self.unit(id).state, State::Stopping { main: None, .. }) {
-                    self.body_mut(id).sweeping = true;
-                    return self.sweep(id);
-                }
-                Ok(())
+                self.body_mut(id).sweeping = true;
+                self.sweep(id)
             }
         }
     }

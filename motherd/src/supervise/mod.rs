@@ -25,6 +25,7 @@
 //! Times are CLOCK_BOOTTIME since boot. Nothing here asks a clock.
 
 mod commands;
+mod meant;
 mod restart;
 mod step;
 

@@ -58,9 +58,10 @@ impl Unit {
                         self.kill(None, then, Cause::new(why), now)
                     }
                 }
+                // Before its process is made, or not at all: the manager sees to that.
+                Event::Stop(cause) => self.kill(None, Then::Settle, cause, now),
                 Event::Wait(_)
                 | Event::Start
-                | Event::Stop(_)
                 | Event::Ready
                 | Event::Exited(_)
                 | Event::Lost

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use motherd::graph::Graph;
-use motherd::manager::{Effect, Manager};
+use motherd::manager::{Confirmed, Effect, Manager};
 use motherd::service::load_dirs;
 use motherd::supervise::{Act, Cause, Event};
 
@@ -86,11 +86,17 @@ fn measure(dir: &Path, count: usize) -> Result<()> {
     let mut queue = VecDeque::from(manager.boot(system, &boot, now));
     let (mut events, mut launched, mut slowest) = (0_u32, 0_u32, Duration::ZERO);
     while let Some(effect) = queue.pop_front() {
+        now += Duration::from_nanos(1);
+        let one = Instant::now();
+        if let Confirmed::Instead(effects) = manager.confirm(&effect, now) {
+            let _recorded = manager.take_touched();
+            effects.into_iter().rev().for_each(|effect| queue.push_front(effect));
+            slowest = slowest.max(one.elapsed());
+            continue;
+        }
         if let Effect::Service(id, Act::Launch) = effect {
             launched += 1;
             events += 1;
-            now += Duration::from_nanos(1);
-            let one = Instant::now();
             queue.extend(manager.event(id, Event::Launched { pid: launched + 100 }, now));
             let _recorded = manager.take_touched();
             slowest = slowest.max(one.elapsed());

@@ -24,7 +24,7 @@ const CHECKS: [&[&str]; 4] = [
 ];
 
 /// How many schedules the simulator of the service manager plays.
-const SCHEDULES: &str = "40000";
+const SCHEDULES: &str = "200000";
 
 fn main() -> ExitCode {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
