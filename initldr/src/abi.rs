@@ -11,7 +11,6 @@ macro_rules! constants {
     ($test:ident: $type:ty { $($name:ident = $value:expr,)* }) => {
         $(#[allow(missing_docs, reason = "they are the kernel's own names")] pub const $name: $type = $value;)*
 
-        #[cfg(test)]
         #[test]
         #[allow(clippy::cast_lossless, clippy::cast_possible_truncation, reason = "one comparison for all types")]
         fn $test() {
@@ -29,7 +28,6 @@ macro_rules! system_calls {
             $(pub(crate) const $name: usize = $value;)*
         }
 
-        #[cfg(test)]
         #[test]
         fn the_system_call_numbers_are_those_of_libc() {
             $(assert_eq!(nr::$name as i64, libc::$libc, stringify!($name));)*
@@ -43,7 +41,8 @@ system_calls! {
     SENDMSG SYS_sendmsg = 46, RECVMSG SYS_recvmsg = 47, SOCKETPAIR SYS_socketpair = 53,
     CLONE SYS_clone = 56, EXECVE SYS_execve = 59, KILL SYS_kill = 62, FCNTL SYS_fcntl = 72,
     FTRUNCATE SYS_ftruncate = 77, CHDIR SYS_chdir = 80, UMASK SYS_umask = 95, SETSID SYS_setsid = 112,
-    STATFS SYS_statfs = 137, PIVOT_ROOT SYS_pivot_root = 155, PRCTL SYS_prctl = 157, CHROOT SYS_chroot = 161, SYNC SYS_sync = 162,
+    SETPGID SYS_setpgid = 109, GETPGRP SYS_getpgrp = 111, STATFS SYS_statfs = 137,
+    PIVOT_ROOT SYS_pivot_root = 155, PRCTL SYS_prctl = 157, CHROOT SYS_chroot = 161, SYNC SYS_sync = 162,
     MOUNT SYS_mount = 165, UMOUNT2 SYS_umount2 = 166, REBOOT SYS_reboot = 169,
     CLOCK_GETTIME SYS_clock_gettime = 228, EXIT_GROUP SYS_exit_group = 231, WAITID SYS_waitid = 247,
     OPENAT SYS_openat = 257, MKDIRAT SYS_mkdirat = 258, PPOLL SYS_ppoll = 271,
@@ -51,36 +50,37 @@ system_calls! {
     MEMFD_CREATE SYS_memfd_create = 319, STATX SYS_statx = 332, CLOSE_RANGE SYS_close_range = 436,
 }
 
-constants! { error_numbers: i32 {
+constants! { signed: i32 {
     EPERM = 1, ENOENT = 2, EINTR = 4, ENOEXEC = 8, EBADF = 9, EAGAIN = 11, ENOMEM = 12, EACCES = 13,
-    EBUSY = 16, ENODEV = 19, EINVAL = 22, ENOSPC = 28, EPIPE = 32, ECONNRESET = 104, EDQUOT = 122,
+    EBUSY = 16, ENODEV = 19, ENOTDIR = 20, EINVAL = 22, ENOSPC = 28, EPIPE = 32,
+    ECONNRESET = 104, EDQUOT = 122, CLD_EXITED = 1, CLD_KILLED = 2, CLD_DUMPED = 3, AT_FDCWD = -100, SOL_SOCKET = 1,
+    SCM_RIGHTS = 1, POLLIN = 1, POLLOUT = 4,
 } }
 constants! { signals: u32 {
-    SIGHUP = 1, SIGINT = 2, SIGABRT = 6, SIGKILL = 9, SIGUSR1 = 10, SIGUSR2 = 12, SIGTERM = 15,
-    SIGCHLD = 17, SIGCONT = 18, SIGWINCH = 28, SIGPWR = 30,
+    SIGHUP = 1, SIGINT = 2, SIGQUIT = 3, SIGABRT = 6, SIGKILL = 9, SIGUSR1 = 10, SIGUSR2 = 12,
+    SIGTERM = 15, SIGCHLD = 17, SIGCONT = 18, SIGSTOP = 19, SIGTSTP = 20, SIGTTIN = 21,
+    SIGTTOU = 22, SIGWINCH = 28, SIGPWR = 30,
 } }
 constants! { flags: usize {
     SIG_SETMASK = 2, SFD_CLOEXEC = 0o2_000_000, SFD_NONBLOCK = 0o4_000, P_ALL = 0, WNOHANG = 1,
-    WEXITED = 4, O_RDONLY = 0, O_WRONLY = 1, O_RDWR = 2, O_NOCTTY = 0o400, O_CLOEXEC = 0o2_000_000,
-    F_DUPFD_CLOEXEC = 1030, F_GETFD = 1, F_SETFD = 2, FD_CLOEXEC = 1, CLOSE_RANGE_CLOEXEC = 4, F_ADD_SEALS = 1033, F_SEAL_SEAL = 1,
+    WSTOPPED = 2, WEXITED = 4, O_RDONLY = 0, O_WRONLY = 1, O_RDWR = 2, O_NOCTTY = 0o400,
+    O_CLOEXEC = 0o2_000_000, F_DUPFD_CLOEXEC = 1030, F_GETFD = 1, F_SETFD = 2, FD_CLOEXEC = 1,
+    CLOSE_RANGE_CLOEXEC = 4, F_ADD_SEALS = 1033, F_SEAL_SEAL = 1,
     F_SEAL_SHRINK = 2, F_SEAL_GROW = 4, MFD_CLOEXEC = 1, MFD_ALLOW_SEALING = 2, MFD_NOEXEC_SEAL = 8,
-    TIOCSCTTY = 0x540e, AF_UNIX = 1, SOCK_SEQPACKET = 5, SOCK_CLOEXEC = 0o2_000_000,
+    TIOCSCTTY = 0x540e, TIOCGPGRP = 0x540f, TIOCSPGRP = 0x5410, AF_UNIX = 1, SOCK_SEQPACKET = 5, SOCK_CLOEXEC = 0o2_000_000,
     MSG_DONTWAIT = 0x40, MSG_NOSIGNAL = 0x4000, MSG_CMSG_CLOEXEC = 0x4000_0000,
     CLOCK_MONOTONIC = 1, CLOCK_BOOTTIME = 7, PR_SET_CHILD_SUBREAPER = 36, RLIMIT_NOFILE = 7,
     MS_RDONLY = 1, MS_NOSUID = 2, MS_NODEV = 4, MS_NOEXEC = 8, MS_REMOUNT = 32, MS_BIND = 4096,
     MS_MOVE = 8192, MS_REC = 16384, MS_PRIVATE = 1 << 18, MNT_DETACH = 2,
-} }
-constants! { reboot_commands: usize {
     LINUX_REBOOT_MAGIC1 = 0xfee1_dead, LINUX_REBOOT_MAGIC2 = 672_274_793,
     LINUX_REBOOT_CMD_RESTART = 0x0123_4567, LINUX_REBOOT_CMD_HALT = 0xcdef_0123,
     LINUX_REBOOT_CMD_POWER_OFF = 0x4321_fedc, LINUX_REBOOT_CMD_KEXEC = 0x4558_4543,
     LINUX_REBOOT_CMD_CAD_ON = 0x89ab_cdef, LINUX_REBOOT_CMD_CAD_OFF = 0,
 } }
-constants! { signed: i32 {
-    CLD_EXITED = 1, AT_FDCWD = -100, SOL_SOCKET = 1, SCM_RIGHTS = 1, POLLIN = 1, POLLOUT = 4,
-} }
 constants! { file_systems: u64 { TMPFS_MAGIC = 0x0102_1994, STATX_ATTR_MOUNT_ROOT = 0x2000, } }
 
+/// include/uapi/linux/kd.h; libc does not have it.
+pub const KDSIGACCEPT: usize = 0x4b4e;
 /// include/uapi/linux/magic.h; libc does not have it.
 pub const RAMFS_MAGIC: u64 = 0x8584_58f6;
 /// The first real-time signal that the C libraries leave to programs, which is what `SIGRTMIN+n` means to everybody

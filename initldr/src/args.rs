@@ -1,4 +1,6 @@
-//! The command line, `initldr [--motherd PATH] [--previous PATH] [--rescue PATH] [-- ARGS for motherd]`, read off the first stack.
+//! The command line, read off the first stack: `initldr [--motherd PATH] [--previous PATH] [--rescue PATH] [-- ARGS for
+//! motherd]`, or `initldr [--group] -- COMMAND [ARGS]`. What follows `--` is a command where no motherd is named and it
+//! does not begin with `-`, which each word for motherd does.
 //!
 //! Invariant: nothing is copied. PID 1 gets words here that were meant for the kernel (`ro`, `quiet`, `auto`), so an
 //! unknown one is remembered, for a line in the log, and is no reason not to boot.
@@ -7,35 +9,45 @@ use crate::sys::Arg;
 use core::ffi::CStr;
 
 /// What the command line says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Args {
     /// The program to supervise.
-    pub motherd: &'static CStr,
+    pub motherd: Option<&'static CStr>,
     /// What to launch instead when it dies early again and again.
-    pub previous: &'static CStr,
+    pub previous: Option<&'static CStr>,
     /// What to start on the console when motherd dies again and again.
     pub rescue: Option<&'static CStr>,
-    /// Where `--` is: what follows goes to motherd.
+    /// Where `--` is: what follows goes to motherd, or is the command.
     pub separator: Option<usize>,
+    /// A command is run, and no motherd.
+    pub command: bool,
+    /// Signals go to every process of the command's group.
+    pub group: bool,
     /// The first word that is not understood.
     pub unknown: Option<&'static CStr>,
 }
 
 /// Reads the arguments; the first is the name of this program.
 pub fn parse(arguments: &[Arg]) -> Args {
-    let (motherd, previous) = (c"/usr/sbin/motherd", c"/usr/sbin/motherd.prev");
-    let mut args = Args { motherd, previous, rescue: None, separator: None, unknown: None };
+    let mut args = Args::default();
     let mut words = (0..).zip(arguments).skip(1).map_while(|(index, word)| Some((index, word.text()?)));
     while let Some((index, word)) = words.next() {
         if word == c"--" {
-            return Args { separator: Some(index), ..args };
+            let is_name = |(_, word): (_, &CStr)| !word.to_bytes().starts_with(b"-");
+            args.command = args.motherd.is_none() && words.next().is_some_and(is_name);
+            args.separator = Some(index);
+            break;
         }
-        let option = word == c"--motherd" || word == c"--previous" || word == c"--rescue";
-        match if option { words.next() } else { None } {
-            Some((_, path)) if word == c"--motherd" => args.motherd = path,
-            Some((_, path)) if word == c"--previous" => args.previous = path,
-            Some((_, path)) => args.rescue = Some(path),
-            None => args.unknown = args.unknown.or(Some(word)),
+        match (word.to_bytes(), &mut args) {
+            (b"--group", args) => args.group = true,
+            (b"--motherd", Args { motherd: value, .. })
+            | (b"--previous", Args { previous: value, .. })
+            | (b"--rescue", Args { rescue: value, .. })
+                if let Some((_, path)) = words.next() =>
+            {
+                *value = Some(path);
+            }
+            (_, args) => args.unknown = args.unknown.or(Some(word)),
         }
     }
     args
@@ -58,31 +70,34 @@ mod tests {
         parse(&vector)
     }
 
-    const DEFAULT: Args = Args {
-        motherd: c"/usr/sbin/motherd",
-        previous: c"/usr/sbin/motherd.prev",
-        rescue: None,
-        separator: None,
-        unknown: None,
-    };
-
     #[test]
     fn a_bare_command_line_starts_the_installed_motherd() {
-        assert_eq!(check(&[]), DEFAULT);
-        assert_eq!(parse(&[Arg::NULL]), DEFAULT, "not even a name");
+        assert_eq!(check(&[]), Args::default());
+        assert_eq!(parse(&[Arg::NULL]), Args::default(), "not even a name");
     }
 
     #[test]
     fn options_are_read_up_to_the_separator() {
         let args = check(&[c"--motherd", c"/m", c"--rescue", c"/bin/sh", c"--", c"--motherd", c"--x"]);
         let rescue = Some(c"/bin/sh");
-        assert_eq!(args, Args { motherd: c"/m", rescue, separator: Some(5), ..DEFAULT });
+        assert_eq!(args, Args { motherd: Some(c"/m"), rescue, separator: Some(5), ..Args::default() });
+    }
+
+    #[test]
+    fn a_command_is_told_from_words_for_motherd() {
+        let check = |words: &[&'static CStr]| (check(words).command, check(words).group);
+        assert_eq!(check(&[c"--", c"sleep", c"-5"]), (true, false));
+        assert_eq!(check(&[c"--group", c"--", c"/bin/sh"]), (true, true));
+        assert_eq!(check(&[c"--", c""]), (true, false), "which will not be found");
+        assert_eq!(check(&[c"--", c"--root", c"/srv"]), (false, false));
+        assert_eq!(check(&[c"--motherd", c"/m", c"--", c"word"]), (false, false));
+        assert_eq!((check(&[c"--"]), check(&[c"sleep", c"5"])), ((false, false), (false, false)));
     }
 
     #[test]
     fn words_of_the_kernel_are_remembered_and_harmless() {
         let args = check(&[c"ro", c"auto", c"--motherd", c"/m"]);
-        assert_eq!(args, Args { motherd: c"/m", unknown: Some(c"ro"), ..DEFAULT });
+        assert_eq!(args, Args { motherd: Some(c"/m"), unknown: Some(c"ro"), ..Args::default() });
         assert_eq!(check(&[c"--rescue"]).unknown, Some(c"--rescue"), "without its value");
     }
 

@@ -2,7 +2,7 @@
 //! the next step is taken.
 
 use core::{ffi::CStr, fmt, time::Duration};
-use initldr::sys::{self, Errno, Fd, Result};
+use initldr::sys::{self, Fd, Result};
 use initldr::{abi::*, line::Line, mounts, phase};
 
 /// What this process is to the machine.
@@ -43,25 +43,27 @@ pub(crate) fn text(text: &CStr) -> &str {
 
 /// The descriptor through which signals come. `None` where there is no memory for one; it is tried again.
 pub(crate) fn open_signals() -> Option<Fd> {
-    sys::signalfd(&phase::passed_on().chain([SIGCHLD]).fold(0, |set, signal| set | 1 << (signal - 1))).ok()
+    sys::signalfd(&phase::taken().chain([SIGCHLD]).fold(0, |set, signal| set | 1 << (signal - 1))).ok()
 }
 
-/// What is done once, and again by an initldr that takes the place of another. A container and a process have what their host gave them; only what is missing is mounted.
-pub(crate) fn prepare(resumes: bool) -> (Role, Log) {
+/// What is done once, and again by an initldr that takes the place of another. A container and a process have what their
+/// host gave them; only what is missing is mounted, and a command is given on what initldr was given: descriptors,
+/// folder, session, ignored signals.
+pub(crate) fn prepare(command: bool, resumes: bool) -> (Role, Log) {
     let mut log = Log(None);
-    log.tried("block signals", sys::block_only(&u64::MAX)); // for good: each comes through `open_signals`
-    sys::reset_signal_actions();
+    log.tried("block signals", sys::block_only(&u64::MAX)); // for good: each comes through a signalfd
+    if command {
+        log.tried("prctl PR_SET_CHILD_SUBREAPER", sys::become_subreaper());
+        sys::reset_signal_actions(SIGCHLD..=SIGCHLD);
+        return (role(), log);
+    }
+    sys::reset_signal_actions(1..=SIGRTMAX);
     if !resumes {
         log.tried("close_range", sys::close_from(3, 0)); // nothing is handed to PID 1 beyond the three
     }
     log.tried("chdir to /", sys::chdir(c"/"));
     log.tried("umask", sys::umask(0o022));
-    // Ctrl-Alt-Del becomes a SIGINT. In a pid namespace of its own this is EINVAL, which tells the two apart.
-    let role = match sys::getpid() {
-        Ok(1) if sys::reboot(LINUX_REBOOT_CMD_CAD_OFF).is_ok() => Role::Machine,
-        Ok(1) => Role::Container,
-        _ => Role::Process,
-    };
+    let role = role();
     if role == Role::Machine && !resumes {
         log.tried("leave the initial file system", leave_rootfs());
     }
@@ -69,11 +71,7 @@ pub(crate) fn prepare(resumes: bool) -> (Role, Log) {
         log.tried("prctl PR_SET_CHILD_SUBREAPER", sys::become_subreaper());
     } else {
         mounts::EARLY.iter().for_each(|mount| log.tried(text(mount.1), mount_if_missing(mount)));
-        // An initldr that began anew leads its session already, and is refused another.
-        log.tried(
-            "setsid",
-            sys::setsid().or_else(|errno| if errno == Errno(EPERM) { Ok(()) } else { Err(errno) }),
-        );
+        sys::setsid().unwrap_or_default(); // one that began anew leads its session already, and is refused another
     }
     (0..=2).for_each(|number| log.tried("/dev/console, /dev/null", stand_in_if_closed(number)));
     if !resumes {
@@ -82,8 +80,21 @@ pub(crate) fn prepare(resumes: bool) -> (Role, Log) {
     }
     if role == Role::Machine {
         log.0 = sys::open(c"/dev/kmsg", O_WRONLY).ok();
+        // Without a keyboard and a screen there is no such device, and nothing to ask for.
+        sys::open(c"/dev/tty0", O_RDWR | O_NOCTTY)
+            .and_then(|console| sys::accept_keyboard_request(&console, SIGWINCH))
+            .unwrap_or_default();
     }
     (role, log)
+}
+
+/// Ctrl-Alt-Del becomes a SIGINT. In a pid namespace of its own this is EINVAL, and without the right to it EPERM.
+fn role() -> Role {
+    match sys::getpid() {
+        Ok(1) if sys::reboot(LINUX_REBOOT_CMD_CAD_OFF).is_ok() => Role::Machine,
+        Ok(1) => Role::Container,
+        _ => Role::Process,
+    }
 }
 
 /// The kernel's initial file system (an initramfs) is the one root that `pivot_root` refuses to leave (EINVAL, before

@@ -4,7 +4,7 @@
 use crate::boot::{self, Log, Role};
 use crate::program::Program;
 use core::{ffi::CStr, time::Duration};
-use initldr::sys::{self, Fd};
+use initldr::sys::{self, Errno, Fd};
 use initldr::{abi::*, link::End, mounts, phase::Mercy};
 
 /// For processes to act on SIGTERM, where motherd did not stop them.
@@ -23,53 +23,44 @@ pub(crate) struct Ending<'a> {
     pub(crate) role: Role,
     pub(crate) log: &'a Log,
     pub(crate) signals: Option<&'a Fd>,
-    pub(crate) program: &'a mut Program,
 }
 
-/// See the module.
-pub(crate) fn end(init: Ending<'_>, how: End, mercy: Mercy) -> ! {
-    let Ending { role, log, signals, program } = init;
+/// See the module. `program` begins anew, where that is asked for.
+pub(crate) fn end(init: Ending<'_>, program: Option<&Program>, how: End, mercy: Mercy) -> ! {
+    let Ending { role, log, .. } = init;
     log.say(format_args!("ending: {how:?}, {mercy:?}"));
-    let reaper = Reaper { signals, log };
-    let sync = || reaper.have_done("sync", || sys::sync().unwrap_or_default());
-    if role != Role::Process {
+    let sync = || init.have_done("sync", || sys::sync().unwrap_or_default());
+    if role == Role::Machine {
         sync(); // before the killing: here slow disks are waited for with everything else still running
     }
-    if mercy == Mercy::Terminate {
-        signal_all(role, SIGTERM);
-        signal_all(role, SIGCONT); // a stopped process acts on nothing else
-        reaper.wait(TERM_WITHIN, None);
-    }
-    let killed = (0..KILL_WITHIN.as_millis() / AGAIN.as_millis()).any(|_| {
-        signal_all(role, SIGKILL);
-        reaper.wait(AGAIN, None)
-    });
-    if !killed {
-        log.say(format_args!("some processes do not die"));
-    }
+    init.clear_away(mercy);
     if how == End::SoftReboot && role != Role::Process {
         log.tried("enter /rootfs", boot::enter_next_root(log));
-        let errno = program.begin_anew(c"/sbin/initldr", false);
+        let errno = program.map_or(Errno(ENOENT), |program| program.begin_anew(c"/sbin/initldr", false));
         log.say(format_args!("execute /sbin/initldr: {errno}"));
     }
     if role == Role::Machine {
-        reaper.have_done("unmount", unmount_all);
+        init.have_done("unmount", unmount_all);
         sync();
     }
-    if role != Role::Process {
-        reaper.have_done("reboot", || {
+    // Who runs a container is told of a reboot by this, and of any other end by the status.
+    if role == Role::Machine || role == Role::Container && how == End::Reboot {
+        init.have_done("reboot", || {
             for command in commands(how) {
                 sys::reboot(command).unwrap_or_default(); // that it returns at all is the failure; so, the next
             }
         });
     }
     if role != Role::Machine {
-        sys::exit(u32::from(mercy != Mercy::Stopped)); // a container without the right to reboot ends by this
+        sys::exit(match (how, mercy) {
+            (End::Exit(status), _) => status.into(),
+            (_, mercy) => u32::from(mercy != Mercy::Stopped),
+        });
     }
     log.say(format_args!("the kernel did not end the machine; Ctrl-Alt-Del does, at once"));
     sys::reboot(LINUX_REBOOT_CMD_CAD_ON).unwrap_or_default();
     loop {
-        reaper.wait(WORK_WITHIN, None);
+        init.wait(WORK_WITHIN, None);
         sys::ppoll([], Some(WORK_WITHIN)).unwrap_or_default(); // with no child there is nothing to wait for
     }
 }
@@ -78,7 +69,7 @@ pub(crate) fn end(init: Ending<'_>, how: End, mercy: Mercy) -> ! {
 /// not happen to PID 1: another reason for a child.
 fn commands(how: End) -> [usize; 2] {
     match how {
-        End::PowerOff => [LINUX_REBOOT_CMD_POWER_OFF, LINUX_REBOOT_CMD_HALT],
+        End::PowerOff | End::Exit(_) => [LINUX_REBOOT_CMD_POWER_OFF, LINUX_REBOOT_CMD_HALT],
         End::Reboot => [LINUX_REBOOT_CMD_RESTART, LINUX_REBOOT_CMD_RESTART],
         End::Halt => [LINUX_REBOOT_CMD_HALT, LINUX_REBOOT_CMD_POWER_OFF],
         End::Kexec => [LINUX_REBOOT_CMD_KEXEC, LINUX_REBOOT_CMD_RESTART],
@@ -87,13 +78,23 @@ fn commands(how: End) -> [usize; 2] {
     }
 }
 
-/// Waits, reaping.
-struct Reaper<'a> {
-    signals: Option<&'a Fd>,
-    log: &'a Log,
-}
+impl Ending<'_> {
+    /// Ends every process but this one, as far as it is this one's to end.
+    pub(crate) fn clear_away(&self, mercy: Mercy) {
+        if mercy == Mercy::Terminate {
+            signal_all(self.role, SIGTERM);
+            signal_all(self.role, SIGCONT); // a stopped process acts on nothing else
+            self.wait(TERM_WITHIN, None);
+        }
+        let killed = (0..KILL_WITHIN.as_millis() / AGAIN.as_millis()).any(|_| {
+            signal_all(self.role, SIGKILL);
+            self.wait(AGAIN, None)
+        });
+        if !killed {
+            self.log.say(format_args!("some processes do not die"));
+        }
+    }
 
-impl Reaper<'_> {
     /// Has a child do what could hold PID 1 up.
     fn have_done(&self, what: &str, work: impl Fn()) {
         for _ in 0..20 {
@@ -116,7 +117,7 @@ impl Reaper<'_> {
         let deadline = sys::monotonic() + within;
         loop {
             let left = deadline.saturating_sub(sys::monotonic());
-            match sys::reap() {
+            match sys::wait(WEXITED) {
                 Ok(Some(ended)) if Some(ended.pid) == child => return true,
                 Err(_) => return true, // ECHILD: there is nobody left
                 Ok(_) if left.is_zero() => return false,

@@ -55,7 +55,7 @@ fn panic(info: &PanicInfo<'_>) -> ! {
     }
     sys::reboot(abi::LINUX_REBOOT_CMD_CAD_ON).unwrap_or_default();
     loop {
-        while matches!(sys::reap(), Ok(Some(_))) {}
+        while matches!(sys::wait(abi::WEXITED), Ok(Some(_))) {}
         sys::ppoll([], Some(Duration::from_secs(1))).unwrap_or_default();
     }
 }

@@ -80,13 +80,14 @@ pub(crate) fn run(mut init: Init) -> ! {
 impl Init {
     /// Nothing runs yet.
     pub(crate) fn new(role: Role, log: Log, program: Program, outbox: &'static mut Outbox) -> Init {
-        Init { role, log, held: Held::default(), program, outbox, phase: Phase::START }
+        let phase = Phase::of(role == Role::Machine);
+        Init { role, log, held: Held::default(), program, outbox, phase }
     }
 
     /// Whether there may be more.
     fn reap(&mut self) -> bool {
         // ECHILD, which is the one failure, says that there are no children at all.
-        (0..BATCH).all(|_| sys::reap().ok().flatten().map(|exit| self.reaped(exit)).is_some())
+        (0..BATCH).all(|_| sys::wait(WEXITED).ok().flatten().map(|exit| self.reaped(exit)).is_some())
     }
 
     fn reaped(&mut self, exit: ExitRecord) {
@@ -116,7 +117,7 @@ impl Init {
             }
             Effect::Kill(signal) => {
                 let Some(pid) = self.held.motherd else { return };
-                self.log.say(format_args!("motherd (pid {pid}) hangs, or has no link: signal {signal}"));
+                self.log.say(format_args!("motherd (pid {pid}) gets signal {signal}"));
                 // It was not reaped, so the pid is its own, and the kill cannot fail.
                 sys::kill(pid.cast_signed(), signal).unwrap_or_default();
             }
@@ -125,8 +126,8 @@ impl Init {
             }
             Effect::PassOn(signal) => self.outbox.signal(signal),
             Effect::End(how, mercy) => {
-                let Self { role, log, program, held, .. } = self;
-                end::end(Ending { role: *role, log, signals: held.signals.as_ref(), program }, how, mercy)
+                let ending = Ending { role: self.role, log: &self.log, signals: self.held.signals.as_ref() };
+                end::end(ending, Some(&self.program), how, mercy)
             }
         }
     }
@@ -226,11 +227,11 @@ impl Init {
             Ok(ToInit::Retire) => self.step(Event::Retires),
             Ok(ToInit::Execute(path)) => self.held.successor = Some(path),
             Ok(ToInit::End(how)) => self.step(Event::End(how)),
+            Ok(ToInit::CarryOn) => self.step(Event::CarriesOn),
             Err(error) => {
                 self.held.bad_messages += 1;
                 if self.held.bad_messages.is_power_of_two() {
-                    let number = self.held.bad_messages;
-                    self.log.say(format_args!("bad message number {number} from motherd: {error}"));
+                    self.log.say(format_args!("bad message number {}: {error:?}", self.held.bad_messages));
                 }
             }
         }

@@ -28,7 +28,7 @@
 //! again, and compares. So unknown enum values, numbers out of range, bytes after the last field and odd names are all
 //! refused, and a message that was read can be trusted to be one of ours in shape. It is never trusted in content.
 
-use core::{ffi::CStr, fmt};
+use core::ffi::CStr;
 
 /// The version of this encoding. The two programs are installed together; a motherd of another version is told so
 /// by [`DecodeError::Header`] rather than guessed at. A kind that is only added needs no other version: who does not
@@ -81,12 +81,6 @@ impl SlotName {
     }
 }
 
-impl fmt::Display for SlotName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
 /// One process that initldr reaped, with what `waitid(2)` said of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ExitRecord {
@@ -135,6 +129,8 @@ pub enum End {
     /// User space alone, and from the root file system that is mounted on /rootfs if there is one: this is how the
     /// initramfs hands over too. The kernel runs on.
     SoftReboot,
+    /// As PowerOff, and where it is initldr alone that ends, it does so with this status.
+    Exit(u8),
 }
 
 /// What initldr is and holds: the answer to [`ToInit::Hello`].
@@ -206,6 +202,8 @@ pub enum ToInit {
     Alive,
     /// Every service has stopped; end the machine in this way.
     End(End),
+    /// What a signal asked for will not be done, but something else: initldr is to wait for no end.
+    CarryOn,
     /// Say again what the store has.
     List,
     /// It ends on purpose, so that its next life, or its next version, takes over. Not an early death.
@@ -225,19 +223,6 @@ pub enum DecodeError {
     /// No message of this direction has this kind and these fields.
     Malformed(u16),
 }
-
-impl fmt::Display for DecodeError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match *self {
-            DecodeError::Size(size) => write!(f, "a message of {size} bytes, not {MESSAGE_SIZE}"),
-            DecodeError::Header(MAGIC, version) => write!(f, "link version {version}, not {VERSION}"),
-            DecodeError::Header(magic, _) => write!(f, "magic number {magic:#010x}, not {MAGIC:#010x}"),
-            DecodeError::Malformed(kind) => write!(f, "a message of kind {kind:#x} that is none of ours"),
-        }
-    }
-}
-
-impl core::error::Error for DecodeError {}
 
 impl ToManager {
     /// The one encoding of this message.
@@ -308,7 +293,9 @@ fn exit_record(words: [u64; 8]) -> ExitRecord {
     ExitRecord { sequence, pid, code, status, boottime_ns, user_time_us, system_time_us, max_rss_kib }
 }
 
-/// In the order of their numbers.
+/// The number of [`End::Exit`]; the next byte is the status.
+const EXIT: u64 = 5;
+/// The others, in the order of their numbers.
 const ENDS: [End; 5] = [End::PowerOff, End::Reboot, End::Halt, End::Kexec, End::SoftReboot];
 
 impl ToInit {
@@ -320,10 +307,14 @@ impl ToInit {
             ToInit::Store(name) => put(0x103, [], Some(name)),
             ToInit::Drop(name) => put(0x104, [], Some(name)),
             ToInit::Alive => put(0x105, [], None),
-            ToInit::End(how) => put(0x106, [how as u64], None),
+            ToInit::End(End::Exit(status)) => put(0x106, [EXIT | u64::from(status) << 8], None),
+            ToInit::End(how) => {
+                put(0x106, [ENDS.iter().position(|end| *end == how).unwrap_or_default() as u64], None)
+            }
             ToInit::List => put(0x107, [], None),
             ToInit::Retire => put(0x108, [], None),
             ToInit::Execute(path) => put(0x109, [], Some(path)),
+            ToInit::CarryOn => put(0x10a, [], None),
         }
     }
 
@@ -340,9 +331,11 @@ impl ToInit {
             (0x104, Some(name), _) => ToInit::Drop(name),
             (0x105, ..) => ToInit::Alive,
             (0x106, _, Some(how)) => ToInit::End(*how),
+            (0x106, ..) => ToInit::End(End::Exit(word.to_le_bytes()[1])),
             (0x107, ..) => ToInit::List,
             (0x108, ..) => ToInit::Retire,
             (0x109, Some(path), _) => ToInit::Execute(path),
+            (0x10a, ..) => ToInit::CarryOn,
             _ => return Err(DecodeError::Malformed(kind)),
         };
         if message.encode() == bytes { Ok(message) } else { Err(DecodeError::Malformed(kind)) }
@@ -434,8 +427,10 @@ mod tests {
             ToInit::List,
             ToInit::Retire,
             ToInit::Execute(name("/sbin/initldr")),
+            ToInit::CarryOn,
         ];
         all.extend(ENDS.map(ToInit::End));
+        all.extend([0, 1, 255].map(|status| ToInit::End(End::Exit(status))));
         all
     }
 
@@ -493,9 +488,11 @@ mod tests {
 
     #[test]
     fn an_unknown_value_of_an_enum_is_refused() {
-        let mut end = ToInit::End(End::Kexec).encode();
-        end[8] = 5;
-        assert_eq!(ToInit::decode(&end), Err(DecodeError::Malformed(0x106)));
+        for (byte, value) in [(8, 6), (9, 1), (10, 1), (15, 1)] {
+            let mut end = ToInit::End(End::Kexec).encode();
+            end[byte] = value;
+            assert_eq!(ToInit::decode(&end), Err(DecodeError::Malformed(0x106)), "byte {byte} = {value}");
+        }
 
         let welcome = all_to_manager().pop().expect("a Welcome").encode();
         for (byte, value) in

@@ -31,9 +31,7 @@ pub const PATH_SIZE: usize = 4096;
 pub fn to_unmount<'a>(line: &[u8], path: &'a mut [u8; PATH_SIZE]) -> Option<&'a CStr> {
     let mut field = line.split(|&byte| byte == b' ').nth(1)?;
     let below = |kept: &[u8]| field.strip_prefix(kept).is_some_and(|rest| rest.is_empty() || rest[0] == b'/');
-    if !field.starts_with(b"/") || below(b"/proc") || below(b"/sys") || below(b"/dev") {
-        return None;
-    }
+    (field.starts_with(b"/") && !below(b"/proc") && !below(b"/sys") && !below(b"/dev")).then_some(())?;
     let mut length = 0;
     while let [first, plain @ ..] = field {
         (*path.get_mut(length)?, field) = match field {

@@ -200,10 +200,10 @@ mod tests {
             assert_eq!(fd.is_some(), matches!(message, ToManager::Stored(..)));
             said.push(match message {
                 ToManager::Welcome(_) => "welcome".to_owned(),
-                ToManager::Stored(name, _) => format!("stored {name}"),
+                ToManager::Stored(name, _) => format!("stored {}", name.as_str()),
                 ToManager::Exit(exit) => format!("exit {}", exit.pid),
                 ToManager::ReplayEnd => "end of replay".to_owned(),
-                ToManager::StoreAnswer { name, errno } => format!("answer {name} {errno}"),
+                ToManager::StoreAnswer { name, errno } => format!("answer {} {errno}", name.as_str()),
                 ToManager::Signal(signal) => format!("signal {}", signal.number),
                 ToManager::Left(_) => unreachable!("not said to motherd"),
             });

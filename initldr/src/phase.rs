@@ -54,10 +54,15 @@ pub const BURST_WITHIN: Duration = Duration::from_secs(2);
 /// Where things stand. Times are since boot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Phase {
+    /// Signals come to PID 1 of the machine: then they mean what they mean to any init, and not what containers and
+    /// supervisors are told by them.
+    machine: bool,
     motherd: Motherd,
     /// When the latest was launched.
     pub since: Duration,
     stop: Option<Stop>,
+    /// So many SIGINT came, and when the first of them did.
+    burst: (u32, Duration),
     /// In a row.
     pub early_deaths: u32,
     /// So many of them by a fault of its own.
@@ -85,8 +90,6 @@ struct Stop {
     by: Duration,
     /// Passed on again to a motherd that starts meanwhile.
     signal: Signal,
-    burst_since: Duration,
-    burst: u32,
 }
 
 /// What happened.
@@ -110,6 +113,8 @@ pub enum Event {
     LinkLost,
     /// It said End.
     End(End),
+    /// It said that the request to end is none.
+    CarriesOn,
     /// A signal came.
     Signal(Signal),
 }
@@ -142,17 +147,20 @@ pub enum Mercy {
     Kill,
 }
 
-/// The signals that initldr takes and motherd is told of.
-pub fn passed_on() -> impl Iterator<Item = u32> {
-    [SIGHUP, SIGINT, SIGUSR1, SIGUSR2, SIGTERM, SIGWINCH, SIGPWR].into_iter().chain(SIGRTMIN..=SIGRTMAX)
+/// The signals that initldr takes. What it does not act upon by itself, motherd is told of.
+pub fn taken() -> impl Iterator<Item = u32> {
+    let named = [SIGHUP, SIGINT, SIGQUIT, SIGUSR1, SIGUSR2, SIGTERM, SIGWINCH, SIGPWR];
+    named.into_iter().chain(SIGRTMIN..=SIGRTMAX)
 }
 
-/// The end that a signal asks for, and whether it is to come at once. SIGTERM and SIGPWR are how containers and UPS
-/// daemons ask for it, SIGINT is Ctrl-Alt-Del, the real-time signals have the numbers that systemd gave them.
-fn request(signal: u32) -> Option<(End, bool)> {
+/// The end that a signal asks for, and whether it is to come at once. To a machine SIGINT is Ctrl-Alt-Del, SIGPWR a UPS
+/// daemon, SIGTERM a slip of the hand; whoever runs a container or a supervisor means its end by any of them. The
+/// real-time signals have the numbers that systemd gave them.
+fn request(machine: bool, signal: u32) -> Option<(End, bool)> {
     let how = match signal.checked_sub(SIGRTMIN) {
-        None if signal == SIGTERM || signal == SIGPWR => End::PowerOff,
+        None if signal == SIGTERM && machine => return None,
         None if signal == SIGINT => End::Reboot,
+        None if [SIGTERM, SIGPWR, SIGQUIT].contains(&signal) => End::PowerOff,
         Some(3 | 13) => End::Halt,
         Some(4 | 14) => End::PowerOff,
         Some(5 | 15) => End::Reboot,
@@ -160,23 +168,27 @@ fn request(signal: u32) -> Option<(End, bool)> {
         Some(7 | 17) => End::SoftReboot,
         _ => return None,
     };
-    Some((how, signal >= SIGRTMIN + 13))
+    Some((if machine { how } else { End::PowerOff }, signal >= SIGRTMIN + 13 || signal == SIGQUIT))
 }
 
 impl Phase {
-    /// At the start: motherd is due now.
-    pub const START: Phase = Phase {
-        motherd: Motherd::Down { at: Duration::ZERO },
-        since: Duration::ZERO,
-        stop: None,
-        early_deaths: 0,
-        faults: 0,
-        launch: (0, Relaunch::First),
-    };
+    /// At the start, of PID 1 of a machine or of another: motherd is due now.
+    pub fn of(machine: bool) -> Phase {
+        Phase {
+            machine,
+            motherd: Motherd::Down { at: Duration::ZERO },
+            since: Duration::ZERO,
+            stop: None,
+            burst: (0, Duration::ZERO),
+            early_deaths: 0,
+            faults: 0,
+            launch: (0, Relaunch::First),
+        }
+    }
 
     /// motherd runs, and this is another initldr that takes over from there.
-    pub fn resume(launch: (u32, Relaunch), since: Duration, early_deaths: u32, faults: u32) -> Phase {
-        Phase { motherd: Motherd::Unwatched, since, early_deaths, faults, launch, ..Phase::START }
+    pub fn resume(self, launch: (u32, Relaunch), since: Duration, early_deaths: u32, faults: u32) -> Phase {
+        Phase { motherd: Motherd::Unwatched, since, early_deaths, faults, launch, ..self }
     }
 
     /// Which motherd this is, from 1, and why it was launched.
@@ -215,6 +227,7 @@ impl Phase {
     fn act(&mut self, event: Event, now: Duration) -> Effect {
         match event {
             Event::End(how) => return Effect::End(how, Mercy::Stopped),
+            Event::CarriesOn => self.stop = None,
             Event::Signal(signal) => return self.signal(signal, now),
             Event::Tick => return self.tick(now),
             Event::Launched => {
@@ -231,13 +244,9 @@ impl Phase {
                 };
                 return self.died(cause, now.saturating_sub(self.since), now);
             }
-            Event::Heard | Event::Owes(true)
-                if event == Event::Heard || self.motherd == Motherd::Unwatched =>
-            {
-                self.watch(Motherd::Expected { by: now + SILENCE });
-            }
+            Event::Owes(true) if self.motherd != Motherd::Unwatched => {} // that gives it no more time
+            Event::Heard | Event::Owes(true) => self.watch(Motherd::Expected { by: now + SILENCE }),
             Event::Owes(false) => self.watch(Motherd::Unwatched),
-            Event::Heard | Event::Owes(_) => {}
             Event::Retires => (self.early_deaths, self.faults, self.since) = (0, 0, Duration::ZERO),
             Event::LinkLost => self.watch(Motherd::Doomed { at: Some(now + LINK_GRACE), hung: false }),
         }
@@ -269,37 +278,46 @@ impl Phase {
 
     fn died(&mut self, cause: Relaunch, lived: Duration, now: Duration) -> Effect {
         let killed = cause == Relaunch::Signaled(SIGKILL.cast_signed());
-        (self.early_deaths, self.faults) = if lived < if killed { EARLY_KILL } else { EARLY } {
-            (self.early_deaths.saturating_add(1), self.faults.saturating_add(u32::from(!killed)))
-        } else {
-            (0, 0)
-        };
+        let early = lived < if killed { EARLY_KILL } else { EARLY };
+        let count = |sum: u32, one: bool| if early { sum.saturating_add(one.into()) } else { 0 };
+        (self.early_deaths, self.faults) = (count(self.early_deaths, true), count(self.faults, !killed));
         self.motherd = Motherd::Down { at: now + delay(self.early_deaths) };
         self.launch.1 = cause;
         if self.faults >= RESCUE_AFTER { Effect::Rescue } else { Effect::Nothing }
     }
 
     fn signal(&mut self, signal: Signal, now: Duration) -> Effect {
-        let Some((how, at_once)) = request(signal.number) else { return Effect::PassOn(signal) };
-        let again = self.stop.is_some();
-        let first = Stop { how, by: now + STOP_WITHIN, signal, burst_since: now, burst: 0 };
-        let stop = self.stop.get_or_insert(first);
-        if now.saturating_sub(stop.burst_since) > BURST_WITHIN {
-            (stop.burst_since, stop.burst) = (now, 0);
+        if signal.number == SIGUSR1 {
+            return self.remake(now);
         }
-        stop.burst += 1;
-        // Fingers repeat Ctrl-Alt-Del without meaning it; who sends one of the others again does mean it.
-        let meant = signal.number != SIGINT || stop.burst >= BURST;
-        if at_once || again && meant { Effect::End(how, Mercy::Kill) } else { Effect::PassOn(signal) }
+        let request = request(self.machine, signal.number);
+        let Some((how, at_once)) = request else { return Effect::PassOn(signal) };
+        let mut meant = self.stop.is_some(); // who asks again is in a hurry
+        if signal.number == SIGINT {
+            // But fingers repeat Ctrl-Alt-Del without meaning it.
+            let goes_on = self.burst.0 > 0 && now.saturating_sub(self.burst.1) <= BURST_WITHIN;
+            self.burst = if goes_on { (self.burst.0 + 1, self.burst.1) } else { (1, now) };
+            meant = self.burst.0 >= BURST;
+        }
+        self.stop.get_or_insert(Stop { how, by: now + STOP_WITHIN, signal });
+        if at_once || meant { Effect::End(how, Mercy::Kill) } else { Effect::PassOn(signal) }
+    }
+
+    /// Another motherd, whatever the one that is there is doing; where the next one has to wait, now.
+    fn remake(&mut self, now: Duration) -> Effect {
+        if let Motherd::Down { at } = &mut self.motherd {
+            *at = now;
+            return Effect::Nothing;
+        }
+        self.motherd = Motherd::Doomed { at: None, hung: false };
+        Effect::Kill(SIGKILL)
     }
 }
 
 /// How long the next motherd waits after so many early deaths in a row: 0, 0, 100 ms, 200 ms, .. 10 s.
 fn delay(early_deaths: u32) -> Duration {
-    match early_deaths.checked_sub(2) {
-        None => Duration::ZERO,
-        Some(doublings) => FIRST_DELAY.saturating_mul(1 << doublings.min(20)).min(LAST_DELAY),
-    }
+    let doubled = |times: u32| FIRST_DELAY.saturating_mul(1 << times.min(20)).min(LAST_DELAY);
+    early_deaths.checked_sub(2).map_or(Duration::ZERO, doubled)
 }
 
 #[cfg(test)]
@@ -331,14 +349,18 @@ mod tests {
     }
 
     fn up(now: Duration) -> Phase {
-        let (phase, effect) = Phase::START.step(Event::Tick, now);
+        let (phase, effect) = Phase::of(false).step(Event::Tick, now);
         assert_eq!(effect, Effect::Launch);
         phase.step(Event::Launched, now).0
     }
 
+    fn up_as(machine: bool, now: Duration) -> Phase {
+        Phase { machine, ..up(now) }
+    }
+
     #[test]
     fn the_first_motherd_is_due_at_once_and_then_nothing_is() {
-        assert_eq!(Phase::START.deadline(), Some(Duration::ZERO));
+        assert_eq!(Phase::of(false).deadline(), Some(Duration::ZERO));
         let phase = up(seconds(1));
         assert_eq!((phase.deadline(), phase.launch()), (None, (1, Relaunch::First)));
     }
@@ -377,7 +399,7 @@ mod tests {
 
     #[test]
     fn a_launch_that_fails_waits_like_an_early_death() {
-        let mut phase = Phase::START;
+        let mut phase = Phase::of(false);
         for expected in [0, 100, 200] {
             phase = phase.step(Event::LaunchFailed, seconds(1)).0;
             assert_eq!(phase.deadline(), Some(seconds(1) + Duration::from_millis(expected)));
@@ -461,13 +483,15 @@ mod tests {
         assert_eq!(phase.step(signal(SIGTERM), seconds(3)).1, now);
 
         let press = |gap: Duration| {
-            let (mut phase, mut at) = (up(seconds(1)), seconds(2));
+            let (mut phase, mut at) = (up_as(true, seconds(1)), seconds(2));
             for nth in 1..=20 {
                 let (next, effect) = phase.step(signal(SIGINT), at);
                 if effect != passed_on(SIGINT) {
                     return Some((nth, effect));
                 }
-                (phase, at) = (next, at + gap);
+                // It changes nothing that motherd has something else done about each of them.
+                let carried_on = if nth % 2 == 0 { next.step(Event::CarriesOn, at).0 } else { next };
+                (phase, at) = (carried_on, at + gap);
             }
             None
         };
@@ -478,32 +502,62 @@ mod tests {
 
     #[test]
     fn signals_mean_what_the_table_says() {
-        let end = Effect::End;
-        for (number, effect) in [
-            (SIGHUP, None),
-            (SIGINT, Some((End::Reboot, false))),
-            (SIGPWR, Some((End::PowerOff, false))),
-            (SIGRTMIN, None),
-            (SIGRTMIN + 3, Some((End::Halt, false))),
-            (SIGRTMIN + 6, Some((End::Kexec, false))),
-            (SIGRTMIN + 7, Some((End::SoftReboot, false))),
-            (SIGRTMIN + 8, None),
-            (SIGRTMIN + 13, Some((End::Halt, true))),
-            (SIGRTMIN + 15, Some((End::Reboot, true))),
-            (SIGRTMIN + 17, Some((End::SoftReboot, true))),
-            (SIGRTMIN + 18, None),
-            (SIGRTMIN + 30, None),
+        let (halt, off, reboot) = (End::Halt, End::PowerOff, End::Reboot);
+        // To the machine, to a container or a supervisor; and whether it is to come at once.
+        for (number, machine, other, at_once) in [
+            (SIGHUP, None, None, false),
+            (SIGINT, Some(reboot), Some(off), false),
+            (SIGQUIT, Some(off), Some(off), true),
+            (SIGUSR2, None, None, false),
+            (SIGTERM, None, Some(off), false),
+            (SIGWINCH, None, None, false),
+            (SIGPWR, Some(off), Some(off), false),
+            (SIGRTMIN, None, None, false),
+            (SIGRTMIN + 2, None, None, false),
+            (SIGRTMIN + 3, Some(halt), Some(off), false),
+            (SIGRTMIN + 4, Some(off), Some(off), false),
+            (SIGRTMIN + 5, Some(reboot), Some(off), false),
+            (SIGRTMIN + 6, Some(End::Kexec), Some(off), false),
+            (SIGRTMIN + 7, Some(End::SoftReboot), Some(off), false),
+            (SIGRTMIN + 8, None, None, false),
+            (SIGRTMIN + 12, None, None, false),
+            (SIGRTMIN + 13, Some(halt), Some(off), true),
+            (SIGRTMIN + 14, Some(off), Some(off), true),
+            (SIGRTMIN + 15, Some(reboot), Some(off), true),
+            (SIGRTMIN + 16, Some(End::Kexec), Some(off), true),
+            (SIGRTMIN + 17, Some(End::SoftReboot), Some(off), true),
+            (SIGRTMIN + 18, None, None, false),
+            (SIGRTMAX, None, None, false),
         ] {
-            let (phase, did) = up(seconds(1)).step(signal(number), seconds(2));
-            let expected = match effect {
-                Some((how, true)) => end(how, Mercy::Kill),
-                _ => passed_on(number),
-            };
-            assert_eq!((did, phase.stop_signal().is_some()), (expected, effect.is_some()), "signal {number}");
-            if let Some((how, false)) = effect {
-                assert_eq!(phase.step(Event::Tick, seconds(2) + STOP_WITHIN).1, end(how, Mercy::Terminate));
+            for (is_machine, how) in [(true, machine), (false, other)] {
+                let (phase, did) = up_as(is_machine, seconds(1)).step(signal(number), seconds(2));
+                let expected = match how.filter(|_| at_once) {
+                    Some(how) => Effect::End(how, Mercy::Kill),
+                    None => passed_on(number),
+                };
+                let found = (did, phase.stop_signal().is_some());
+                assert_eq!(found, (expected, how.is_some()), "signal {number}, machine: {is_machine}");
+                if let Some(how) = how.filter(|_| !at_once) {
+                    let late = phase.step(Event::Tick, seconds(2) + STOP_WITHIN).1;
+                    assert_eq!(late, Effect::End(how, Mercy::Terminate));
+                    assert_eq!(phase.step(Event::CarriesOn, seconds(3)).0.deadline(), None, "it is none");
+                }
             }
         }
+    }
+
+    #[test]
+    fn another_motherd_is_made_when_somebody_says_so() {
+        let (phase, effect) = up(seconds(1)).step(signal(SIGUSR1), seconds(9));
+        assert_eq!((effect, phase.deadline()), (Effect::Kill(SIGKILL), None));
+        let phase = phase.step(KILLED, seconds(9)).0;
+        assert_eq!((phase.deadline(), phase.launch().1), (Some(seconds(9)), Relaunch::Signaled(9)));
+        // One that has to wait comes at once.
+        let crash = |phase: Phase, _| phase.step(CRASHED, seconds(10)).0.step(Event::Launched, seconds(10)).0;
+        let down = (0..8).fold(up(seconds(10)), crash).step(CRASHED, seconds(10)).0;
+        assert_eq!(down.deadline(), Some(seconds(20)));
+        let (down, effect) = down.step(signal(SIGUSR1), seconds(11));
+        assert_eq!((down.deadline(), effect), (Some(seconds(11)), Effect::Nothing));
     }
 
     /// Random schedules: no second motherd, no missing deadline while there is none, and an answer to every stop.
@@ -518,7 +572,7 @@ mod tests {
         };
         let (mut launches, mut ends) = (0, 0);
         for _ in 0..2_000 {
-            let (mut phase, mut now, mut running, mut asked) = (Phase::START, seconds(1), false, None);
+            let (mut phase, mut now, mut running, mut asked) = (Phase::of(false), seconds(1), false, None);
             for _ in 0..200 {
                 now += Duration::from_millis(random(4_000));
                 let event = match random(9) {
@@ -527,7 +581,7 @@ mod tests {
                     2 if running => Event::LinkLost,
                     3 if random(20) == 0 => signal(SIGTERM),
                     4 if running && random(20) == 0 => Event::End(End::Halt),
-                    5 => signal(SIGHUP),
+                    5 => signal(if random(2) == 0 { SIGHUP } else { SIGUSR1 }),
                     _ => {
                         now = now.max(phase.deadline().unwrap_or(now));
                         Event::Tick

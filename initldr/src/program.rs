@@ -16,52 +16,50 @@ pub(crate) struct Program {
     /// What initldr itself was given. Its tail is motherd's, from `name` on.
     arguments: &'static mut [Arg],
     name: usize,
-    /// What stood there before motherd's name did.
-    replaced: Option<Arg>,
-    environment: [Arg; 5],
+    environment: [Arg; 7],
     /// Of before this process raised its own.
     limit: Option<Limit>,
 }
 
-const PATH: Arg = Arg::new(c"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
-const TERM: Arg = Arg::new(c"TERM=linux");
+/// Where there is no such variable.
+pub(crate) const PATH: &CStr = c"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 const LINK: Arg = Arg::new(c"INITLDR_LINK=3");
 const RESUME: Arg = Arg::new(c"INITLDR_RESUME=3");
 const STATE: Arg = Arg::new(c"INITLDR_STATE=4");
 const _: () = assert!(LINK_FD == 3 && STATE_FD == 4 && RESUME_FD == 3);
 
 impl Program {
-    /// motherd's arguments are initldr's own after `--`: the word before them, which is `--` or initldr's last one,
-    /// is made motherd's name, so that nothing has to be copied.
+    /// motherd's arguments are initldr's own after `--`: the word before them, which is `--` or initldr's last one, is
+    /// made motherd's name in the child, so that nothing has to be copied.
     pub(crate) fn new(args: Args, arguments: &'static mut [Arg], environment: &[Arg]) -> Program {
         let words = arguments.len().saturating_sub(1); // without the NULL
         let name = args.separator.unwrap_or(words.saturating_sub(1));
-        let word = arguments.get_mut(name).filter(|_| name < words);
-        let replaced = word.map(|word| core::mem::replace(word, Arg::new(args.motherd)));
-        let [path, term] = [(&b"PATH"[..], PATH), (b"TERM", TERM)]
-            .map(|(name, usual)| variable(environment, name).unwrap_or(usual));
-        let environment = [LINK, STATE, path, term, Arg::NULL];
-        let limit = raise_file_limit();
+        // The last two are for containers (systemd.io/CONTAINER_INTERFACE); where one is missing, one is there twice.
+        let usual =
+            [(&b"PATH"[..], PATH), (b"TERM", c"TERM=linux"), (b"NOTIFY_SOCKET", PATH), (b"container", PATH)];
+        let [path, term, notify, container] =
+            usual.map(|(name, usual)| variable(environment, name).unwrap_or(Arg::new(usual)));
         Program {
-            motherd: args.motherd,
-            previous: args.previous,
+            motherd: args.motherd.unwrap_or(c"/usr/sbin/motherd"),
+            previous: args.previous.unwrap_or(c"/usr/sbin/motherd.prev"),
             rescue: args.rescue,
             arguments,
             name,
-            replaced,
-            environment,
-            limit,
+            environment: [LINK, STATE, path, term, notify, container, Arg::NULL],
+            limit: raise_file_limit(),
         }
     }
 
     /// Starts motherd, or the previous one where there is one, with its end of the link and the state; its pid.
-    pub(crate) fn start_motherd(&self, previous: bool, link: &Fd, state: &Fd, log: &Log) -> Result<u32> {
+    pub(crate) fn start_motherd(&mut self, previous: bool, link: &Fd, state: &Fd, log: &Log) -> Result<u32> {
         start(self.motherd, log, || {
             // First out of the way of each other: either may be 3 or 4 already.
             let [link, state] = [sys::duplicate_high(link)?, sys::duplicate_high(state)?];
             sys::duplicate_onto(&link, LINK_FD)?;
             sys::duplicate_onto(&state, STATE_FD)?;
             sys::setsid()?; // a Ctrl-C on initldr's terminal is for initldr alone, which passes it on
+            let named = self.arguments.get_mut(self.name).filter(|word| word.text().is_some());
+            named.into_iter().for_each(|word| *word = Arg::new(self.motherd));
             let arguments = self.arguments.get(self.name..).unwrap_or_default();
             if previous {
                 let errno = self.execute(self.previous, arguments)?;
@@ -89,22 +87,14 @@ impl Program {
 
     /// Executes an initldr in the place of this one, as it was started; returns why not. One that does not resume begins
     /// with nothing but the arguments: what this one held was for processes that are gone.
-    pub(crate) fn begin_anew(&mut self, path: &CStr, resumes: bool) -> Errno {
-        self.exchange_name();
-        let environment = [RESUME, self.environment[2], self.environment[3], Arg::NULL];
+    pub(crate) fn begin_anew(&self, path: &CStr, resumes: bool) -> Errno {
+        let mut environment = self.environment;
+        environment[1] = RESUME;
         // A limit that stays raised is no reason not to begin.
         self.limit.iter().try_for_each(sys::limit_files).unwrap_or_default();
-        let errno = sys::execve(path, self.arguments, &environment[usize::from(!resumes)..]);
+        let errno = sys::execve(path, self.arguments, &environment[if resumes { 1 } else { 2 }..]);
         raise_file_limit();
-        self.exchange_name();
         errno
-    }
-
-    /// What stood in the place of motherd's name goes back there, and the other way round.
-    fn exchange_name(&mut self) {
-        if let (Some(word), Some(replaced)) = (self.arguments.get_mut(self.name), &mut self.replaced) {
-            core::mem::swap(word, replaced);
-        }
     }
 
     /// Everything else that initldr has open is close-on-exec.

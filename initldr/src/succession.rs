@@ -15,7 +15,7 @@ use crate::init::Init;
 use core::{mem::forget, time::Duration};
 use initldr::link::{MESSAGE_SIZE, RESUME_FD, SlotName, ToManager};
 use initldr::sys::{self, Errno, Fd, Result};
-use initldr::{abi::*, phase::Phase, store};
+use initldr::{abi::*, store};
 
 /// So many numbers from RESUME_FD on: initldr has no greater one, for they are given out from the lowest.
 const NUMBERS: usize = store::CAPACITY + 64;
@@ -28,7 +28,7 @@ impl Init {
         let able = self.held.link.is_some() && self.phase.stop_signal().is_none();
         let errno = if able { self.execute(path, cursor.0) } else { Err(Errno(EBUSY)) };
         let errno = errno.unwrap_or_else(|errno| errno);
-        self.log.say(format_args!("execute {path}: {errno}"));
+        self.log.say(format_args!("execute {}: {errno}", path.as_str()));
         self.log.tried("close_range", sys::close_from(RESUME_FD, CLOSE_RANGE_CLOEXEC));
         self.outbox.go_on(cursor);
         self.outbox.answer(path, |_| errno.0);
@@ -89,7 +89,7 @@ impl Init {
                     (self.held.link, self.held.state) = (fd(link), fd(state));
                     let (since, early, faults) =
                         (Duration::from_nanos(since), low(deaths >> 32), low(deaths));
-                    self.phase = Phase::resume(launch, since, early, faults);
+                    self.phase = self.phase.resume(launch, since, early, faults);
                     if self.outbox.ring.last == 0 {
                         self.outbox.ring.count_from(told);
                     }

@@ -13,17 +13,13 @@ pub struct Errno(pub i32);
 impl fmt::Display for Errno {
     /// The names of what an operator is likely to meet.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self.0 {
-            EPERM => "EPERM",
-            ENOENT => "ENOENT",
-            ENOEXEC => "ENOEXEC",
-            ENOMEM => "ENOMEM",
-            EACCES => "EACCES",
-            EBUSY => "EBUSY",
-            ENODEV => "ENODEV",
-            EINVAL => "EINVAL",
-            other => return write!(f, "errno {other}"),
-        })
+        let known = [EPERM, ENOENT, ENOEXEC, ENOMEM, EACCES, EBUSY, ENODEV, ENOTDIR, EINVAL];
+        let names =
+            ["EPERM", "ENOENT", "ENOEXEC", "ENOMEM", "EACCES", "EBUSY", "ENODEV", "ENOTDIR", "EINVAL"];
+        match known.iter().zip(names).find(|(number, _)| **number == self.0) {
+            Some((_, name)) => f.write_str(name),
+            None => write!(f, "errno {}", self.0),
+        }
     }
 }
 
@@ -65,16 +61,13 @@ impl Arg {
 
     /// The string; `None` for the end of the vector.
     pub fn text(self) -> Option<&'static CStr> {
-        if self.0.is_null() {
-            return None;
-        }
         // SAFETY: not null, so it came from `new` or off the stack that execve(2) laid out: in both cases it points
         // to bytes that end in NUL, that nobody writes and that are never unmapped.
-        Some(unsafe { CStr::from_ptr(self.0) })
+        (!self.0.is_null()).then(|| unsafe { CStr::from_ptr(self.0) })
     }
 }
 
-/// The arguments and the environment that the kernel left at the top of the first stack.
+/// The arguments and the environment that the kernel left at the top of the first stack, each with its NULL.
 ///
 /// # Safety
 /// `stack` is the stack pointer at the program's entry: argc, argv, NULL, envp, NULL. To be called once.
@@ -91,8 +84,8 @@ pub unsafe fn first_stack(stack: *mut usize) -> (&'static mut [Arg], &'static [A
     // SAFETY: argc pointers and the NULL, on a stack that lives as long as the process; the caller calls once, so
     // nobody else holds a reference to them.
     let arguments = unsafe { core::slice::from_raw_parts_mut(argv, count + 1) };
-    // SAFETY: as above; `length` elements were just read, and they do not overlap with the arguments.
-    (arguments, unsafe { core::slice::from_raw_parts(envp, length) })
+    // SAFETY: as above; `length` elements and the NULL were just read, and they do not overlap with the arguments.
+    (arguments, unsafe { core::slice::from_raw_parts(envp, length + 1) })
 }
 
 /// A raw system call; the arguments that are not given are zero.
@@ -101,9 +94,7 @@ pub unsafe fn first_stack(stack: *mut usize) -> (&'static mut [Arg], &'static [A
 /// The arguments satisfy what the manual page of call `number` asks of memory.
 unsafe fn syscall<const N: usize>(number: usize, arguments: [usize; N]) -> Result<usize> {
     let mut a = [0; 6];
-    for (register, argument) in a.iter_mut().zip(arguments) {
-        *register = argument;
-    }
+    a.iter_mut().zip(arguments).for_each(|(register, argument)| *register = argument);
     let returned: isize;
     // SAFETY: the kernel keeps every register but rax, rcx and r11, which are declared; the caller answers for what
     // the call does to memory.
@@ -142,6 +133,7 @@ arguments! {
     &Fd: |fd| fd.0.register();
     &CStr: |text| text.as_ptr().expose_provenance();
     Option<&CStr>: |text| text.map_or(0, Argument::register);
+    &u32: |number| ptr::from_ref(number).expose_provenance();
     &u64: |word| ptr::from_ref(word).expose_provenance();
     &Limit: |limit| ptr::from_ref(limit).expose_provenance();
     &[u8]: |bytes| bytes.as_ptr().expose_provenance();
@@ -215,12 +207,20 @@ calls! {
     kill(pid: i32, signal: u32) -> (): drop, KILL [pid, signal];
     /// setsid(2).
     setsid() -> (): drop, SETSID [];
+    /// setpgid(2): a process, 0 being this one, leads a group of its own.
+    lead_group(pid: u32) -> (): drop, SETPGID [pid, 0_usize];
+    /// getpgrp(2).
+    own_group() -> u32: low_half, GETPGRP [];
     /// umask(2).
     umask(mask: usize) -> (): drop, UMASK [mask];
     /// prctl(2), PR_SET_CHILD_SUBREAPER.
     become_subreaper() -> (): drop, PRCTL [PR_SET_CHILD_SUBREAPER, 1_usize];
     /// ioctl(2), TIOCSCTTY: makes the terminal the controlling one of this session.
     take_terminal(fd: &Fd) -> (): drop, IOCTL [fd, TIOCSCTTY, 0_usize];
+    /// ioctl(2), KDSIGACCEPT: the keyboard request (Alt and the upward arrow) becomes this signal to this process.
+    accept_keyboard_request(fd: &Fd, signal: u32) -> (): drop, IOCTL [fd, KDSIGACCEPT, signal];
+    /// ioctl(2), TIOCSPGRP: standard input, being a terminal, is that group's to read.
+    give_terminal(group: &u32) -> (): drop, IOCTL [0_usize, TIOCSPGRP, group];
     /// prlimit64(2) of RLIMIT_NOFILE, to set it.
     limit_files(limit: &Limit) -> (): drop, PRLIMIT64 [0_usize, RLIMIT_NOFILE, limit, 0_usize];
     /// reboot(2).
@@ -284,8 +284,13 @@ pub fn file_system(path: &CStr) -> Result<u64> {
 
 /// statx(2), STATX_ATTR_MOUNT_ROOT (Linux 5.8): whether something is mounted at a path.
 pub fn is_mount_point(path: &CStr) -> Result<bool> {
-    let statx = filled!(Statx: STATX [AT_FDCWD, path, 0_usize, 0_usize] _)?;
-    Ok(statx[1] & STATX_ATTR_MOUNT_ROOT != 0)
+    filled!(Statx: STATX [AT_FDCWD, path, 0_usize, 0_usize] _)
+        .map(|statx| statx[1] & STATX_ATTR_MOUNT_ROOT != 0)
+}
+
+/// ioctl(2), TIOCGPGRP: the group that may read standard input, where that is this session's terminal.
+pub fn terminal_of() -> Result<u32> {
+    filled!([u32; 1]: IOCTL [0_usize, TIOCGPGRP] _).map(|group| group[0])
 }
 
 /// prlimit64(2) of RLIMIT_NOFILE, to read it.
@@ -310,14 +315,14 @@ pub fn next_signal(fd: &Fd) -> Option<Signal> {
     Some(Signal { number: info[0], sender_pid: info[3], sender_uid: info[4] })
 }
 
-/// waitid(2) for any child that has ended, without waiting. `None`: none has. ECHILD: there are no children.
-/// The record has no sequence number yet.
-pub fn reap() -> Result<Option<ExitRecord>> {
+/// waitid(2) for any child that has come into a state (WEXITED, WSTOPPED), without waiting. `None`: none has. ECHILD:
+/// there are no children. The record has no sequence number yet.
+pub fn wait(states: usize) -> Result<Option<ExitRecord>> {
     let (mut info, mut usage): (ChildInfo, Usage) = ([0; _], [0; _]);
     let addresses =
         [ptr::from_mut(&mut info).expose_provenance(), ptr::from_mut(&mut usage).expose_provenance()];
     // SAFETY: waitid(2) writes a `siginfo_t` and a `struct rusage`, whose sizes a test checks.
-    unsafe { syscall(nr::WAITID, [P_ALL, 0, addresses[0], WEXITED | WNOHANG, addresses[1]]) }?;
+    unsafe { syscall(nr::WAITID, [P_ALL, 0, addresses[0], states | WNOHANG, addresses[1]]) }?;
     Ok((info[4] != 0).then(|| ExitRecord {
         sequence: 0,
         pid: info[4].cast_unsigned(),
@@ -330,10 +335,10 @@ pub fn reap() -> Result<Option<ExitRecord>> {
     }))
 }
 
-/// Gives every signal its default action: rt_sigaction(2). What initldr was started with may have ignored some,
-/// and a SIGCHLD that is ignored makes the kernel throw exit statuses away.
-pub fn reset_signal_actions() {
-    for signal in 1..=SIGRTMAX {
+/// Gives signals their default action: rt_sigaction(2). What initldr was started with may have ignored some, and a
+/// SIGCHLD that is ignored makes the kernel throw exit statuses away.
+pub fn reset_signal_actions(signals: core::ops::RangeInclusive<u32>) {
+    for signal in signals {
         // handler SIG_DFL, no flags, no restorer, no mask: four words of zero
         let action = ptr::from_ref(&[0_u64; 4]).expose_provenance();
         // SAFETY: rt_sigaction(2) reads the kernel's `struct sigaction`, which is four words on x86_64.

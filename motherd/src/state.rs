@@ -49,6 +49,16 @@ const ENDINGS: [(u32, End); 5] = [
     (u32::from_le_bytes(*b"exec"), End::Kexec),
     (u32::from_le_bytes(*b"soft"), End::SoftReboot),
 ];
+/// [`End::Exit`] with its status, which is there a second time inverted.
+const fn exit_word(status: u8) -> u32 {
+    u32::from_le_bytes([b'x', status, !status, b'x'])
+}
+
+fn exit_of(word: u32) -> Option<End> {
+    let [_, status, ..] = word.to_le_bytes();
+    (word == exit_word(status)).then_some(End::Exit(status))
+}
+
 /// Where the fields of the header are.
 const AT_MAGIC: usize = 0;
 const AT_LAYOUT: usize = 8;
@@ -168,8 +178,9 @@ impl Table {
                 1 => words[3] == *number || words[3] == *word,
                 _ => words[3] == *word,
             });
+            let ending = ending.map(|(_, (_, how))| how).or_else(|| exit_of(words[3]));
             let booted = words[1] == BOOTED || (words[0] == 1 && words[1] == 1);
-            Found::Known { booted, ending: ending.map(|(_, (_, how))| how), torn: 0, foreign: 0 }
+            Found::Known { booted, ending, torn: 0, foreign: 0 }
         } else {
             Found::Alien
         }
@@ -239,7 +250,12 @@ impl Table {
 
     /// The machine is being ended: a motherd after this one goes on with that.
     pub fn set_ending(&mut self, how: End) {
-        let word = ENDINGS.iter().find(|(_, end)| *end == how).map_or(0, |(word, _)| *word);
+        let word = match how {
+            End::Exit(status) => exit_word(status),
+            End::PowerOff | End::Reboot | End::Halt | End::Kexec | End::SoftReboot => {
+                ENDINGS.iter().find(|(_, end)| *end == how).map_or(0, |(word, _)| *word)
+            }
+        };
         self.memory.write(AT_ENDING, &word.to_le_bytes());
     }
 
@@ -794,6 +810,8 @@ mod tests {
         assert_eq!(records, [record("a", State::Running { main: main() }), record("b", State::Done)]);
         assert_eq!(table.cell("a").unwrap().load(Ordering::Relaxed), 99, "the cell is no part of a slot");
         table.forget("a");
+        table.set_ending(End::Exit(255));
+        assert!(matches!(table.header(), Found::Known { ending: Some(End::Exit(255)), .. }));
 
         let (_, _, records) = Table::map(&fd).unwrap();
         assert_eq!(records, [record("b", State::Done)]);

@@ -25,7 +25,6 @@ use crate::{
     failpoint,
     graph::Id,
     manager::End,
-    service::signal_name,
     supervise::{Cause, Event, Exit, ExitHow, Requester, State},
 };
 
@@ -229,7 +228,7 @@ impl Daemon {
                 }
                 ToManager::StoreAnswer { name, errno } if errno != 0 => {
                     let errno = Errno::from_raw(errno);
-                    tracing::warn!("initldr does not keep {name}: {errno}");
+                    tracing::warn!("initldr does not keep {}: {errno}", name.as_str());
                 }
                 ToManager::StoreAnswer { .. } => {}
                 ToManager::Welcome(_) | ToManager::Stored(..) | ToManager::ReplayEnd | ToManager::Left(_) => {
@@ -268,32 +267,6 @@ impl Daemon {
         }
         let exit = self.judged(id, exit);
         self.event(id, Event::Exited(exit))
-    }
-
-    /// What a signal to initldr asks of us. These numbers are initldr's own table (`phase.rs`): it gives us 90 s.
-    fn signalled(&mut self, number: u32, who: Requester) -> Result<(), Fatal> {
-        let signal = i32::try_from(number).unwrap_or_default();
-        let how = match signal {
-            libc::SIGTERM | libc::SIGPWR => End::PowerOff,
-            libc::SIGINT => End::Reboot,
-            _ => match signal - libc::SIGRTMIN() {
-                3 => End::Halt,
-                4 => End::PowerOff,
-                5 => End::Reboot,
-                6 => End::Kexec,
-                7 => End::SoftReboot,
-                _ => {
-                    tracing::info!(
-                        "initldr got {} from uid {}: it means nothing",
-                        signal_name(signal),
-                        who.uid
-                    );
-                    return Ok(());
-                }
-            },
-        };
-        let cause = Cause::request(&format!("{} to initldr, sent", signal_name(signal)), who);
-        self.end(how, &cause)
     }
 
     /// Everything down, then the machine.

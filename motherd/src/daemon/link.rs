@@ -12,7 +12,9 @@ use std::{
     time::Duration,
 };
 
-use initldr::link::{End, ExitRecord, MESSAGE_SIZE, Relaunch, SlotName, ToInit, ToManager, Welcome};
+use initldr::link::{
+    DecodeError, End, ExitRecord, MESSAGE_SIZE, Relaunch, SlotName, ToInit, ToManager, VERSION, Welcome,
+};
 use nix::{
     errno::Errno,
     poll::{PollFd, PollFlags, PollTimeout, poll},
@@ -123,7 +125,7 @@ impl Link {
             Ok((size, fd)) => match ToManager::decode(&bytes[..size]) {
                 Ok(message) => Ok(Some((message, fd))),
                 Err(error) => {
-                    tracing::error!("a message of initldr's is not understood: {error}");
+                    tracing::error!("a message of initldr's is not understood: {}", in_words(error));
                     Ok(None)
                 }
             },
@@ -182,9 +184,26 @@ impl Link {
         self.send(&ToInit::Alive, None)
     }
 
+    /// What a signal asked for is not the end.
+    pub(crate) fn carry_on(&self) -> Result<(), LinkError> {
+        self.send(&ToInit::CarryOn, None)
+    }
+
     /// The last word.
     pub(crate) fn end(&self, how: End) -> Result<(), LinkError> {
         self.send(&ToInit::End(how), None)
+    }
+}
+
+/// Why a message is none.
+fn in_words(error: DecodeError) -> String {
+    match error {
+        DecodeError::Size(size) => format!("it has {size} bytes, not {MESSAGE_SIZE}"),
+        DecodeError::Header(_, version) if version != VERSION => {
+            format!("it is of link version {version}, not {VERSION}: initldr is of another release")
+        }
+        DecodeError::Header(magic, _) => format!("it begins with {magic:#010x}"),
+        DecodeError::Malformed(kind) => format!("it is of kind {kind:#x}, and none of that kind"),
     }
 }
 
@@ -217,7 +236,9 @@ impl Replay {
                 Some(fd) => {
                     self.stored.insert(name.as_str().to_owned(), fd);
                 }
-                None => tracing::error!("initldr says that it keeps {name}, and sent no descriptor"),
+                None => {
+                    tracing::error!("initldr says that it keeps {}, and sent no descriptor", name.as_str())
+                }
             },
             ToManager::Exit(exit) => self.exits.push(exit),
             ToManager::ReplayEnd

@@ -31,6 +31,7 @@ mod oom;
 mod output;
 mod phase;
 mod proc;
+mod signals;
 mod sockets;
 mod spawn;
 mod streams;
@@ -270,6 +271,12 @@ impl tracing_subscriber::fmt::time::FormatTime for SinceBoot {
         let now = now();
         write!(w, "[{:5}.{:06}]", now.as_secs(), now.subsec_micros())
     }
+}
+
+/// Says something on standard error, however little is said there otherwise.
+fn tell(text: &str) {
+    // Nobody is left to be told where that is closed.
+    drop(io::Write::write_all(&mut io::stderr(), text.as_bytes()));
 }
 
 /// CLOCK_BOOTTIME.

@@ -29,6 +29,12 @@ const NEXT_ROOT: &str = "/rootfs";
 const RAMFS_MAGIC: FsType = FsType(0x8584_58f6);
 /// PROC_PID_INIT_INO of linux/proc_ns.h: the first pid namespace, which is the machine's.
 const MACHINES_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
+/// Whether initldr is PID 1 of the machine, whose power, keys and command line are its own, and not of a container.
+pub(super) fn of_the_machine() -> bool {
+    let machine = fs::metadata("/proc/self/ns/pid").is_ok_and(|ns| ns.ino() == MACHINES_PID_NAMESPACE);
+    machine && std::os::unix::process::parent_id() == 1
+}
+
 /// Which words ask for as little as possible: what they mean to systemd and sysvinit.
 const RESCUE_WORDS: [&str; 6] = ["single", "rescue", "emergency", "S", "s", "1"];
 /// What is started for whoever is there, where nothing else can be.
@@ -62,8 +68,7 @@ pub(super) struct Words {
 impl Words {
     /// In a container the command line is the host's, and below `--root` nobody's: nothing is read there.
     pub(super) fn read(root: &Path) -> Self {
-        let machine = fs::metadata("/proc/self/ns/pid").is_ok_and(|ns| ns.ino() == MACHINES_PID_NAMESPACE);
-        if root != Path::new("/") || !machine || std::os::unix::process::parent_id() != 1 {
+        if root != Path::new("/") || !of_the_machine() {
             return Self::default();
         }
         CommandLine::read(root).map(|line| Self::of(&line)).unwrap_or_default()

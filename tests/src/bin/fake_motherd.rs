@@ -128,7 +128,7 @@ fn hear() -> Result<Option<String>> {
     if size == 0 {
         return Ok(None);
     }
-    Ok(Some(match ToManager::decode(&bytes[..size])? {
+    Ok(Some(match ToManager::decode(&bytes[..size]).map_err(|error| anyhow::anyhow!("{error:?}"))? {
         ToManager::Welcome(Welcome { generation, pid1, cause, lost_exits, down_since_boottime_ns, safe }) => {
             let down = down_since_boottime_ns != 0;
             let safe = if safe { " safe" } else { "" };
@@ -138,13 +138,17 @@ fn hear() -> Result<Option<String>> {
         }
         ToManager::Stored(name, _) => {
             let fd = fd.context("a descriptor with Stored")?;
-            format!("stored {name} {}", fs::read_to_string(format!("/proc/self/fd/{fd}"))?.trim_end())
+            format!(
+                "stored {} {}",
+                name.as_str(),
+                fs::read_to_string(format!("/proc/self/fd/{fd}"))?.trim_end()
+            )
         }
         ToManager::Exit(exit) => {
             format!("exit {} code={} status={}", exit.sequence, exit.code, exit.status)
         }
         ToManager::ReplayEnd => "replay-end".to_owned(),
-        ToManager::StoreAnswer { name, errno } => format!("answer {name} {errno}"),
+        ToManager::StoreAnswer { name, errno } => format!("answer {} {errno}", name.as_str()),
         ToManager::Signal(signal) => format!("signal {}", signal.number),
         ToManager::Left(words) => format!("left {words:?}"),
     }))
