@@ -12,8 +12,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use nix::sys::socket::{
-    AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen as listen_on, socket,
+use nix::sys::{
+    socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen as listen_on, socket},
+    stat::{Mode, fchmod},
 };
 
 /// sizeof(sun_path), less the NUL.
@@ -23,18 +24,26 @@ const PATH_MAX_BYTES: usize = 107;
 const BACKLOG: i32 = 32;
 
 /// Makes a listening stream socket at `path`, with exactly these permission bits and, if one is given, this group, in the
-/// place of what was there.
+/// place of what was there: at every moment one of the two takes connections.
 ///
 /// # Errors
 /// socket(2), bind(2), chown(2), chmod(2), listen(2), rename(2)
 pub fn listen(path: &Path, mode: u32, group: Option<u32>) -> io::Result<OwnedFd> {
-    bound(path, SockType::Stream, mode, None, group, Some(BACKLOG))
+    let mut temporary = path.to_owned().into_os_string();
+    temporary.push(".new");
+    let temporary = PathBuf::from(temporary);
+    let fd = bound(&temporary, SockType::Stream, mode, None, group, Some(BACKLOG))?;
+    fs::rename(&temporary, path)?;
+    Ok(fd)
 }
 
-/// The same for any kind of socket and owner; without a backlog it does not listen.
+/// A socket of any kind and owner at `path`, in the place of what was there; without a backlog it does not listen.
+///
+/// It is bound to `path` itself and to no name of ours: a service compares what getsockname(2) says with what it was
+/// configured for (sd_is_socket_unix(3), and nginx).
 ///
 /// # Errors
-/// As for [`listen`].
+/// socket(2), bind(2), chown(2), chmod(2), listen(2)
 pub(crate) fn bound(
     path: &Path,
     kind: SockType,
@@ -43,24 +52,22 @@ pub(crate) fn bound(
     group: Option<u32>,
     backlog: Option<i32>,
 ) -> io::Result<OwnedFd> {
-    let mut temporary = path.to_owned().into_os_string();
-    temporary.push(".new");
-    let temporary = PathBuf::from(temporary);
-    match fs::remove_file(&temporary) {
+    match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         Ok(()) | Err(_) => {}
     }
     let fd = socket(AddressFamily::Unix, kind, SockFlag::SOCK_CLOEXEC, None)?;
-    let short = Short::of(&temporary)?;
+    // bind(2) makes the node with the mode of the socket (unix(7)): nobody gets in before owner and mode are right.
+    fchmod(&fd, Mode::S_IRUSR | Mode::S_IWUSR)?;
+    let short = Short::of(path)?;
     bind(fd.as_raw_fd(), &UnixAddr::new(&short.path)?)?;
     if owner.is_some() || group.is_some() {
-        chown(&temporary, owner, group)?;
+        chown(path, owner, group)?;
     }
-    fs::set_permissions(&temporary, Permissions::from_mode(mode))?;
+    fs::set_permissions(path, Permissions::from_mode(mode))?;
     if let Some(backlog) = backlog {
         listen_on(&fd, Backlog::new(backlog)?)?;
     }
-    fs::rename(&temporary, path)?;
     Ok(fd)
 }
 

@@ -15,8 +15,8 @@ use nix::{
     errno::Errno,
     sys::{
         socket::{
-            AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, bind, getsockname, getsockopt,
-            listen, setsockopt, socket, sockopt,
+            AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, UnixAddr, bind, getsockname,
+            getsockopt, listen, setsockopt, socket, sockopt,
         },
         stat::Mode,
     },
@@ -56,9 +56,14 @@ pub(super) fn is_it(fd: BorrowedFd<'_>, socket: &Socket, root: &Path) -> bool {
     let bound = |at: &SocketAddr| {
         getsockname::<SockaddrStorage>(fd.as_raw_fd()).is_ok_and(|name| name == storage(at))
     };
-    // What it was bound to was renamed into place, so that the path is all that there is to compare.
-    let there =
-        |path: &Path| fs::symlink_metadata(below(root, path)).is_ok_and(|file| file.file_type().is_socket());
+    // The last part of its name alone: of a path that is too long for an address the folder is another's.
+    let named = |path: &Path| {
+        let name = getsockname::<UnixAddr>(fd.as_raw_fd()).ok();
+        name.as_ref().and_then(UnixAddr::path).is_some_and(|name| name.file_name() == path.file_name())
+    };
+    let there = |path: &Path| {
+        named(path) && fs::symlink_metadata(below(root, path)).is_ok_and(|file| file.file_type().is_socket())
+    };
     match &socket.listen.value {
         Address::Tcp(at) => kind() == Some(SockType::Stream) && bound(at),
         Address::Udp(at) => kind() == Some(SockType::Datagram) && bound(at),
@@ -177,6 +182,10 @@ mod tests {
             let path = below(root, socket.listen.value.path().unwrap());
             assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o640, "{listen}");
             assert!(is_it(fd.as_fd(), &socket, root), "{listen}");
+            if let Some(name) = getsockname::<UnixAddr>(fd.as_raw_fd()).ok().as_ref().and_then(UnixAddr::path)
+            {
+                assert_eq!(name, path, "its own name is the path that was asked for");
+            }
             for other in
                 ["unix:/run/s", "unix-dgram:/run/d", "unix-seqpacket:/run/q", "fifo:/run/f", "tcp:0.0.0.0:1"]
             {
