@@ -28,6 +28,7 @@ use sandbox::cgroup::{Cgroup, walk};
 use super::{
     Daemon, Fatal,
     events::{Source, exit_of, watch},
+    foreign::{exit_of_dead, exit_of_wait, is_initldrs},
     link::Replay,
     log::Left,
     notify::{Readiness, held_slots, is_held},
@@ -39,7 +40,7 @@ use crate::{
     failpoint,
     graph::Id,
     state::{Found, Record, Table},
-    supervise::{Cause, Event, Exit, ExitHow, Goal, Main, State, Unit},
+    supervise::{Cause, Event, Exit, Goal, Main, State, Unit},
     sys::process::{exit_info, pidfd_open},
 };
 
@@ -69,13 +70,7 @@ impl Gone {
     /// the other. When it ended is not told: now at the latest.
     fn asked(&self) -> Option<Exit> {
         let (cgroup_id, status) = exit_info(self.process.as_ref()?.as_fd()).ok()??;
-        let (signal, dumped) = (status & 0x7f, status & 0x80 != 0);
-        let (how, status) = match signal {
-            0 => (ExitHow::Exited, status >> 8 & 0xff),
-            _ if dumped => (ExitHow::Dumped, signal),
-            _ => (ExitHow::Killed, signal),
-        };
-        (cgroup_id == self.cgroup_id).then(|| Exit { how, status, at: now() })
+        (cgroup_id == self.cgroup_id).then(|| exit_of_wait(status))
     }
 }
 
@@ -256,10 +251,15 @@ impl Daemon {
                 runtime.pidfd = Some(pidfd);
                 runtime.start_ticks = start_ticks;
                 tracing::info!("{name}: adopted, still running as {pid}");
+                self.watch_main(id, pid);
                 self.begin_to_listen(id);
             }
-            // It has ended and is being reaped just now: its exit is on its way.
-            Some(Look::Ending) => {}
+            // It has ended and is being reaped just now: its exit is on its way, unless somebody else is its parent.
+            Some(Look::Ending) => {
+                let pid = pid.unwrap_or_default();
+                let exit = exit_of_dead(pid).filter(|_| !is_initldrs(pid));
+                events.extend(exit.map(|exit| (id, Event::Exited(exit))));
+            }
             Some(Look::Gone(process)) => {
                 let pid = pid.unwrap_or_default();
                 gone.push(Gone { id, pid, launched, cgroup_id, process, command: false });

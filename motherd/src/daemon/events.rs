@@ -39,6 +39,7 @@ pub(super) enum Source {
     Notify(Id),
     Held(Id),
     Health(Id),
+    Main(Id),
     Socket(Id),
     Clock,
 }
@@ -56,6 +57,7 @@ impl Source {
             Self::Clock => 7,
             Self::Held(id) => (id.0 as u64) << 4 | 8,
             Self::Health(id) => (id.0 as u64) << 4 | 9,
+            Self::Main(id) => (id.0 as u64) << 4 | 10,
         }
     }
 
@@ -72,6 +74,7 @@ impl Source {
             7 => Some(Self::Clock),
             8 => id().map(Self::Held),
             9 => id().map(Self::Health),
+            10 => id().map(Self::Main),
             _ => None,
         }
     }
@@ -188,6 +191,7 @@ impl Daemon {
             Source::Notify(id) => self.notified(id),
             Source::Held(id) => self.held_ready(id),
             Source::Health(id) => self.health_ready(id),
+            Source::Main(id) => self.main_ready(id),
             Source::Socket(id) => self.socket_ready(id),
             Source::Clock => self.clock_ready(),
         }
@@ -259,7 +263,7 @@ impl Daemon {
     }
 
     /// A main process has ended. What it said before is heard first: it may have named another one, or said that it is ready.
-    fn main_exited(&mut self, id: Id, exit: Exit) -> Result<(), Fatal> {
+    pub(super) fn main_exited(&mut self, id: Id, exit: Exit) -> Result<(), Fatal> {
         let pid = self.manager.unit(id).main().map(|main| main.pid);
         self.hear_all(id)?;
         if self.manager.unit(id).main().map(|main| main.pid) != pid {
@@ -322,6 +326,7 @@ mod tests {
             Source::Notify(Id(7)),
             Source::Held(Id(2045)),
             Source::Health(Id(3)),
+            Source::Main(Id(2045)),
             Source::Socket(Id(2045)),
             Source::Clock,
         ] {

@@ -81,6 +81,7 @@ impl Daemon {
         let runtime = self.runtime.entry(id).or_default();
         runtime.pidfd = Some(pidfd);
         runtime.start_ticks = start_ticks;
+        self.watch_main(id, pid);
         true
     }
 }

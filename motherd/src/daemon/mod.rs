@@ -17,6 +17,7 @@ mod answer;
 mod commands;
 mod events;
 mod execute;
+mod foreign;
 mod forking;
 mod generation;
 mod health;

@@ -13,6 +13,14 @@ pub(crate) fn start_ticks(pid: u32) -> io::Result<u64> {
     parse_start_ticks(&stat).ok_or_else(|| io::Error::other(format!("/proc/{pid}/stat is not understood")))
 }
 
+/// Field 52 of `/proc/PID/stat` of a process that is dead and was not reaped yet: how it ended, as wait(2) encodes it.
+pub(crate) fn exit_code(pid: u32) -> Option<i32> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, after) = stat.rsplit_once(')')?;
+    let mut fields = after.split_ascii_whitespace();
+    (fields.next()? == "Z").then(|| fields.nth(52 - 4)?.parse().ok())?
+}
+
 /// The name (field 2) is in parentheses and may have any character in it; after the last one there is field 3.
 fn parse_start_ticks(stat: &str) -> Option<u64> {
     let (_, after) = stat.rsplit_once(')')?;
