@@ -183,6 +183,22 @@ impl Cache {
         Ok((tree.join("usr/bin/crun"), Some(tree.join("usr/lib/x86_64-linux-gnu"))))
     }
 
+    /// The programs that services speak sd_notify(3) with and that hand sockets over, with a Python of their own.
+    pub fn clients(&self) -> Result<PathBuf> {
+        let suite = host_release()?;
+        self.tree(&Tree {
+            name: format!("clients-{suite}"),
+            suite: &suite,
+            asked: &["systemd", "python3-minimal", "python3-sdnotify", "python3-systemd"],
+            // They run on this machine's libc, which is of the same release.
+            keep: |package| {
+                package == "systemd"
+                    || package.starts_with("python3")
+                    || (is_library(package) && !package.starts_with("libc6"))
+            },
+        })
+    }
+
     /// The directory of `tree`, fetched if it is not there yet.
     fn tree(&self, tree: &Tree<'_>) -> Result<PathBuf> {
         let done = self.dir.join(format!("{}-{LAYOUT}", tree.name));

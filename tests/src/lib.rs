@@ -2,12 +2,15 @@
 //!
 //! [`fetch`] gets kernels, daemons and QEMU; [`initramfs`] makes a boot image of them and of the [`programs`] of this
 //! workspace; [`machine`] boots it and talks to it over serial lines; [`scratch`] runs the programs on this
-//! very host, in a root directory and a cgroup of their own; [`arena`] is where launches are measured. The tests
+//! very host, in a root directory and a cgroup of their own; [`clients`] are the programs that services speak with;
+//! [`arena`] is where launches are measured. The tests
 //! themselves stand in `tests/tests`.
 
 pub mod arena;
 pub mod attacks;
+pub mod clients;
 pub mod cpio;
+pub mod descriptors;
 pub mod differential;
 pub mod disk;
 pub mod fetch;

@@ -21,6 +21,8 @@ pub struct Programs {
     pub probe: PathBuf,
     /// Attacks the sandbox from within.
     pub attacks: PathBuf,
+    /// Speaks for a service, and says what it was handed.
+    pub client: PathBuf,
 }
 
 impl Programs {
@@ -36,7 +38,7 @@ impl Programs {
         cargo_build(
             true,
             &packages,
-            &["initldr", "motherd", "motherctl", "motherd-early", "probe", "attacks"],
+            &["initldr", "motherd", "motherctl", "motherd-early", "probe", "attacks", "client"],
         )?;
         let release = crate::target_dir().join("release");
         Ok(Self {
@@ -46,6 +48,7 @@ impl Programs {
             motherctl: release.join("motherctl"),
             probe: release.join("probe"),
             attacks: release.join("attacks"),
+            client: release.join("client"),
         })
     }
 }

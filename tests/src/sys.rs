@@ -1,6 +1,7 @@
 //! The unsafe calls of the harness and of the probe.
 
 use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
@@ -108,6 +109,36 @@ fn map(protection: i32) -> io::Result<*mut libc::c_void> {
     // SAFETY: an anonymous mapping at an address of the kernel's choice takes nothing away from this process.
     let page = unsafe { libc::mmap(std::ptr::null_mut(), PAGE, protection, flags, -1, 0) };
     if page == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(page) }
+}
+
+/// A descriptor that this process was started with, by its number (sd_listen_fds(3)).
+pub(crate) fn handed(number: i32) -> io::Result<OwnedFd> {
+    // SAFETY: fcntl(2) with F_GETFD reads a number and answers EBADF for one that is not open.
+    outcome(i64::from(unsafe { libc::fcntl(number, libc::F_GETFD) }))?;
+    // SAFETY: it is open, and whoever started this process opened it for it: no other value here owns the number, since the
+    // programs that call this do so once for each number, before they open anything that could get it.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// A socket option that is an int (getsockopt(2)).
+pub(crate) fn option(fd: BorrowedFd<'_>, level: i32, name: i32) -> io::Result<i32> {
+    let mut value = 0_i32;
+    let mut size = libc::socklen_t::try_from(size_of::<i32>()).unwrap_or_default();
+    let out = (&raw mut value).cast();
+    // SAFETY: the kernel writes at most `size` bytes, which is what the int at `out` has; both live across the call.
+    outcome(i64::from(unsafe { libc::getsockopt(fd.as_raw_fd(), level, name, out, &raw mut size) }))?;
+    Ok(value)
+}
+
+/// How many connections may wait on a listening TCP socket: `tcpi_sacked` of TCP_INFO, for which it is that (tcp(7)).
+pub(crate) fn tcp_backlog(fd: BorrowedFd<'_>) -> io::Result<u32> {
+    // SAFETY: `tcp_info` is integers, for all of which zero is a value.
+    let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
+    let mut size = libc::socklen_t::try_from(size_of::<libc::tcp_info>()).unwrap_or_default();
+    let (level, name, out) = (libc::IPPROTO_TCP, libc::TCP_INFO, (&raw mut info).cast());
+    // SAFETY: the kernel writes at most `size` bytes, which is what the struct at `out` has; both live across the call.
+    outcome(i64::from(unsafe { libc::getsockopt(fd.as_raw_fd(), level, name, out, &raw mut size) }))?;
+    Ok(info.tcpi_sacked)
 }
 
 /// What libc's -1, or the kernel's own negative errno, means.
