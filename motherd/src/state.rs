@@ -18,10 +18,23 @@
 //! one reads what it knows of newer ones. A header of another shape is not read at all: what runs is then found by
 //! its cgroup.
 
-use std::{collections::BTreeMap, os::fd::AsFd, sync::atomic::AtomicU32, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io,
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::fs::FileExt,
+    },
+    sync::atomic::AtomicU32,
+    time::Duration,
+};
 
 use initldr::link::{End, STATE_SIZE};
-use nix::errno::Errno;
+use nix::{
+    errno::Errno,
+    sys::memfd::{MFdFlags, memfd_create},
+};
 
 use crate::{
     failpoint,
@@ -36,9 +49,9 @@ use crate::{
 const MAGIC: u64 = u64::from_le_bytes(*b"MotherDs");
 /// The layout of the header, and where records are. 1 had plain numbers for `booted` and `ending`, which are still read;
 /// another is not.
-const LAYOUT: u32 = 2;
+pub(crate) const LAYOUT: u32 = 2;
 /// The layout of the fields of a slot: in the upper 16 bits of its sequence word, where layout 1 has 0.
-const FIELDS: u16 = 4;
+pub(crate) const FIELDS: u16 = 4;
 /// The boot target was begun. No bit that flips makes this word, or one of [`ENDINGS`].
 const BOOTED: u32 = u32::from_le_bytes(*b"boot");
 /// The machine is being ended, and how.
@@ -281,6 +294,19 @@ impl Table {
         failpoint::hit("record.written");
         self.by_name.insert(record.name.clone(), place);
         true
+    }
+
+    /// A copy of all of it, which can be read as the state of a motherd.
+    ///
+    /// # Errors
+    /// memfd_create(2), or no memory.
+    pub fn copy(&self) -> io::Result<OwnedFd> {
+        let copy = File::from(memfd_create(c"motherd-state-copy", MFdFlags::MFD_CLOEXEC)?);
+        copy.set_len(STATE_SIZE as u64)?;
+        let mut bytes = vec![0; offset(self.used)];
+        self.memory.read(0, &mut bytes);
+        copy.write_all_at(&bytes, 0)?;
+        Ok(copy.into())
     }
 
     /// Gives a record's place back.

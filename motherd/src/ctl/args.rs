@@ -121,6 +121,21 @@ pub(crate) enum Command {
         #[arg(long)]
         dry_run: bool,
     },
+    /// Put another motherd into the place of the one that runs; no service notices
+    ///
+    /// The program is checked first: it has to read the state and the service files. The one that runs is kept, and comes
+    /// back by itself if the new one dies early. Without PATH what is installed already takes over, by a package say.
+    Upgrade {
+        /// Put another initldr into the place of PID 1 instead, with all that it holds; motherd runs on
+        #[arg(long)]
+        initldr: bool,
+        /// Only say whether it can take over
+        #[arg(long)]
+        check: bool,
+        /// The new program
+        #[arg(value_name = "PATH")]
+        path: Option<PathBuf>,
+    },
     /// Check all service files, their policies and their graph, without asking motherd; exit status 1 if there are errors
     Check,
     /// The graph of the services in the files, for dot(1)

@@ -19,6 +19,7 @@ mod policy;
 mod remote;
 mod render;
 mod run;
+mod upgrade;
 
 use std::process::ExitCode;
 
@@ -75,6 +76,9 @@ fn execute(Args { global, command }: Args) -> Result<u8, Failure> {
         Command::Check => files::check(&global),
         Command::Graph => files::graph(&global),
         Command::ReloadConfig { dry_run } => ask(Request::ReloadConfig { dry_run }),
+        Command::Upgrade { path, initldr, check } => {
+            upgrade::upgrade(&global, path.as_deref(), initldr, check)
+        }
         Command::Kill { signal, services } => ask(Request::Kill { services, signal }),
         Command::PowerOff => ask(Request::PowerOff),
         Command::Reboot => ask(Request::Reboot),

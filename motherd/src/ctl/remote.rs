@@ -7,6 +7,7 @@ use super::{
     failure::Failure,
     output::{Output, print_json},
     render::{self, Style},
+    upgrade,
 };
 use crate::control::{
     client::{CallError, Client},
@@ -19,6 +20,11 @@ pub(super) fn ask(global: &Global, request: &Request) -> Result<u8, Failure> {
     let answer = Client::connect(&global.socket()).and_then(|mut client| client.call(request));
     match answer {
         Ok(reply) => {
+            if matches!(request, Request::Status { services } if services.is_empty()) && !global.json {
+                // A manager that is not as it should be is what one looks for here. One that just ended said the rest.
+                let notice = upgrade::manager(&global.socket()).map(|manager| upgrade::notice(&manager));
+                output.text(&notice.unwrap_or_default())?;
+            }
             output.print(&reply, request)?;
             Ok(exit_status(&reply, request))
         }
@@ -52,6 +58,8 @@ impl Output {
             Reply::Status(services) => self.text(&render::status(services, self.style)),
             Reply::Acted(services) => self.text(&render::acted(services, self.style)),
             Reply::Configured(plan) => self.text(&render::plan(plan)),
+            // Asked for where the answer is only a part of what is printed.
+            Reply::Manager(_) | Reply::Upgraded(_) => print_json(&as_json(reply)),
             Reply::Timers(timers) => self.text(&render::timers(timers, self.style)),
             Reply::Events(events) => self.text(&render::events(events, self.style)),
             Reply::Ending => self.text(&format!("{}\n", ending(request))),
@@ -86,6 +94,8 @@ fn ending(request: &Request) -> &'static str {
         | Request::Events { .. }
         | Request::ReloadConfig { .. }
         | Request::Timers
+        | Request::Manager
+        | Request::Upgrade { .. }
         | Request::Start { .. }
         | Request::Stop { .. }
         | Request::Restart { .. }

@@ -93,10 +93,9 @@ impl Daemon {
         exits: &mut Vec<ExitRecord>,
         left: Option<Left>,
     ) -> Result<(bool, Option<End>), Fatal> {
-        if let Some(cause) = &replay.cause {
-            tracing::warn!("this is motherd number {}: the one before {cause}", replay.generation);
-            let cause = Cause::new(format!("motherd number {}: the one before {cause}", replay.generation));
-            self.note(What::Manager, "", &cause);
+        if let Some(words) = self.about.words() {
+            tracing::warn!("this is {words}");
+            self.note(What::Manager, "", &Cause::new(words));
         } else {
             let pid = if replay.pid1 { "PID 1" } else { "an ordinary process" };
             tracing::info!("motherd {} under initldr as {pid}", env!("CARGO_PKG_VERSION"));

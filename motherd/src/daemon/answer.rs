@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use sandbox::diagnostic::{Report, Severity};
 
-use super::{Daemon, Fatal, log, networks::imply_need, now, proc};
+use super::{Daemon, Fatal, log, networks::imply_need, now, proc, upgrade::Which};
 use crate::{
     control::{
         protocol::{
@@ -65,6 +65,14 @@ impl Daemon {
                 Ok((ids, _)) => Ok(self.now_acted(&ids)),
                 Err(error) => Err(error),
             },
+            Request::Manager => Ok(Reply::Manager(self.manager_status())),
+            Request::Upgrade { path, initldr, check } => {
+                let which = if *initldr { Which::Initldr } else { Which::Motherd };
+                match self.upgrade(*connection, who, which, path.as_deref(), *check) {
+                    Ok(()) => return Ok(()),
+                    Err(error) => Err(error),
+                }
+            }
             Request::ReloadConfig { dry_run } => {
                 let plan = self.reload_config(*dry_run, who)?;
                 Ok(Reply::Configured(plan))

@@ -18,7 +18,7 @@ use nix::{
     },
 };
 
-use super::{Daemon, Fatal, now};
+use super::{Daemon, Fatal, now, upgrade::Upgrade};
 use crate::{
     control::server::Token,
     eventlog::What,
@@ -42,6 +42,7 @@ pub(super) enum Source {
     Main(Id),
     Socket(Id),
     Clock,
+    Upgrade,
 }
 
 impl Source {
@@ -58,6 +59,7 @@ impl Source {
             Self::Held(id) => (id.0 as u64) << 4 | 8,
             Self::Health(id) => (id.0 as u64) << 4 | 9,
             Self::Main(id) => (id.0 as u64) << 4 | 10,
+            Self::Upgrade => 11,
         }
     }
 
@@ -75,6 +77,7 @@ impl Source {
             8 => id().map(Self::Held),
             9 => id().map(Self::Health),
             10 => id().map(Self::Main),
+            11 => Some(Self::Upgrade),
             _ => None,
         }
     }
@@ -157,6 +160,7 @@ impl Daemon {
             .chain(self.next_silence())
             .chain(self.next_check())
             .chain(self.timers.next_boot())
+            .chain(self.upgrade.as_ref().map(Upgrade::deadline))
             .min();
         if next == self.armed {
             return Ok(());
@@ -194,6 +198,7 @@ impl Daemon {
             Source::Main(id) => self.main_ready(id),
             Source::Socket(id) => self.socket_ready(id),
             Source::Clock => self.clock_ready(),
+            Source::Upgrade => self.upgrade_ready(),
         }
     }
 
@@ -206,6 +211,7 @@ impl Daemon {
         self.server.expire(now());
         self.search(now())?;
         self.end_jobs(now())?;
+        self.end_upgrade(now())?;
         self.tell_dropped();
         self.end_silences(now())?;
         self.run_checks(now())?;
@@ -230,6 +236,7 @@ impl Daemon {
                     self.signalled(number, Requester { uid: sender_uid, pid: sender_pid })?;
                     self.link.alive()?;
                 }
+                ToManager::StoreAnswer { name, errno } if self.executed(&name, errno)? => {}
                 ToManager::StoreAnswer { name, errno } if errno != 0 => {
                     let errno = Errno::from_raw(errno);
                     tracing::warn!("initldr does not keep {}: {errno}", name.as_str());
@@ -329,6 +336,7 @@ mod tests {
             Source::Main(Id(2045)),
             Source::Socket(Id(2045)),
             Source::Clock,
+            Source::Upgrade,
         ] {
             assert_eq!(Source::unpack(source.pack()), Some(source));
         }

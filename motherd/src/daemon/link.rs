@@ -189,6 +189,16 @@ impl Link {
         self.send(&ToInit::CarryOn, None)
     }
 
+    /// This motherd ends on purpose, for another to take over.
+    pub(crate) fn retire(&self) -> Result<(), LinkError> {
+        self.send(&ToInit::Retire, None)
+    }
+
+    /// Has another initldr executed; its answer is a StoreAnswer of this name.
+    pub(crate) fn execute(&self, path: SlotName) -> Result<(), LinkError> {
+        self.send(&ToInit::Execute(path), None)
+    }
+
     /// The last word.
     pub(crate) fn end(&self, how: End) -> Result<(), LinkError> {
         self.send(&ToInit::End(how), None)

@@ -12,6 +12,7 @@
 //! before its effects are executed; an exit is acknowledged after that. An effect concerns the process that the manager
 //! named or nothing: signals go through a pidfd whose identity was checked.
 
+mod about;
 mod adopt;
 mod answer;
 mod commands;
@@ -38,6 +39,7 @@ mod spawn;
 mod streams;
 mod survivors;
 mod timers;
+mod upgrade;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -112,6 +114,12 @@ struct Args {
     /// Do not trust the recorded state: leave what runs alone, and start nothing
     #[arg(long)]
     safe: bool,
+    /// Say what can be read of the state on standard input and of the service files, and end
+    #[arg(long)]
+    check_state: bool,
+    /// What motherd has a helper do
+    #[arg(long, hide = true, value_name = "JSON")]
+    prepare_upgrade: Option<String>,
 }
 
 /// Why motherd cannot go on. initldr starts it again.
@@ -125,6 +133,9 @@ enum Fatal {
     System { what: String, source: io::Error },
     #[error("{0}")]
     Kernel(#[from] sandbox::kernel::ProbeError),
+    /// No failure: another one is to take over.
+    #[error("retired, for another motherd to take over")]
+    Retired,
 }
 
 impl Fatal {
@@ -231,6 +242,10 @@ struct Daemon {
     orphans: BTreeSet<String>,
     /// In an initramfs: the target that ends it, until it has.
     hands_over_at: Option<Id>,
+    installed: upgrade::Installed,
+    upgrade: Option<upgrade::Upgrade>,
+    /// Which motherd this is.
+    about: about::About,
 }
 
 impl fmt::Debug for Daemon {
@@ -243,6 +258,9 @@ impl fmt::Debug for Daemon {
 #[must_use]
 pub fn main() -> ExitCode {
     let args = Args::parse();
+    if let Some(status) = upgrade::beside(&args) {
+        return status;
+    }
     let words = Words::read(&args.root);
     tracing_subscriber::fmt()
         .with_max_level(words.level.unwrap_or(LevelFilter::INFO))
@@ -252,6 +270,7 @@ pub fn main() -> ExitCode {
         .with_timer(SinceBoot)
         .init();
     match run(&args, words) {
+        Err(Fatal::Retired) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("motherd: {error}");
             ExitCode::FAILURE
@@ -303,6 +322,9 @@ impl Daemon {
         if replay.pid1 {
             notify::raise_queue();
         }
+        let safe = args.safe || replay.safe;
+        let installed = upgrade::Installed::find();
+        let about = about::About::new(&replay, safe, &installed);
         let readers = readers(&paths);
         let server = control_server(&paths, readers, replay.stored.remove("control"))?;
         link.store("control", server.listener())?;
@@ -358,6 +380,9 @@ impl Daemon {
             ended: BTreeSet::new(),
             orphans: BTreeSet::new(),
             hands_over_at: None,
+            installed,
+            upgrade: None,
+            about,
         };
         daemon.watch_all().map_err(Fatal::system("epoll_ctl"))?;
         let phase = args.phase.unwrap_or_else(|| Phase::of(&args.root));
@@ -365,7 +390,6 @@ impl Daemon {
             daemon.hands_over_at = daemon.manager.graph().find("initramfs");
         }
         let mut exits = std::mem::take(&mut replay.exits);
-        let safe = args.safe || replay.safe;
         let (booted, ending) = daemon.adopt(safe, replay, found, records, &mut exits, left)?;
         failpoint::hit("adopt.resumed");
         daemon.acknowledge(&exits)?;

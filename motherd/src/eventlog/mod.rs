@@ -28,7 +28,7 @@ pub const SIZE: usize = 256 << 10;
 /// "MotherDe", little endian.
 const MAGIC: u64 = u64::from_le_bytes(*b"MotherDe");
 /// The layout above and that of an entry. Another version is not read.
-const LAYOUT: u64 = 1;
+pub(crate) const LAYOUT: u64 = 1;
 /// A cache line; the first cell is the header.
 const CELL: usize = 64;
 /// What a cell holds besides its tag.

@@ -313,6 +313,14 @@ impl Pair {
                 self.answers_after(pid)?;
                 continue;
             }
+            if point.starts_with("upgrade.") {
+                // Of what is installed already: nothing is written anywhere.
+                let initldr = point == "upgrade.asked" || number == 2;
+                if let Err(error) = call(&self.places.socket, "Upgrade", json!({ "initldr": initldr })) {
+                    refused = format!("{error:#}");
+                }
+                continue;
+            }
             let (ready, churn, once) =
                 (format!("ready-{number}"), format!("churn-{number}"), format!("once-{number}"));
             let requests = [

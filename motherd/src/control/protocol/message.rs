@@ -18,6 +18,7 @@ impl Request {
         let parameters = match self {
             Request::List
             | Request::Timers
+            | Request::Manager
             | Request::PowerOff
             | Request::Reboot
             | Request::Halt
@@ -32,6 +33,13 @@ impl Request {
             Request::Kill { services, signal } => json!({ "services": services, "signal": signal }),
             Request::ReloadConfig { dry_run: false } => json!({}),
             Request::ReloadConfig { dry_run: true } => json!({ "dry_run": true }),
+            Request::Upgrade { path, initldr, check } => {
+                let mut parameters = json!({ "initldr": initldr, "check": check });
+                if let Some(path) = path {
+                    parameters["path"] = json!(path);
+                }
+                parameters
+            }
             Request::Events { services, after: None, .. } => json!({ "services": services }),
             Request::Events { services, after, .. } => json!({ "services": services, "after": after }),
         };
@@ -132,6 +140,15 @@ struct StopParameters {
     force: Option<bool>,
 }
 
+/// The parameters of `Upgrade`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct UpgradeParameters {
+    path: Option<String>,
+    initldr: Option<bool>,
+    check: Option<bool>,
+}
+
 /// The parameters of `ReloadConfig`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -192,6 +209,12 @@ fn decode_call(method: &str, parameters: Map<String, Value>, more: bool) -> Resu
             let ReloadConfigParameters { dry_run } = from_parameters(parameters)?;
             Request::ReloadConfig { dry_run: dry_run.unwrap_or_default() }
         }
+        "Manager" => none(Request::Manager)?,
+        "Upgrade" => {
+            let UpgradeParameters { path, initldr, check } = from_parameters(parameters)?;
+            let (initldr, check) = (initldr.unwrap_or_default(), check.unwrap_or_default());
+            Request::Upgrade { path, initldr, check }
+        }
         "Kill" => {
             let KillParameters { services, signal } = from_parameters(parameters)?;
             if !(1..=64).contains(&signal) {
@@ -231,6 +254,10 @@ impl Reply {
                     "warnings": warnings,
                     "changes": changes,
                 } })
+            }
+            Reply::Manager(manager) => json!({ "parameters": { "version": VERSION, "manager": manager } }),
+            Reply::Upgraded(upgraded) => {
+                json!({ "parameters": { "version": VERSION, "upgrade": upgraded } })
             }
             Reply::Timers(timers) => json!({ "parameters": { "version": VERSION, "timers": timers } }),
             Reply::Events(Events { events, lost }) => {
@@ -285,6 +312,14 @@ impl Reply {
             Request::List => Reply::List(serde_json::from_value::<Of<_>>(parameters)?.services),
             Request::Status { .. } => Reply::Status(serde_json::from_value::<Of<_>>(parameters)?.services),
             Request::ReloadConfig { .. } => Reply::Configured(serde_json::from_value(parameters)?),
+            Request::Manager => {
+                let manager = parameters.get("manager").cloned().unwrap_or_default();
+                Reply::Manager(serde_json::from_value(manager)?)
+            }
+            Request::Upgrade { .. } => {
+                let upgraded = parameters.get("upgrade").cloned().unwrap_or_default();
+                Reply::Upgraded(serde_json::from_value(upgraded)?)
+            }
             Request::Timers => {
                 let timers = parameters.get("timers").cloned().unwrap_or_default();
                 Reply::Timers(serde_json::from_value(timers)?)

@@ -11,6 +11,7 @@ mod convert;
 mod events;
 mod message;
 mod status;
+mod upgrade;
 
 #[cfg(test)]
 pub(crate) mod samples;
@@ -19,7 +20,7 @@ mod tests;
 
 use serde::{Deserialize, Serialize};
 
-pub use self::{config::*, events::*, message::*, status::*};
+pub use self::{config::*, events::*, message::*, status::*, upgrade::*};
 
 /// The version of the replies' shape. Fields are only ever added under one version.
 pub const VERSION: u32 = 1;
@@ -98,6 +99,17 @@ pub enum Request {
         /// Only say what would change.
         dry_run: bool,
     },
+    /// The manager itself.
+    Manager,
+    /// Put another program into the place of motherd's or initldr's.
+    Upgrade {
+        /// It; `None`: what is installed already.
+        path: Option<String>,
+        /// initldr's, and not motherd's.
+        initldr: bool,
+        /// Only say whether that can be done.
+        check: bool,
+    },
     /// Send a signal to every process of each.
     Kill {
         /// Names, at least one.
@@ -126,6 +138,10 @@ pub enum Reply {
     Status(Vec<ServiceStatus>),
     /// To [`Request::ReloadConfig`].
     Configured(ConfigPlan),
+    /// To [`Request::Manager`].
+    Manager(Manager),
+    /// To [`Request::Upgrade`]. Of motherd it is the last word of the one that was there.
+    Upgraded(Upgraded),
     /// To [`Request::Timers`].
     Timers(Vec<TimerStatus>),
     /// To [`Request::Events`].
@@ -237,6 +253,8 @@ impl Request {
             Request::Status { .. } => "Status",
             Request::Events { .. } => "Events",
             Request::ReloadConfig { .. } => "ReloadConfig",
+            Request::Manager => "Manager",
+            Request::Upgrade { .. } => "Upgrade",
             Request::Timers => "Timers",
             Request::Start { .. } => "Start",
             Request::Stop { .. } => "Stop",
@@ -255,10 +273,15 @@ impl Request {
     #[must_use]
     pub fn only_reads(&self) -> bool {
         match self {
-            Request::List | Request::Status { .. } | Request::Events { .. } | Request::Timers => true,
+            Request::List
+            | Request::Status { .. }
+            | Request::Events { .. }
+            | Request::Timers
+            | Request::Manager => true,
             Request::Start { .. }
             | Request::Stop { .. }
             | Request::ReloadConfig { .. }
+            | Request::Upgrade { .. }
             | Request::Restart { .. }
             | Request::Reload { .. }
             | Request::Kill { .. }

@@ -160,3 +160,33 @@ pub(crate) fn summary(status: &ServiceStatus) -> ServiceSummary {
         uptime_usec: status.uptime_usec,
     }
 }
+
+/// A manager.
+pub(crate) fn manager() -> Manager {
+    Manager {
+        release: "0.1.0".into(),
+        mode: Mode::Normal,
+        generation: 3,
+        why: Some("exited with status 0".into()),
+        pid: 77,
+        program: "/usr/sbin/motherd".into(),
+        installed: "/usr/sbin/motherd".into(),
+        previous: "/usr/sbin/motherd.prev".into(),
+        since_boottime_usec: 4_000_000,
+        initldr_pid: 1,
+        initldr_program: "/usr/sbin/initldr".into(),
+    }
+}
+
+/// An upgrade.
+pub(crate) fn upgraded() -> Upgraded {
+    Upgraded {
+        program: "motherd".into(),
+        candidate: "/tmp/motherd".into(),
+        release: "motherd 0.2.0".into(),
+        found: vec!["3 records".into(), "5 service files".into()],
+        installed: "/usr/sbin/motherd".into(),
+        kept: Some("/usr/sbin/motherd.prev".into()),
+        only_checked: false,
+    }
+}

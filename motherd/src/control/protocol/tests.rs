@@ -22,6 +22,9 @@ fn requests() -> Vec<Request> {
         Request::Kill { services: services(), signal: 15 },
         Request::ReloadConfig { dry_run: true },
         Request::ReloadConfig { dry_run: false },
+        Request::Manager,
+        Request::Upgrade { path: Some("/m".into()), initldr: true, check: true },
+        Request::Upgrade { path: None, initldr: false, check: false },
         Request::PowerOff,
         Request::Reboot,
         Request::Halt,
@@ -40,6 +43,8 @@ fn answer(request: &Request) -> Reply {
         Request::List => Reply::List(vec![summary(&web()), summary(&stopped())]),
         Request::Status { .. } => Reply::Status(vec![web(), stopped()]),
         Request::Timers => Reply::Timers(vec![timer()]),
+        Request::Manager => Reply::Manager(manager()),
+        Request::Upgrade { .. } => Reply::Upgraded(upgraded()),
         Request::Events { .. } => Reply::Events(Events { events: vec![event()], lost: 3 }),
         Request::ReloadConfig { .. } => Reply::Configured(ConfigPlan {
             applied: false,

@@ -37,7 +37,7 @@ use self::{
 };
 pub(super) use self::{
     files::{Files, tail},
-    stage::{CHUNK, Left, Stage},
+    stage::{CHUNK, LAYOUT, Left, Stage},
 };
 use crate::{failpoint, service::LogRate};
 

@@ -43,7 +43,7 @@ pub(crate) const CHUNK: usize = 64 << 10;
 /// "MotherDl", little endian.
 const MAGIC: u64 = u64::from_le_bytes(*b"MotherDl");
 /// Magic, and the layout of a slot: another version is not read.
-const LAYOUT: u64 = 1;
+pub(crate) const LAYOUT: u64 = 1;
 /// One slot.
 const SLOT: usize = 160;
 /// Two slots a book; the first book is the header and the owner of the stage.

@@ -1,0 +1,65 @@
+//! Which motherd this is, why it was launched, and what it runs: for whoever asks, and for the event log.
+
+use std::{fs, path::Path, time::Duration};
+
+use super::{Daemon, link::Replay, now, upgrade::Installed};
+use crate::control::protocol::{Manager, Mode};
+
+/// What does not change while it runs.
+#[derive(Debug)]
+pub(super) struct About {
+    generation: u32,
+    mode: Mode,
+    /// What became of the one before; `None` for the first.
+    pub(super) cause: Option<String>,
+    since: Duration,
+}
+
+impl About {
+    pub(super) fn new(replay: &Replay, safe: bool, installed: &Installed) -> Self {
+        let mode = match (safe, installed.is_previous()) {
+            (false, false) => Mode::Normal,
+            (true, false) => Mode::Safe,
+            (false, true) => Mode::Previous,
+            (true, true) => Mode::PreviousSafe,
+        };
+        Self { generation: replay.generation, mode, cause: replay.cause.clone(), since: now() }
+    }
+
+    /// As an event has it; `None` for the first one, of which there is nothing to say.
+    pub(super) fn words(&self) -> Option<String> {
+        let cause = self.cause.as_ref()?;
+        let mode = match self.mode {
+            Mode::Normal => "",
+            Mode::Safe => ", in safe mode",
+            Mode::Previous => ", the previous program",
+            Mode::PreviousSafe => ", the previous program, in safe mode",
+        };
+        Some(format!("motherd number {}{mode}: the one before {cause}", self.generation))
+    }
+}
+
+impl Daemon {
+    /// For whoever asks.
+    pub(super) fn manager_status(&self) -> Manager {
+        let program = |pid: u32| {
+            let link = fs::read_link(format!("/proc/{pid}/exe"));
+            link.map(|path| path.display().to_string()).unwrap_or_default()
+        };
+        let initldr = std::os::unix::process::parent_id();
+        let text = |path: &Path| path.display().to_string();
+        Manager {
+            release: env!("CARGO_PKG_VERSION").to_owned(),
+            mode: self.about.mode,
+            generation: self.about.generation,
+            why: self.about.cause.clone(),
+            pid: std::process::id(),
+            program: program(std::process::id()),
+            installed: text(&self.installed.motherd),
+            previous: text(&self.installed.previous),
+            since_boottime_usec: u64::try_from(self.about.since.as_micros()).unwrap_or(u64::MAX),
+            initldr_pid: initldr,
+            initldr_program: program(initldr),
+        }
+    }
+}
