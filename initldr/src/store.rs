@@ -8,8 +8,9 @@ use crate::{link::SlotName, sys::Fd};
 /// 4096 slots: a thousand services with a process, a log pipe and two more each. What was never used is
 /// no memory.
 pub const CAPACITY: usize = 4096;
-/// So many names may begin alike up to the second slash, `fd/SERVICE/`: no service takes the slots of the others.
-pub const QUOTA: usize = 128;
+/// So many names may begin alike up to the second slash, `fd/SERVICE/`: no service takes the slots of the others. As
+/// many descriptors come with one message, 253, and a service may have no more of them.
+pub const QUOTA: usize = 256;
 
 type Slot = Option<(SlotName, Fd)>;
 

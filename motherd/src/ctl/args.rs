@@ -136,6 +136,13 @@ pub(crate) enum Command {
         #[arg(value_name = "PATH")]
         path: Option<PathBuf>,
     },
+    /// What initldr keeps for services and motherd while they come and go: sockets, log pipes, processes, pushed descriptors
+    #[command(name = "fdstore")]
+    FdStore {
+        /// Everything when none is named
+        #[arg(value_name = "SERVICE")]
+        services: Vec<String>,
+    },
     /// Check all service files, their policies and their graph, without asking motherd; exit status 1 if there are errors
     Check,
     /// The graph of the services in the files, for dot(1)

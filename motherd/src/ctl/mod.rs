@@ -76,6 +76,7 @@ fn execute(Args { global, command }: Args) -> Result<u8, Failure> {
         Command::Check => files::check(&global),
         Command::Graph => files::graph(&global),
         Command::ReloadConfig { dry_run } => ask(Request::ReloadConfig { dry_run }),
+        Command::FdStore { services } => ask(Request::FdStore { services }),
         Command::Upgrade { path, initldr, check } => {
             upgrade::upgrade(&global, path.as_deref(), initldr, check)
         }

@@ -58,6 +58,7 @@ impl Output {
             Reply::Status(services) => self.text(&render::status(services, self.style)),
             Reply::Acted(services) => self.text(&render::acted(services, self.style)),
             Reply::Configured(plan) => self.text(&render::plan(plan)),
+            Reply::FdStore(store) => self.text(&render::fdstore(store, self.style)),
             // Asked for where the answer is only a part of what is printed.
             Reply::Manager(_) | Reply::Upgraded(_) => print_json(&as_json(reply)),
             Reply::Timers(timers) => self.text(&render::timers(timers, self.style)),
@@ -95,6 +96,7 @@ fn ending(request: &Request) -> &'static str {
         | Request::ReloadConfig { .. }
         | Request::Timers
         | Request::Manager
+        | Request::FdStore { .. }
         | Request::Upgrade { .. }
         | Request::Start { .. }
         | Request::Stop { .. }

@@ -65,6 +65,7 @@ impl Daemon {
                 Ok((ids, _)) => Ok(self.now_acted(&ids)),
                 Err(error) => Err(error),
             },
+            Request::FdStore { services } => self.fd_store(services)?.map(Reply::FdStore),
             Request::Manager => Ok(Reply::Manager(self.manager_status())),
             Request::Upgrade { path, initldr, check } => {
                 let which = if *initldr { Which::Initldr } else { Which::Motherd };

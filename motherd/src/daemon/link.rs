@@ -105,6 +105,21 @@ impl Link {
         Ok(exits)
     }
 
+    /// Every slot of initldr's with its number there. What else comes meanwhile is kept for [`Link::receive`].
+    pub(crate) fn stored(&self) -> Result<Vec<(String, i32, Option<OwnedFd>)>, LinkError> {
+        self.send(&ToInit::List, None)?;
+        let mut stored = Vec::new();
+        loop {
+            match self.take(true)? {
+                Some((ToManager::ReplayEnd, _)) => return Ok(stored),
+                Some((ToManager::Stored(name, number), fd)) => {
+                    stored.push((name.as_str().to_owned(), number, fd));
+                }
+                other => self.kept.borrow_mut().extend(other),
+            }
+        }
+    }
+
     /// The next message; `None` where there is none now, or where it was none of ours.
     pub(crate) fn receive(&self, wait: bool) -> Result<Option<(ToManager, Option<OwnedFd>)>, LinkError> {
         match self.kept.borrow_mut().pop_front() {

@@ -18,6 +18,7 @@ mod answer;
 mod commands;
 mod events;
 mod execute;
+mod fdstore;
 mod foreign;
 mod forking;
 mod generation;

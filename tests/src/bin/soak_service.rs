@@ -6,9 +6,9 @@
 
 use std::{
     fs::File,
-    io::{self, BufWriter, Read, Write},
+    io::{self, BufWriter, IoSlice, Read, Write},
     net::{TcpListener, TcpStream},
-    os::unix::net::UnixDatagram,
+    os::{fd::AsRawFd, unix::net::UnixDatagram},
     path::{Path, PathBuf},
     process::{ExitCode, exit},
     thread,
@@ -16,7 +16,10 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use nix::sys::signal::{SigSet, Signal};
+use nix::sys::{
+    signal::{SigSet, Signal},
+    socket::{ControlMessage, MsgFlags, sendmsg},
+};
 
 /// How often a quiet one looks whether it may go on.
 const LOOK: Duration = Duration::from_millis(20);
@@ -63,6 +66,7 @@ fn main() -> Result<ExitCode> {
                 }
             });
         }
+        "push" => push(number(0)?)?,
         other => bail!("no mode {other}"),
     }
     ready()?;
@@ -106,6 +110,22 @@ impl Service {
 fn ready() -> Result<()> {
     if let Some(path) = std::env::var_os("NOTIFY_SOCKET") {
         UnixDatagram::unbound()?.send_to(b"READY=1", Path::new(&path))?;
+    }
+    Ok(())
+}
+
+/// Gives away so many open files, one a message, under one name.
+fn push(count: u64) -> Result<()> {
+    let path = std::env::var_os("NOTIFY_SOCKET").context("NOTIFY_SOCKET")?;
+    let socket = UnixDatagram::unbound()?;
+    socket.connect(Path::new(&path))?;
+    for _ in 0..count {
+        // Each is another open file, and FDPOLL=0: nobody hangs up on it.
+        let file = File::open("/dev/null")?;
+        let fds = [file.as_raw_fd()];
+        let message = [IoSlice::new(b"FDSTORE=1\nFDNAME=gift\nFDPOLL=0")];
+        let rights = [ControlMessage::ScmRights(&fds)];
+        sendmsg::<()>(socket.as_raw_fd(), &message, &rights, MsgFlags::empty(), None)?;
     }
     Ok(())
 }

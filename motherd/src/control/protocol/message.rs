@@ -7,7 +7,7 @@ use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Map, Value, json};
 
 use super::{
-    Acted, Call, ConfigPlan, DESCRIPTION, Events, Failure, INTERFACE, Reply, Request, RequestError,
+    Acted, Call, ConfigPlan, DESCRIPTION, Events, Failure, FdStore, INTERFACE, Reply, Request, RequestError,
     SERVICE_DESCRIPTION, SERVICE_INTERFACE, VERSION,
 };
 
@@ -25,6 +25,7 @@ impl Request {
             | Request::Kexec
             | Request::SoftReboot => json!({}),
             Request::Status { services }
+            | Request::FdStore { services }
             | Request::Start { services }
             | Request::Restart { services }
             | Request::Reload { services } => json!({ "services": services }),
@@ -117,7 +118,7 @@ impl Services {
     }
 }
 
-/// The parameters of `Status`.
+/// The parameters of `Status` and `FdStore`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct SomeServices {
@@ -210,6 +211,9 @@ fn decode_call(method: &str, parameters: Map<String, Value>, more: bool) -> Resu
             Request::ReloadConfig { dry_run: dry_run.unwrap_or_default() }
         }
         "Manager" => none(Request::Manager)?,
+        "FdStore" => Request::FdStore {
+            services: from_parameters::<SomeServices>(parameters)?.services.unwrap_or_default(),
+        },
         "Upgrade" => {
             let UpgradeParameters { path, initldr, check } = from_parameters(parameters)?;
             let (initldr, check) = (initldr.unwrap_or_default(), check.unwrap_or_default());
@@ -256,6 +260,14 @@ impl Reply {
                 } })
             }
             Reply::Manager(manager) => json!({ "parameters": { "version": VERSION, "manager": manager } }),
+            Reply::FdStore(FdStore { slots, used, capacity }) => {
+                json!({ "parameters": {
+                    "version": VERSION,
+                    "slots": slots,
+                    "used": used,
+                    "capacity": capacity,
+                } })
+            }
             Reply::Upgraded(upgraded) => {
                 json!({ "parameters": { "version": VERSION, "upgrade": upgraded } })
             }
@@ -316,6 +328,7 @@ impl Reply {
                 let manager = parameters.get("manager").cloned().unwrap_or_default();
                 Reply::Manager(serde_json::from_value(manager)?)
             }
+            Request::FdStore { .. } => Reply::FdStore(serde_json::from_value(parameters)?),
             Request::Upgrade { .. } => {
                 let upgraded = parameters.get("upgrade").cloned().unwrap_or_default();
                 Reply::Upgraded(serde_json::from_value(upgraded)?)

@@ -101,6 +101,11 @@ pub enum Request {
     },
     /// The manager itself.
     Manager,
+    /// What initldr keeps.
+    FdStore {
+        /// Only what is kept for these; everything when the list is empty.
+        services: Vec<String>,
+    },
     /// Put another program into the place of motherd's or initldr's.
     Upgrade {
         /// It; `None`: what is installed already.
@@ -140,6 +145,8 @@ pub enum Reply {
     Configured(ConfigPlan),
     /// To [`Request::Manager`].
     Manager(Manager),
+    /// To [`Request::FdStore`].
+    FdStore(FdStore),
     /// To [`Request::Upgrade`]. Of motherd it is the last word of the one that was there.
     Upgraded(Upgraded),
     /// To [`Request::Timers`].
@@ -254,6 +261,7 @@ impl Request {
             Request::Events { .. } => "Events",
             Request::ReloadConfig { .. } => "ReloadConfig",
             Request::Manager => "Manager",
+            Request::FdStore { .. } => "FdStore",
             Request::Upgrade { .. } => "Upgrade",
             Request::Timers => "Timers",
             Request::Start { .. } => "Start",
@@ -277,7 +285,8 @@ impl Request {
             | Request::Status { .. }
             | Request::Events { .. }
             | Request::Timers
-            | Request::Manager => true,
+            | Request::Manager
+            | Request::FdStore { .. } => true,
             Request::Start { .. }
             | Request::Stop { .. }
             | Request::ReloadConfig { .. }

@@ -190,3 +190,33 @@ pub(crate) fn upgraded() -> Upgraded {
         only_checked: false,
     }
 }
+
+/// What initldr keeps.
+pub(crate) fn fd_store() -> FdStore {
+    let stored = |slot: &str, kind: &str, service: Option<&str>, number, file: &str, about: &str| StoredFd {
+        slot: slot.into(),
+        kind: kind.into(),
+        service: service.map(str::to_owned),
+        name: None,
+        number,
+        file: file.into(),
+        about: about.into(),
+    };
+    let pushed = stored("fd/web/0:spool", "pushed", Some("web"), 14, "memfd", "spool, 4096 bytes");
+    FdStore {
+        slots: vec![
+            stored(
+                "control",
+                "control",
+                None,
+                9,
+                "socket",
+                "unix stream /run/motherd/motherd.sock, listening",
+            ),
+            stored("process/web", "process", Some("web"), 12, "pidfd", "process 1234"),
+            StoredFd { name: Some("spool".into()), ..pushed },
+        ],
+        used: 3,
+        capacity: 4096,
+    }
+}

@@ -23,6 +23,7 @@ fn requests() -> Vec<Request> {
         Request::ReloadConfig { dry_run: true },
         Request::ReloadConfig { dry_run: false },
         Request::Manager,
+        Request::FdStore { services: services() },
         Request::Upgrade { path: Some("/m".into()), initldr: true, check: true },
         Request::Upgrade { path: None, initldr: false, check: false },
         Request::PowerOff,
@@ -44,6 +45,7 @@ fn answer(request: &Request) -> Reply {
         Request::Status { .. } => Reply::Status(vec![web(), stopped()]),
         Request::Timers => Reply::Timers(vec![timer()]),
         Request::Manager => Reply::Manager(manager()),
+        Request::FdStore { .. } => Reply::FdStore(fd_store()),
         Request::Upgrade { .. } => Reply::Upgraded(upgraded()),
         Request::Events { .. } => Reply::Events(Events { events: vec![event()], lost: 3 }),
         Request::ReloadConfig { .. } => Reply::Configured(ConfigPlan {

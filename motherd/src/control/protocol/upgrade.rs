@@ -1,4 +1,4 @@
-//! What `Manager` and `Upgrade` answer.
+//! What `Manager`, `Upgrade` and `FdStore` answer.
 
 use serde::{Deserialize, Serialize};
 
@@ -62,4 +62,37 @@ pub struct Upgraded {
     pub kept: Option<String>,
     /// Nothing was changed.
     pub only_checked: bool,
+}
+
+/// What initldr keeps.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FdStore {
+    /// Those that were asked for, by service and kind.
+    pub slots: Vec<StoredFd>,
+    /// So many slots are in use, of all.
+    pub used: u64,
+    /// So many there are.
+    pub capacity: u64,
+}
+
+/// A descriptor that initldr keeps.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoredFd {
+    /// The slot's own name.
+    pub slot: String,
+    /// What it is for: `process`, `log`, `notify`, `socket`, `pushed` of a service; `control`, `events`, `log-stage`,
+    /// `log-books` of motherd; `other`.
+    pub kind: String,
+    /// Whose it is; `None`: motherd's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<String>,
+    /// Which of several: FDNAME of a pushed one, the place in the file of a socket.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Its number in initldr.
+    pub number: i32,
+    /// The kind of file: `pidfd`, `pipe`, `socket`, `memfd`, `file` and others.
+    pub file: String,
+    /// Which one, as far as the kernel says.
+    pub about: String,
 }

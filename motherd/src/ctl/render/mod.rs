@@ -1,6 +1,7 @@
 //! Replies as text for people. Pure: a reply and a [`Style`] in, a text out; the tests compare whole screens.
 
 mod events;
+mod fdstore;
 mod human;
 mod list;
 mod plan;
@@ -9,7 +10,8 @@ mod style;
 mod timers;
 
 pub(crate) use self::{
-    events::events, human::printable, list::list, plan::plan, status::status, style::Style, timers::timers,
+    events::events, fdstore::fdstore, human::printable, list::list, plan::plan, status::status, style::Style,
+    timers::timers,
 };
 
 use crate::control::protocol::{Acted, LeftOut};

@@ -4,7 +4,7 @@
 //! A slot is called `fd/SERVICE/NUMBER:NAME`, with `;` for `:` where FDPOLL=0 was said: the number tells descriptors of one
 //! name apart and keeps their order, and the rest is in the slot because nothing else outlives motherd. So a name has what room a slot has: 64 bytes in all.
 //!
-//! Invariant: a service has at most `notify.fd_store_max` of them; what is one too many, or has a name that is none, is closed
+//! Invariant: a service has at most `notify.fd_store_max` of them, and all together a quarter of initldr's slots; what is one too many, or has a name that is none, is closed
 //! and said.
 
 use std::{
@@ -24,6 +24,10 @@ use super::{
     message::Message,
 };
 use crate::{graph::Id, sys::notify::is_same_file};
+
+/// All services together have at most so many, a quarter of initldr's slots: however many are given away, there is room for
+/// what services need to run.
+const ALL_MAX: usize = initldr::store::CAPACITY / 4;
 
 /// FDNAME of a descriptor that came without one.
 const UNNAMED: &str = "stored";
@@ -86,6 +90,13 @@ impl Daemon {
                 );
                 continue;
             }
+            if self.runtime.values().map(|runtime| runtime.held.len()).sum::<usize>() >= ALL_MAX {
+                tracing::warn!(
+                    "{name}: services have {ALL_MAX} descriptors kept already: `{fd_name}` is closed"
+                );
+                continue;
+            }
+            let held = &self.runtime.entry(id).or_default().held;
             let number = held.last().map_or(0, |last| last.number.saturating_add(1));
             let new = Held { number, polled: !message.no_poll, name: fd_name.clone(), fd };
             let slot = new.slot(&name);
