@@ -16,6 +16,7 @@ use crate::{
     credentials::Secret,
     plan::{Joined, Op, SLOTS, Slot, Step},
     sys::raw::{self, Answer, PointerArray},
+    timings::Timings,
     userns::UserNamespace,
 };
 
@@ -120,6 +121,7 @@ pub(crate) struct Context<'a> {
     pub(crate) argv: &'a PointerArray,
     pub(crate) envp: &'a PointerArray,
     pub(crate) outcome: &'a Outcome,
+    pub(crate) timings: Option<&'a Timings>,
     /// In tests: this step is made to fail with this errno.
     #[cfg(test)]
     pub(crate) fault: Option<(u32, Errno)>,
@@ -152,6 +154,7 @@ impl<'a> Context<'a> {
             argv: none,
             envp: none,
             outcome,
+            timings: None,
             #[cfg(test)]
             fault: fault.at,
         }
@@ -175,13 +178,10 @@ impl Context<'_> {
 
 /// The body of the child.
 pub(crate) fn run(context: &Context<'_>) -> ! {
-    let mut slots = Slots([-1; SLOTS]);
-    for (number, step) in (0_u32..).zip(context.steps) {
-        let answer = apply(&step.op, context, &mut slots).and_then(|()| context.injected(number));
-        if let Err(errno) = answer {
-            context.outcome.fail(number, errno);
-        }
+    if let Some(timings) = context.timings {
+        timings.born();
     }
+    walk(context);
     if let Err(errno) = context.envp.write_own_pid() {
         context.outcome.fail(EXEC, errno);
     }
@@ -219,6 +219,9 @@ fn walk(context: &Context<'_>) {
         let answer = apply(&step.op, context, &mut slots).and_then(|()| context.injected(number));
         if let Err(errno) = answer {
             context.outcome.fail(number, errno);
+        }
+        if let Some(timings) = context.timings {
+            timings.stepped(number);
         }
     }
 }

@@ -23,6 +23,7 @@ use crate::{
     plan::{CredentialPlan, Op, Plan, Step, UserNamespacePlan},
     sys::{clone, raw::PointerArray},
     template::Template,
+    timings::Timings,
     userns::UserNamespace,
 };
 
@@ -52,7 +53,7 @@ pub struct Handed<'a> {
 /// What was made before a launch. Without any of it everything is made in the launch; the service sees no difference.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Ahead<'a> {
-    /// Of this very plan.
+    /// One that [is of](Template::is_of) the plan.
     pub template: Option<&'a Template>,
     /// For a plan that [takes one](Plan::takes_network); a launch takes it out.
     pub network: Option<&'a RefCell<Option<PooledNetwork>>>,
@@ -82,6 +83,8 @@ pub struct Launch<'a> {
     pub parent: Parent,
     /// The kernel writes the pid here before the child's first instruction; in a shared mapping it survives the caller.
     pub pid_cell: Option<&'a AtomicU32>,
+    /// Where the time that it takes is noted.
+    pub timings: Option<&'a Timings>,
 }
 
 impl<'a> Launch<'a> {
@@ -99,6 +102,7 @@ impl<'a> Launch<'a> {
             ahead: Ahead::default(),
             parent: Parent::Caller,
             pid_cell: None,
+            timings: None,
         }
     }
 }
@@ -213,10 +217,14 @@ pub(crate) fn launch_in(
     beside: Option<RawFd>,
     fault: Fault,
 ) -> Result<Launched, LaunchError> {
-    match launch_from(request, request.ahead.template, beside, fault) {
+    let template = request.ahead.template;
+    match (launch_from(request, template, beside, fault), template) {
         // Something on the host was renamed since the template was built; what is built now is what is wanted.
-        Err(error) if error.stale => launch_from(request, None, beside, fault),
-        answer => answer,
+        (Err(error), Some(template)) if error.stale => {
+            template.found_stale();
+            launch_from(request, None, beside, fault)
+        }
+        (answer, _) => answer,
     }
 }
 
@@ -248,6 +256,8 @@ fn launch_from(
     let argv = PointerArray::new(c_strings("argument", request.argv.iter().cloned())?);
     let envp = environment(plan, request)?;
     let handed = Placed::prepare(request.handed)?;
+    let mark = |what| request.timings.into_iter().for_each(|timings| timings.mark(what));
+    mark("argv, environment");
     fault.tells("landlock")?;
     let ruleset = match &plan.landlock {
         Some(landlock) => Some(ruleset(landlock).map_err(|error| {
@@ -261,6 +271,7 @@ fn launch_from(
         Some(ruleset) if ruleset.as_raw_fd() < handed.free => Some(copy_above(ruleset.as_fd(), handed.free)?),
         other => other,
     };
+    mark("landlock ruleset");
     fault.tells("stdio")?;
     let stdio = request.stdio.map(|fd| copy_above(fd, handed.free));
     let [stdin, stdout, stderr] = stdio;
@@ -292,9 +303,11 @@ fn launch_from(
         argv: &argv,
         envp: &envp,
         outcome: &outcome,
+        timings: request.timings,
         #[cfg(test)]
         fault: fault.at,
     };
+    mark("stdio, credentials, user namespace");
     let clone = clone::Request {
         namespaces: namespaces_of_clone,
         cgroup: request.cgroup.map(|cgroup| cgroup.directory().as_raw_fd()),
@@ -308,6 +321,8 @@ fn launch_from(
     let pidfd = clone::vfork_into(&clone, &context, |context| apply::run(context))
         .map_err(|errno| LaunchError::parent_side("clone3", errno))?;
     let pid = pid_cell.load(Ordering::Acquire);
+    request.timings.into_iter().for_each(|timings| timings.stepped_through(steps));
+    mark("execve");
     match outcome.failure() {
         None => Ok(Launched { pid, pidfd }),
         Some((step, errno)) => {

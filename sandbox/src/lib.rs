@@ -21,6 +21,7 @@ pub mod cgroup;
 pub mod compile;
 mod credentials;
 pub mod diagnostic;
+mod digest;
 pub mod doctor;
 pub mod explain;
 #[cfg(test)]
@@ -37,6 +38,7 @@ pub mod question;
 mod sys;
 pub mod syscalls;
 pub mod template;
+pub mod timings;
 mod userns;
 
 pub use plan::{LeftOut, Plan};

@@ -131,7 +131,7 @@ impl UserNamespacePlan {
 }
 
 /// One act of the child. Everything in it was prepared by the parent.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Op {
     /// setsid(2)
     NewSession,
@@ -265,11 +265,11 @@ pub(crate) enum Op {
     /// landlock_restrict_self(2)
     LandlockRestrict,
     /// seccomp(2)
-    Seccomp { program: Box<[sock_filter]>, log: bool },
+    Seccomp { program: Arc<[sock_filter]>, log: bool },
 }
 
 /// One act, and what to say where it fails.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Step {
     /// When.
     pub(crate) phase: Phase,
@@ -316,6 +316,11 @@ pub(crate) struct CgroupProgram {
 impl CgroupProgram {
     pub(crate) fn new(hook: Hook, code: Arc<[Instruction]>, key: &'static str, at: Place) -> Self {
         Self { hook, code, key, at, loaded: Arc::default() }
+    }
+
+    /// Whether it does the same for the same reason.
+    pub(crate) fn is_like(&self, other: &Self) -> bool {
+        (self.hook, &self.code, self.key, &self.at) == (other.hook, &other.code, other.key, &other.at)
     }
 
     /// The program in the kernel, loaded as `name` if it is not there yet.
@@ -367,13 +372,20 @@ pub(crate) struct CredentialPlan {
 /// The steps of a plan in two parts: what builds a mount namespace once, and what each launch does with a copy of it.
 #[derive(Debug, Clone)]
 pub(crate) struct TemplatePlan {
-    pub(crate) build: Vec<Step>,
+    /// The same for all plans whose launches can share a template.
+    pub(crate) build: Arc<TemplateBuild>,
     pub(crate) launch: Vec<Step>,
     /// CLONE_NEW* of clone3(2) for such a launch.
     pub(crate) namespaces: u64,
-    /// What the template shows of the host, in the order in which `build` notes it.
+}
+
+/// What builds a template.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct TemplateBuild {
+    pub(crate) steps: Vec<Step>,
+    /// What the template shows of the host, in the order in which the steps note it.
     pub(crate) sources: Vec<CString>,
-    /// How many mount points `build` notes.
+    /// How many mount points they note.
     pub(crate) mount_points: usize,
 }
 
@@ -464,6 +476,13 @@ impl Plan {
     #[must_use]
     pub fn has_template(&self) -> bool {
         self.template.is_some()
+    }
+
+    /// Whether one template serves launches of both.
+    #[must_use]
+    pub fn shares_template_with(&self, other: &Self) -> bool {
+        let build = |plan: &Self| plan.template.as_ref().map(|parts| Arc::as_ptr(&parts.build));
+        build(self).is_some() && build(self) == build(other)
     }
 
     /// Whether a launch can take its network namespace from a [`crate::netpool::NetworkPool`].

@@ -16,7 +16,10 @@ use std::{
         fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
         unix::{ffi::OsStrExt, fs::MetadataExt},
     },
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -25,32 +28,35 @@ use crate::{
     apply::{Notes, Outcome},
     launch::{Fault, LaunchError, explain},
     making,
-    plan::Plan,
+    plan::{Plan, TemplateBuild},
 };
 
 /// Holding one proves that every shared step of its plan succeeded in its namespace.
 #[derive(Debug)]
 pub struct Template {
-    plan: Arc<Plan>,
+    build: Arc<TemplateBuild>,
     namespace: OwnedFd,
     notes: Notes,
+    /// A launch found something else than what was built.
+    stale: AtomicBool,
 }
 
 impl Template {
-    /// Builds the template of a plan; `None` for a plan that has none ([`Plan::has_template`]).
+    /// Builds the template of a plan, for it and all that share it; `None` for a plan that has none ([`Plan::has_template`]).
     ///
     /// # Errors
     /// The step that failed, as a launch would tell it.
-    pub fn build(plan: &Arc<Plan>) -> Result<Option<Self>, LaunchError> {
+    pub fn build(plan: &Plan) -> Result<Option<Self>, LaunchError> {
         Self::build_with(plan, Fault::default())
     }
 
-    pub(crate) fn build_with(plan: &Arc<Plan>, fault: Fault) -> Result<Option<Self>, LaunchError> {
+    pub(crate) fn build_with(plan: &Plan, fault: Fault) -> Result<Option<Self>, LaunchError> {
         let Some(parts) = &plan.template else { return Ok(None) };
-        let notes = Notes::blank(parts.sources.len(), parts.mount_points);
+        let build = &parts.build;
+        let notes = Notes::blank(build.sources.len(), build.mount_points);
         let outcome = Outcome::new();
         let made = making::namespace(&making::Wanted {
-            steps: &parts.build,
+            steps: &build.steps,
             flag: libc::CLONE_NEWNS,
             path: c"/proc/self/ns/mnt",
             notes: &notes,
@@ -58,28 +64,40 @@ impl Template {
             fault,
         });
         match made {
-            Ok(namespace) => Ok(Some(Self { plan: plan.clone(), namespace, notes })),
+            Ok(namespace) => {
+                Ok(Some(Self { build: build.clone(), namespace, notes, stale: AtomicBool::new(false) }))
+            }
             Err((what, errno)) => Err(match outcome.failure() {
-                Some((step, errno)) => explain(plan, &parts.build, &[], step, errno, 0),
+                Some((step, errno)) => explain(plan, &build.steps, &[], step, errno, 0),
                 None => LaunchError::parent_side(&format!("template: {what}"), errno),
             }),
         }
     }
 
     /// Whether the paths of the host that it shows lead to the same files and folders as when it was built. While it
-    /// shows one, the kernel does not give its inode's number to another.
+    /// shows one, the kernel does not give its inode's number to another. And no launch has found it stale.
     #[must_use]
     pub fn is_current(&self) -> bool {
-        let sources = self.plan.template.iter().flat_map(|parts| &parts.sources);
-        sources.zip(&self.notes.trees).all(|(path, noted)| {
+        !self.stale.load(Ordering::Relaxed) && self.shows_the_same()
+    }
+
+    fn shows_the_same(&self) -> bool {
+        self.build.sources.iter().zip(&self.notes.trees).all(|(path, noted)| {
             let path = std::ffi::OsStr::from_bytes(path.to_bytes());
             std::fs::metadata(path).is_ok_and(|found| noted.is((found.dev(), found.ino())))
         })
     }
 
-    /// Whether it was built for this very plan.
-    pub(crate) fn is_of(&self, plan: &Plan) -> bool {
-        std::ptr::eq(&raw const *self.plan, plan)
+    /// Whether launches of this plan can be from it: it was built for this plan, or for one of the same
+    /// [`crate::compile::Compiler`] that builds the same.
+    #[must_use]
+    pub fn is_of(&self, plan: &Plan) -> bool {
+        plan.template.as_ref().is_some_and(|parts| Arc::ptr_eq(&parts.build, &self.build))
+    }
+
+    /// A launch was not from it, because what stands there is not what was built.
+    pub(crate) fn found_stale(&self) {
+        self.stale.store(true, Ordering::Relaxed);
     }
 
     pub(crate) fn namespace(&self) -> RawFd {

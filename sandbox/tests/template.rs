@@ -223,7 +223,10 @@ fn a_folder_that_is_hidden_and_exchanged_is_hidden_all_the_same() {
     // The mount that hides it goes where the old folder goes.
     std::fs::rename(&secret, &aside).expect("a step of this test");
     make("new");
+    let is_current = || template.as_ref().is_some_and(Template::is_current);
+    assert!(is_current(), "what it shows is the same");
     assert_eq!(run(&plan, template.as_ref(), None, &look), "looked\n");
+    assert!(!is_current(), "the launch found it stale");
     // The same with one that is removed: the kernel takes away what is mounted on it.
     std::fs::remove_dir_all(&secret).expect("a step of this test");
     make("newer");

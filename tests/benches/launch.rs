@@ -1,4 +1,5 @@
-//! What a sandboxed launch costs: `cargo bench -p e2e --bench launch [-- ROUNDS]`, as root. docs/performance.md says how
+//! What a sandboxed launch costs: `cargo bench -p e2e --bench launch [-- ROUNDS]`, as root; with `--steps` where the time of
+//! one goes. docs/performance.md says how
 //! to read it.
 //!
 //! Every contender starts the same program and waits for its end. Printed are medians and their ratio to the floor: a bare
@@ -19,6 +20,7 @@ use sandbox::{
     netpool::NetworkPool,
     policy::Store,
     template::Template,
+    timings::Timings,
 };
 
 /// bubblewrap with the namespaces and mounts of `base/default`, and its capabilities; it has no Landlock, no limits, no
@@ -77,6 +79,10 @@ fn main() -> Result<()> {
         Some(rounds) => rounds.parse().context("ROUNDS is a number")?,
         None => 200,
     };
+    if std::env::args().any(|argument| argument == "--steps") {
+        arena::enter()?;
+        return steps(rounds);
+    }
     // Asked before the arena: what is unpacked lies under target/.
     let crun = crun();
     arena::enter()?;
@@ -136,6 +142,47 @@ fn launches(rounds: usize, crun: Option<Command>) -> Result<()> {
         "",
         median / floor
     );
+    Ok(())
+}
+
+/// What each call of the parent and each step of the child takes, inline and with template and pool.
+fn steps(rounds: usize) -> Result<()> {
+    let confined = Confined::new("base/default")?;
+    let template = Template::build(&confined.plan)?.context("base/default has a template")?;
+    let mut pool = NetworkPool::new(1);
+    for (title, template) in [("everything inline", None), ("template and pool", Some(&template))] {
+        let mut parts: Vec<(String, Vec<f64>)> = Vec::new();
+        let mut wholes = Vec::new();
+        for _ in 0..rounds {
+            if template.is_some() {
+                pool.add()?;
+            }
+            let (started, timings) = (Instant::now(), Timings::start());
+            confined.run_timed(template, pool.take(), Some(&timings))?;
+            let whole = started.elapsed().as_secs_f64() * 1e6;
+            let timed = timings.parts();
+            let ticks: u64 = timed.iter().map(|part| part.ticks).sum();
+            // Each launch is its own measure of how fast the counter runs.
+            let rate = whole / ticks as f64;
+            wholes.push(whole);
+            parts.resize_with(timed.len(), Default::default);
+            for ((what, times), part) in parts.iter_mut().zip(timed) {
+                *what = part.what;
+                times.push(part.ticks as f64 * rate);
+            }
+        }
+        println!("base/default, {title}: {rounds} launches, us: median and 10th percentile");
+        let of = |times: &mut Vec<f64>| {
+            times.sort_by(f64::total_cmp);
+            [50, 10].map(|percent| times.get(times.len() * percent / 100).copied().unwrap_or(f64::NAN))
+        };
+        for (what, times) in &mut parts {
+            let [median, low] = of(times);
+            println!("{median:9.1} {low:9.1}  {what}");
+        }
+        let [median, low] = of(&mut wholes);
+        println!("{median:9.1} {low:9.1}  the whole");
+    }
     Ok(())
 }
 

@@ -25,6 +25,7 @@ use sandbox::launch::{Ahead, Launch, launch};
 use sandbox::netpool::PooledNetwork;
 use sandbox::policy::Store;
 use sandbox::template::Template;
+use sandbox::timings::Timings;
 
 use crate::sys;
 
@@ -116,16 +117,32 @@ impl Confined {
 
     /// One launch of the program in a cgroup of its own, to its end.
     pub fn run(&self, template: Option<&Template>, network: Option<PooledNetwork>) -> Result<()> {
+        self.run_timed(template, network, None)
+    }
+
+    /// The same, and where its time went.
+    pub fn run_timed(
+        &self,
+        template: Option<&Template>,
+        network: Option<PooledNetwork>,
+        timings: Option<&Timings>,
+    ) -> Result<()> {
+        let mark = |what| timings.into_iter().for_each(|timings| timings.mark(what));
         let cgroup = Cgroup::create(&self.base, "bench.slice/bench.service", &self.plan)?;
+        mark("cgroup made");
         let null = self.null.as_fd();
         let launched = launch(&Launch {
             cgroup: Some(&cgroup),
             ahead: Ahead { template, network: Some(&network.into()) },
+            timings,
             ..Launch::new(&self.plan, &[PROGRAM.to_str()?.to_owned()], [null, null, null])
         })?;
         let ended = waitid(Id::PIDFd(launched.pidfd.as_fd()), WaitPidFlag::WEXITED)?;
+        mark("its end");
         ensure!(matches!(ended, WaitStatus::Exited(_, 0)), "{ended:?}");
-        Ok(cgroup.remove()?)
+        cgroup.remove()?;
+        mark("cgroup removed");
+        Ok(())
     }
 }
 

@@ -99,11 +99,11 @@ impl Daemon {
         who: Requester,
     ) -> Result<(), Fatal> {
         for id in ids {
-            // Somebody asked: what was compiled for the last run is read and compiled anew.
+            // Somebody asked: the policy is looked at again.
             if let Some(runtime) = self.runtime.get_mut(id)
                 && (verb == Verb::Restart || !self.manager.unit(*id).is_active())
             {
-                runtime.plan = None;
+                runtime.outdate();
             }
         }
         let what = match verb {

@@ -15,7 +15,7 @@ use sandbox::{
     launch::{Ahead, Handed, Launch, LaunchFailure, Launched, Parent, launch},
 };
 
-use super::{Daemon, Fatal, proc, spawn::Refusal};
+use super::{Daemon, Fatal, now, proc, spawn::Refusal};
 use crate::{
     graph::Id,
     service::Program,
@@ -85,6 +85,11 @@ impl Daemon {
         let null = File::open("/dev/null").map_err(|error| Refusal::io("open /dev/null", &error))?;
         let Some(log) = &runtime.log else { return Err(Refusal::permanent("no log pipe")) };
         let pid_cell = self.table.command_cell(name).filter(|_| wanted.recorded);
+        let (template, pooled) = match wanted.beside {
+            true => (None, None),
+            false => (self.stock.template(&plan, now()), self.stock.network(&plan)),
+        };
+        let pooled = pooled.into();
         let request = Launch {
             plan: &plan,
             argv: wanted.argv,
@@ -93,9 +98,10 @@ impl Daemon {
             handed: Handed::default(),
             cgroup: runtime.cgroup.as_ref(),
             network: network.as_ref().map(AsFd::as_fd),
-            ahead: Ahead::default(),
+            ahead: Ahead { template: template.as_deref(), network: Some(&pooled) },
             parent: Parent::CallersParent,
             pid_cell,
+            timings: None,
         };
         let launched = if wanted.beside {
             let Some(main) = &runtime.pidfd else {

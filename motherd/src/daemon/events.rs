@@ -43,6 +43,7 @@ pub(super) enum Source {
     Socket(Id),
     Clock,
     Upgrade,
+    Mounts,
 }
 
 impl Source {
@@ -60,6 +61,7 @@ impl Source {
             Self::Health(id) => (id.0 as u64) << 4 | 9,
             Self::Main(id) => (id.0 as u64) << 4 | 10,
             Self::Upgrade => 11,
+            Self::Mounts => 12,
         }
     }
 
@@ -78,6 +80,7 @@ impl Source {
             9 => id().map(Self::Health),
             10 => id().map(Self::Main),
             11 => Some(Self::Upgrade),
+            12 => Some(Self::Mounts),
             _ => None,
         }
     }
@@ -98,6 +101,7 @@ impl Daemon {
         watch(&self.epoll, self.link.fd(), Source::Link, EpollFlags::EPOLLIN)?;
         self.epoll.add(&self.timer, EpollEvent::new(EpollFlags::EPOLLIN, Source::Timer.pack()))?;
         self.watch_clock()?;
+        watch(&self.epoll, self.stock.fd(), Source::Mounts, EpollFlags::EPOLLPRI)?;
         self.watch_control()
     }
 
@@ -134,7 +138,14 @@ impl Daemon {
             }
             self.watch_control().map_err(Fatal::system("epoll_ctl"))?;
             self.arm().map_err(Fatal::system("timerfd_settime"))?;
-            let count = match self.epoll.wait(&mut events, EpollTimeout::NONE) {
+            // What launches can have ready is made when nothing else is to be done, and then there is nothing to wait for.
+            let idle = self.stock.wants(now());
+            let wait = if idle { EpollTimeout::ZERO } else { EpollTimeout::NONE };
+            let count = match self.epoll.wait(&mut events, wait) {
+                Ok(0) if idle => {
+                    self.stock.make(now());
+                    0
+                }
                 Ok(count) => count,
                 Err(Errno::EINTR) => 0,
                 Err(errno) => return Err(Fatal::system("epoll_wait")(errno.into())),
@@ -161,6 +172,7 @@ impl Daemon {
             .chain(self.next_check())
             .chain(self.timers.next_boot())
             .chain(self.upgrade.as_ref().map(Upgrade::deadline))
+            .chain(self.stock.next(now()))
             .min();
         if next == self.armed {
             return Ok(());
@@ -199,6 +211,10 @@ impl Daemon {
             Source::Socket(id) => self.socket_ready(id),
             Source::Clock => self.clock_ready(),
             Source::Upgrade => self.upgrade_ready(),
+            Source::Mounts => {
+                self.stock.mounts_changed(now());
+                Ok(())
+            }
         }
     }
 
@@ -286,6 +302,7 @@ impl Daemon {
         self.note(What::Manager, "", cause);
         let effects = self.manager.end(how, cause, now());
         self.table.set_ending(how);
+        self.stock.close();
         self.dispatch(effects)
     }
 
@@ -337,6 +354,7 @@ mod tests {
             Source::Socket(Id(2045)),
             Source::Clock,
             Source::Upgrade,
+            Source::Mounts,
         ] {
             assert_eq!(Source::unpack(source.pack()), Some(source));
         }

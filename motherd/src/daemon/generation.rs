@@ -41,7 +41,7 @@ impl Daemon {
                 if let Some(id) = self.manager.graph().find(&change.service)
                     && let Some(runtime) = self.runtime.get_mut(&id)
                 {
-                    runtime.plan = None;
+                    runtime.outdate();
                 }
             }
             self.catalog = catalog;

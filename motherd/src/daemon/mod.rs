@@ -14,6 +14,7 @@
 
 mod about;
 mod adopt;
+mod ahead;
 mod answer;
 mod commands;
 mod events;
@@ -33,6 +34,7 @@ mod notify;
 mod oom;
 mod output;
 mod phase;
+mod policies;
 mod proc;
 mod signals;
 mod sockets;
@@ -49,7 +51,6 @@ use std::{
     os::fd::OwnedFd,
     path::{Path, PathBuf},
     process::ExitCode,
-    rc::Rc,
     time::Duration,
 };
 
@@ -63,7 +64,6 @@ use nix::{
     time::{ClockId as Clock, clock_gettime},
 };
 use sandbox::{
-    Plan,
     cgroup::Cgroup,
     compile::{Host, RealHost},
     kernel::Kernel,
@@ -180,7 +180,7 @@ impl Paths {
 #[derive(Debug, Default)]
 struct Runtime {
     /// Compiled for the current run, and kept for restarts that nobody asked for.
-    plan: Option<Rc<Plan>>,
+    planned: Option<policies::Planned>,
     cgroup: Option<Cgroup>,
     /// `cgroup.events`, in the epoll set.
     watch: Option<fs::File>,
@@ -209,6 +209,8 @@ struct Daemon {
     /// The cgroup below which services get theirs.
     base: PathBuf,
     store: Store,
+    policies: policies::Policies,
+    stock: ahead::Stock,
     catalog: Catalog,
     manager: Manager,
     table: Table,
@@ -351,8 +353,11 @@ impl Daemon {
             .map_err(io::Error::from)
             .map_err(Fatal::system("timerfd_create"))?;
         let timers = Timers::new(paths.stamps.clone()).map_err(Fatal::system("make a clock"))?;
+        let stock = ahead::Stock::new().map_err(Fatal::system("watch the mounts"))?;
         let mut daemon = Self {
             store,
+            policies: policies::Policies::default(),
+            stock,
             paths,
             kernel,
             base,

@@ -10,15 +10,13 @@ use std::{
     io,
     os::fd::{AsFd, BorrowedFd},
     path::PathBuf,
-    rc::Rc,
+    sync::Arc,
 };
 
 use nix::{errno::Errno, sys::epoll::EpollFlags};
 use sandbox::{
     Plan,
     cgroup::Cgroup,
-    compile::{Subject, compile},
-    diagnostic::{Report, Severity},
     launch::{Ahead, Handed, Launch, LaunchFailure, Launched, Parent, launch},
 };
 
@@ -26,7 +24,7 @@ use super::{
     Daemon, Fatal,
     events::{Source, watch},
     notify::Readiness,
-    proc,
+    now, proc,
 };
 use crate::{
     failpoint,
@@ -112,9 +110,10 @@ impl Daemon {
     }
 
     fn start_process(&mut self, id: Id, name: &str, program: &Program) -> Result<Launched, Refusal> {
-        let known = self.runtime.get(&id).is_some_and(|runtime| runtime.plan.is_some());
+        let known = self.runtime.get(&id).and_then(|runtime| Some(runtime.planned.as_ref()?.plan().clone()));
         let plan = self.plan(id, name, program)?;
-        for (why, what) in left_out(&plan).into_iter().filter(|_| !known) {
+        let is_new = !known.is_some_and(|known| Arc::ptr_eq(&known, &plan));
+        for (why, what) in left_out(&plan).into_iter().filter(|_| is_new) {
             tracing::info!("{name}: left out: {what} ({why})");
         }
         failpoint::hit("launch.planned");
@@ -147,6 +146,7 @@ impl Daemon {
         // As systemd has it: first what listens, then what the service had stored.
         let stored = runtime.held.iter().map(|held| (held.name.as_str(), held.fd.as_fd()));
         let listen: Vec<(&str, BorrowedFd<'_>)> = listening.chain(stored).collect();
+        let (template, pooled) = (self.stock.template(&plan, now()), self.stock.network(&plan).into());
         let pid_cell = self.table.cell(name);
         if pid_cell.is_none() {
             return Err(Refusal::permanent("no room for another service in the state"));
@@ -159,9 +159,10 @@ impl Daemon {
             handed: Handed { listen: &listen, own_pid, ..Handed::default() },
             cgroup: runtime.cgroup.as_ref(),
             network: network.as_ref().map(AsFd::as_fd),
-            ahead: Ahead::default(),
+            ahead: Ahead { template: template.as_deref(), network: Some(&pooled) },
             parent: Parent::CallersParent,
             pid_cell,
+            timings: None,
         })
         .map_err(|error| match error.kind() {
             // Its owner ended just now, and is perhaps tried again.
@@ -195,43 +196,6 @@ impl Daemon {
         runtime.cgroup = Some(cgroup);
         runtime.watch = None;
         Ok(())
-    }
-
-    /// The service's policy, compiled. Kept for restarts that nobody asked for; read anew for each that somebody did.
-    pub(super) fn plan(&mut self, id: Id, name: &str, program: &Program) -> Result<Rc<Plan>, PlanError> {
-        if let Some(plan) = self.runtime.get(&id).and_then(|runtime| runtime.plan.clone()) {
-            return Ok(plan);
-        }
-        let at = |report: &Report| {
-            let sources = self.manager.graph().service(id).sources();
-            first_error(report)
-                .unwrap_or_else(|message| format!("{}: {message}", sources.locate(&program.policy.at)))
-        };
-        let policy = self.store.load(&program.policy.value).map_err(|report| PlanError(at(&report)))?;
-        let socket = self.notify_path(name).display().to_string();
-        let sockets = if program.may_say() { vec![socket] } else { vec![] };
-        let subject = Subject { name: name.to_owned(), root: self.paths.root.clone(), sockets };
-        let plan = compile(&policy, &subject, &self.kernel).map_err(|report| PlanError(at(&report)))?;
-        self.refuse_shared_ids(id, name, &plan)?;
-        let plan = Rc::new(plan);
-        self.runtime.entry(id).or_default().plan = Some(plan.clone());
-        Ok(plan)
-    }
-
-    /// Two services with one range of ids in their user namespaces would own each other's files.
-    fn refuse_shared_ids(&self, id: Id, name: &str, plan: &Plan) -> Result<(), PlanError> {
-        let Some(ids) = plan.automatic_ids() else { return Ok(()) };
-        let known = self.runtime.iter().filter(|(other, _)| **other != id);
-        let mut plans = known.filter_map(|(other, runtime)| Some((*other, runtime.plan.as_ref()?)));
-        match plans.find(|(_, plan)| plan.automatic_ids().as_ref() == Some(&ids)) {
-            None => Ok(()),
-            Some((other, _)) => Err(PlanError(format!(
-                "`{name}` and `{}` have the same automatic ids, {} to {}: give one of them a map, or rename it",
-                self.manager.graph().service(other).name(),
-                ids.start(),
-                ids.end()
-            ))),
-        }
     }
 
     /// Where a service says that it is ready.
@@ -286,29 +250,4 @@ pub(super) const PROCESS: &str = "process/";
 /// The name under which initldr keeps a service's readiness socket.
 pub(super) fn notify_slot(name: &str) -> String {
     format!("notify/{name}")
-}
-
-/// Why a policy is not of use here: the first error, with its place.
-pub(super) struct PlanError(pub(super) String);
-
-impl From<PlanError> for Refusal {
-    fn from(PlanError(why): PlanError) -> Self {
-        Self::permanent(why)
-    }
-}
-
-/// `a.toml:1:2: message`, and how many more there are; `Err` with the message alone where the report knows no place.
-fn first_error(report: &Report) -> Result<String, String> {
-    let mut errors = report.diagnostics.iter().filter(|problem| problem.severity == Severity::Error);
-    let Some(first) = errors.next() else { return Err("refused without a reason".to_owned()) };
-    let more = match errors.count() {
-        0 => String::new(),
-        more => format!(" (and {more} more: `motherctl policy check` shows all)"),
-    };
-    let label = if first.label.is_empty() { String::new() } else { format!(": {}", first.label) };
-    let message = format!("{}{label}{more}", first.message);
-    match &first.at {
-        Some(at) => Ok(format!("{}: {message}", report.sources.locate(at))),
-        None => Err(message),
-    }
 }

@@ -258,7 +258,7 @@ impl Daemon {
             self.note(What::Timer, &name, &cause);
             if let Some(runtime) = self.runtime.get_mut(&id) {
                 // As after a request: the policy is read anew.
-                runtime.plan = None;
+                runtime.outdate();
             }
             self.dispatch(effects)?;
         }

@@ -109,6 +109,7 @@ pub(crate) fn policy(rules: Confinement) -> Policy {
         name: "strict".to_owned(),
         description: String::new(),
         sources,
+        names: vec![None],
         rules: Rules::Confined(Box::new(rules)),
         written: Vec::new(),
     }

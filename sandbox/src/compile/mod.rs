@@ -8,6 +8,7 @@ mod automatic;
 pub(crate) mod bpf;
 mod capabilities;
 mod cgroup;
+mod compiler;
 mod control_sockets;
 #[cfg(test)]
 pub(crate) mod described;
@@ -22,11 +23,13 @@ pub(crate) mod seccomp;
 pub(crate) mod template;
 #[cfg(test)]
 mod tests;
+mod transcript;
 pub(crate) mod users;
 
 use std::path::PathBuf;
 
 pub use automatic::auto_id;
+pub use compiler::{Compiled, Compiler};
 pub use host::{FileKind, Host, RealHost};
 
 use crate::{
@@ -40,7 +43,7 @@ use crate::{
 };
 
 /// Whom a policy is compiled for.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Subject {
     /// The service's name: it seeds `user = "auto"`.
     pub name: String,
@@ -68,11 +71,22 @@ pub fn compile_on(
     kernel: &Kernel,
     host: &dyn Host,
 ) -> Result<Plan, Report> {
+    compile_with(policy, subject, kernel, host, None)
+}
+
+/// With the step of the policy's filter for this kernel, if that was made before.
+fn compile_with(
+    policy: &Policy,
+    subject: &Subject,
+    kernel: &Kernel,
+    host: &dyn Host,
+    filter: Option<&Step>,
+) -> Result<Plan, Report> {
     let mut builder = Builder::new(kernel, host, subject);
     let plan = match &policy.rules {
         Rules::Unconfined(_) => unconfined(policy, builder),
         Rules::Confined(confinement) => {
-            let outcome = confined(policy, confinement, &mut builder);
+            let outcome = confined(policy, confinement, filter, &mut builder);
             if !builder.diagnostics.is_empty() {
                 return Err(Report { sources: policy.sources.clone(), diagnostics: builder.diagnostics });
             }
@@ -93,7 +107,12 @@ struct Outcome {
     identity: process::Identity,
 }
 
-fn confined(policy: &Policy, rules: &Confinement, builder: &mut Builder<'_>) -> Outcome {
+fn confined(
+    policy: &Policy,
+    rules: &Confinement,
+    filter: Option<&Step>,
+    builder: &mut Builder<'_>,
+) -> Outcome {
     builder.step(Phase::Process, Op::NewSession, "", None);
     builder.step(Phase::Process, Op::DefaultSignals, "", None);
     builder.step(Phase::Signals, Op::UnblockSignals, "", None);
@@ -105,7 +124,10 @@ fn confined(policy: &Policy, rules: &Confinement, builder: &mut Builder<'_>) -> 
     loader::check(rules, &view, builder);
     capabilities::compile(rules, identity.uid, builder);
     let landlock = landlock::compile(&with_credentials(rules), &view, builder);
-    seccomp::compile(rules, builder);
+    match filter {
+        Some(made) => builder.steps.push(made.clone()),
+        None => seccomp::compile(rules, builder),
+    }
     let cgroup = cgroup::compile(&rules.cgroup, builder);
     let programs = bpf::compile(rules, builder);
     let mut environment: Vec<_> =

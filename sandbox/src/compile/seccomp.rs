@@ -112,7 +112,7 @@ pub(crate) fn compile(rules: &Confinement, builder: &mut Builder<'_>) {
     check_actions(rules, &closed, builder);
     let program = program(rules, &closed);
     let object = format!("{} calls, {} instructions", wanted.allowed.len(), program.len());
-    let op = Op::Seccomp { program: program.into_boxed_slice(), log: wanted.log };
+    let op = Op::Seccomp { program: program.into(), log: wanted.log };
     builder.step(Phase::Seccomp, op, object, Some(wanted.default.at.clone()));
 }
 

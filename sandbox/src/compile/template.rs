@@ -12,9 +12,9 @@
     reason = "the few kinds of steps that matter here are asked for by name"
 )]
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
-use crate::plan::{Op, Phase, Slot, Step, TemplatePlan};
+use crate::plan::{Op, Phase, Slot, Step, TemplateBuild, TemplatePlan};
 
 /// Makes a mount writable again, in the mount namespaces of the host's user namespace.
 const CAP_SYS_ADMIN: u8 = 21;
@@ -34,16 +34,12 @@ pub(crate) fn split(steps: &[Step], namespaces: u64, without_id_maps: bool) -> O
     if !seals_its_own(&shared) || !keeps_its_slots(&own) {
         return None;
     }
-    let mut parts = TemplatePlan {
-        build: Vec::new(),
-        launch: Vec::new(),
+    let (build, mount_points) = build(&shared);
+    Some(TemplatePlan {
+        build: Arc::new(build),
+        launch: launch(&own, mount_points),
         namespaces: namespaces & !own_mounts,
-        sources: Vec::new(),
-        mount_points: 0,
-    };
-    let mount_points = build(&shared, &mut parts);
-    launch(&own, mount_points, &mut parts);
-    Some(parts)
+    })
 }
 
 /// Whether each file system that the template makes is read-only at the end: what is shared must not be written to.
@@ -83,15 +79,16 @@ fn keeps_its_slots(own: &[&Step]) -> bool {
 }
 
 /// Every shared step, and after them what stands where something was mounted: the steps that ask for it again.
-fn build(shared: &[&Step], parts: &mut TemplatePlan) -> Vec<Step> {
+fn build(shared: &[&Step]) -> (TemplateBuild, Vec<Step>) {
+    let mut parts = TemplateBuild::default();
     let mut mount_points = Vec::new();
     for step in shared {
-        parts.build.push((*step).clone());
+        parts.steps.push((*step).clone());
         match &step.op {
             Op::CloneTree { path, into } => {
                 let op = Op::NoteTree { of: *into, index: parts.sources.len() };
                 parts.sources.push(path.clone());
-                parts.build.push(Step { op, ..(*step).clone() });
+                parts.steps.push(Step { op, ..(*step).clone() });
             }
             Op::Attach { target, .. } | Op::Mount { target, .. } => {
                 let op = Op::StillMounted { path: target.clone(), index: mount_points.len() };
@@ -103,21 +100,22 @@ fn build(shared: &[&Step], parts: &mut TemplatePlan) -> Vec<Step> {
     for step in &mount_points {
         if let Op::StillMounted { path, index } = &step.op {
             let op = Op::NoteMount { path: path.clone(), index: *index };
-            parts.build.push(Step { op, ..step.clone() });
+            parts.steps.push(Step { op, ..step.clone() });
         }
     }
     parts.mount_points = mount_points.len();
-    mount_points
+    (parts, mount_points)
 }
 
 /// The launch's own steps. What it copies of the host's tree it copies before it leaves it.
-fn launch(own: &[&Step], mount_points: Vec<Step>, parts: &mut TemplatePlan) {
+fn launch(own: &[&Step], mount_points: Vec<Step>) -> Vec<Step> {
+    let mut steps = Vec::new();
     let (before, after): (Vec<&Step>, Vec<&Step>) = own.iter().partition(|step| step.phase <= Phase::Collect);
     for step in before {
-        parts.launch.push(step.clone());
+        steps.push(step.clone());
         if let Op::CloneTree { into, .. } = &step.op {
             // Copied in the launcher's namespace, whose mounts may be shared with others.
-            parts.launch.push(Step { op: Op::Unpropagated(*into), ..step.clone() });
+            steps.push(Step { op: Op::Unpropagated(*into), ..step.clone() });
         }
     }
     let enter = Step {
@@ -127,7 +125,8 @@ fn launch(own: &[&Step], mount_points: Vec<Step>, parts: &mut TemplatePlan) {
         at: mount_points.first().and_then(|step| step.at.clone()),
         shared: false,
     };
-    parts.launch.push(enter);
-    parts.launch.extend(mount_points);
-    parts.launch.extend(after.into_iter().cloned());
+    steps.push(enter);
+    steps.extend(mount_points);
+    steps.extend(after.into_iter().cloned());
+    steps
 }

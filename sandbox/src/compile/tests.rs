@@ -567,7 +567,7 @@ fn fail_every_call() {
             refused += 2;
         }
         let parts = plan.template.as_ref().unwrap();
-        for (number, step) in (0_u32..).zip(&parts.build) {
+        for (number, step) in (0_u32..).zip(&parts.build.steps) {
             let fault = Fault { at: Some((number, errno)), call: None };
             let error = Template::build_with(&plan, fault).unwrap_err();
             assert_eq!(error.errno(), errno, "{step:?}");

@@ -46,6 +46,8 @@ pub struct Policy {
     pub(crate) description: String,
     /// The texts that the places in it point into.
     pub(crate) sources: Sources,
+    /// What each of them was found by, in the same order; `None` for one that was given and not looked for.
+    pub(crate) names: Vec<Option<String>>,
     /// The rules, or the loudly named absence of any.
     pub(crate) rules: Rules,
     /// Where each key is written.
@@ -622,6 +624,21 @@ impl Policy {
     #[must_use]
     pub fn sources(&self) -> &Sources {
         &self.sources
+    }
+
+    /// A digest of all its texts: another one means that the policy was written anew, be it by a word of a comment.
+    #[must_use]
+    pub fn digest(&self) -> [u8; 32] {
+        let mut bytes = Vec::new();
+        for (file, name) in self.sources.files().zip(&self.names) {
+            let (name, text) = (name.as_deref().unwrap_or_default(), self.sources.text(file));
+            for part in [name, text] {
+                // With the length in front, so that nothing can go from one into the other.
+                bytes.extend(u64::try_from(part.len()).unwrap_or(u64::MAX).to_le_bytes());
+                bytes.extend(part.as_bytes());
+            }
+        }
+        crate::digest::sha256(&bytes)
     }
 
     /// The version of the groups of system calls that it was expanded by; `None` without a filter.

@@ -74,7 +74,19 @@ impl Store {
                 None
             }
         };
-        loader.finish(name.to_owned(), text)
+        loader.finish(name.to_owned(), text, Some(name.to_owned()))
+    }
+
+    /// Whether a policy that was [loaded](Store::load) by its name would be loaded so again: each of its files, those that
+    /// it extends among them, is found in the same folder, may still be believed, and has the same text.
+    #[must_use]
+    pub fn still_says(&self, policy: &Policy) -> bool {
+        policy.sources.files().zip(&policy.names).all(|(file, name)| {
+            let found = name.as_deref().and_then(|name| self.open(name).ok());
+            found.is_some_and(|(path, text)| {
+                path == policy.sources.path(file) && text == policy.sources.text(file)
+            })
+        })
     }
 
     /// The names of all policies in the folders, sorted; what cannot be listed has none.
@@ -113,7 +125,7 @@ pub fn load_file(path: &Path, store: &Store) -> Result<Policy, Report> {
             None
         }
     };
-    loader.finish(path.display().to_string(), text)
+    loader.finish(path.display().to_string(), text, None)
 }
 
 /// The policy in a text, as if it stood in the file `path`, whose `extends` are looked up in the store.
@@ -121,13 +133,15 @@ pub fn load_file(path: &Path, store: &Store) -> Result<Policy, Report> {
 /// # Errors
 /// Everything that is wrong with it and with what it extends.
 pub fn load_text(path: &Path, text: &str, store: &Store) -> Result<Policy, Report> {
-    Loader::new(store).finish(path.display().to_string(), Some((path.to_owned(), text.to_owned())))
+    Loader::new(store).finish(path.display().to_string(), Some((path.to_owned(), text.to_owned())), None)
 }
 
 /// One load: the texts, the diagnostics, and the files that are done.
 struct Loader<'s> {
     store: &'s Store,
     sources: Sources,
+    /// By what each of them was found.
+    names: Vec<Option<String>>,
     notes: Notes,
     /// Each file once, an ancestor before who extends it.
     order: Vec<RawPolicy>,
@@ -148,6 +162,7 @@ impl<'s> Loader<'s> {
         Self {
             store,
             sources: Sources::default(),
+            names: Vec::new(),
             notes: Notes::default(),
             order: Vec::new(),
             done: Vec::new(),
@@ -155,9 +170,14 @@ impl<'s> Loader<'s> {
         }
     }
 
-    fn finish(mut self, name: String, text: Option<(PathBuf, String)>) -> Result<Policy, Report> {
+    fn finish(
+        mut self,
+        name: String,
+        text: Option<(PathBuf, String)>,
+        found_by: Option<String>,
+    ) -> Result<Policy, Report> {
         let file = text.map(|(path, text)| {
-            let file = self.sources.add(path, text);
+            let file = self.add(path, text, found_by);
             self.read(file, &mut vec![Step { name: name.clone(), at: None }]);
             file
         });
@@ -169,10 +189,16 @@ impl<'s> Loader<'s> {
             let written = merged.written();
             let rules = validate(merged, file, &mut self.notes);
             if self.notes.is_empty() {
-                return Ok(Policy { name, description, sources: self.sources, rules, written });
+                let Self { sources, names, .. } = self;
+                return Ok(Policy { name, description, sources, names, rules, written });
             }
         }
         Err(Report { sources: self.sources, diagnostics: self.notes.into_sorted() })
+    }
+
+    fn add(&mut self, path: PathBuf, text: String, found_by: Option<String>) -> FileId {
+        self.names.push(found_by);
+        self.sources.add(path, text)
     }
 
     /// Reads a file, after everything that it extends.
@@ -211,7 +237,7 @@ impl<'s> Loader<'s> {
         }
         match self.find(&name, Some(&at)) {
             Ok((file_path, text)) => {
-                let file = self.sources.add(file_path, text);
+                let file = self.add(file_path, text, Some(name.clone()));
                 path.push(Step { name: name.clone(), at: Some(at) });
                 self.read(file, path);
                 path.pop();

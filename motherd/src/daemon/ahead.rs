@@ -1,0 +1,248 @@
+//! [`Stock`]: what launches can have ready, made when there is nothing else to do: the mounts of each plan that was
+//! launched, and a few networks.
+//!
+//! It is a cache: all of it is made again by the next motherd, and a launch that finds nothing here makes everything
+//! itself. What is made, and when it may be used, is the sandbox's ([`sandbox::template`], [`sandbox::netpool`]); here is
+//! how much is kept and when it is thrown away.
+//!
+//! Invariants. Nothing is made while an event waits, and nothing is done once everything is there: an idle motherd does
+//! not wake up for it. When the host mounts or unmounts something, every template goes at once, for it would keep what was
+//! unmounted busy; and before each launch it is asked again whether that happened.
+
+use std::{io, os::fd::BorrowedFd, rc::Rc, sync::Arc, time::Duration};
+
+use sandbox::{
+    Plan,
+    netpool::{NetworkPool, PooledNetwork},
+    template::{MountWatch, Template},
+};
+
+/// Templates that are kept: a few dozen mounts each, which the kernel holds in some 20 KB.
+const TEMPLATES: usize = 32;
+/// Networks that are kept: some 100 KB of kernel memory each. More than a few launches at once make their own.
+const NETWORKS: usize = 4;
+/// The host mounts seldom one thing alone: so long after the last change templates are built again.
+const SETTLE: Duration = Duration::from_secs(1);
+/// And at most so long: a host that mounts all the time has templates that nobody uses.
+const SETTLE_MAX: Duration = Duration::from_secs(3600);
+
+/// What is there, and what is wanted.
+#[derive(Debug)]
+pub(super) struct Stock {
+    /// The one that was used last at the end.
+    templates: Vec<Kept>,
+    /// Launched without one, in that order.
+    wanted: Vec<Arc<Plan>>,
+    networks: NetworkPool,
+    /// A plan that takes one was launched.
+    takes_networks: bool,
+    /// Looked at before each launch. Its own, since looking is what makes it silent.
+    before_launch: MountWatch,
+    /// In the epoll set.
+    wakes: MountWatch,
+    /// No template is built before.
+    settled: Duration,
+    settle: Duration,
+    /// Nothing is made any more: the machine is being ended.
+    closed: bool,
+}
+
+#[derive(Debug)]
+struct Kept {
+    template: Rc<Template>,
+    plan: Arc<Plan>,
+}
+
+impl Stock {
+    /// An empty one.
+    pub(super) fn new() -> io::Result<Self> {
+        Ok(Self {
+            templates: Vec::new(),
+            wanted: Vec::new(),
+            networks: NetworkPool::new(NETWORKS),
+            takes_networks: false,
+            before_launch: MountWatch::new()?,
+            wakes: MountWatch::new()?,
+            settled: Duration::ZERO,
+            settle: SETTLE,
+            closed: false,
+        })
+    }
+
+    /// Becomes ready when the host's mounts change (EPOLLPRI): [`Stock::mounts_changed`].
+    pub(super) fn fd(&self) -> BorrowedFd<'_> {
+        std::os::fd::AsFd::as_fd(&self.wakes)
+    }
+
+    /// The template for a launch, if one is there that is still what would be built.
+    pub(super) fn template(&mut self, plan: &Arc<Plan>, now: Duration) -> Option<Rc<Template>> {
+        if self.closed || !plan.has_template() {
+            return None;
+        }
+        if self.before_launch.changed() {
+            self.drop_templates(now);
+        }
+        if let Some(place) = self.templates.iter().position(|kept| kept.template.is_of(plan)) {
+            let kept = self.templates.remove(place);
+            if kept.template.is_current() {
+                let template = kept.template.clone();
+                self.templates.push(kept);
+                self.settle = SETTLE;
+                return Some(template);
+            }
+        }
+        self.want(plan.clone());
+        None
+    }
+
+    /// A network for a launch, if one is there.
+    pub(super) fn network(&mut self, plan: &Plan) -> Option<PooledNetwork> {
+        if self.closed || !plan.takes_network() {
+            return None;
+        }
+        self.takes_networks = true;
+        self.networks.take()
+    }
+
+    /// The epoll set says that the host's mounts have changed. If a launch was faster to see it, all is done already.
+    pub(super) fn mounts_changed(&mut self, now: Duration) {
+        if self.before_launch.changed() {
+            self.drop_templates(now);
+        }
+    }
+
+    fn drop_templates(&mut self, now: Duration) {
+        for Kept { plan, .. } in std::mem::take(&mut self.templates) {
+            self.want(plan);
+        }
+        self.settled = now.saturating_add(self.settle);
+        self.settle = self.settle.saturating_mul(2).min(SETTLE_MAX);
+    }
+
+    /// Plans that share a template want one.
+    fn want(&mut self, plan: Arc<Plan>) {
+        self.wanted.retain(|known| !known.shares_template_with(&plan));
+        self.wanted.push(plan);
+        if self.wanted.len() > TEMPLATES {
+            self.wanted.remove(0);
+        }
+    }
+
+    /// When there will be something to do that cannot be done yet.
+    pub(super) fn next(&self, now: Duration) -> Option<Duration> {
+        (!self.wanted.is_empty() && self.settled > now).then_some(self.settled)
+    }
+
+    /// Whether [`Stock::make`] would make something.
+    pub(super) fn wants(&self, now: Duration) -> bool {
+        let networks = self.takes_networks && self.networks.has_room();
+        !self.closed && (networks || (!self.wanted.is_empty() && self.settled <= now))
+    }
+
+    /// Makes one thing that is wanted. What cannot be made is wanted again when it would have been used.
+    pub(super) fn make(&mut self, now: Duration) {
+        if self.takes_networks && self.networks.has_room() {
+            if let Err(error) = self.networks.add() {
+                tracing::warn!("{error}; launches make their own");
+                self.takes_networks = false;
+            }
+            return;
+        }
+        if self.settled > now {
+            return;
+        }
+        // The one that was launched last first.
+        let Some(plan) = self.wanted.pop() else { return };
+        // From here on a change of the mounts is told, before it everything is built anew.
+        if self.before_launch.changed() {
+            self.drop_templates(now);
+            return self.want(plan);
+        }
+        match Template::build(&plan) {
+            Ok(Some(template)) => {
+                if self.templates.len() >= TEMPLATES {
+                    self.templates.remove(0);
+                }
+                self.templates.push(Kept { template: Rc::new(template), plan });
+            }
+            Ok(None) => {}
+            Err(error) => tracing::warn!("{}: {error}; launches build their mounts", plan.policy()),
+        }
+    }
+
+    /// The machine is being ended: nothing may be kept busy, and nothing is made any more.
+    pub(super) fn close(&mut self) {
+        self.closed = true;
+        self.templates.clear();
+        self.wanted.clear();
+        while self.networks.take().is_some() {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sandbox::{compile::Compiler, compile::Subject, kernel::Kernel, policy::Store};
+
+    fn plan(compiler: &Compiler, name: &str) -> Arc<Plan> {
+        let subject = Subject { name: name.to_owned(), root: "/".into(), sockets: vec![] };
+        compiler.compile(&subject).unwrap().plan
+    }
+
+    fn compiler(policy: &str) -> Compiler {
+        let policies = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../policies");
+        Compiler::new(Store::new(vec![policies]).load(policy).unwrap(), Kernel::probe(None).unwrap())
+    }
+
+    #[test]
+    fn services_of_one_policy_want_one_template_and_what_has_none_wants_none() {
+        let mut stock = Stock::new().unwrap();
+        let (strict, open) = (compiler("base/default"), compiler("unconfined"));
+        for name in ["one", "two", "three"] {
+            assert!(stock.template(&plan(&strict, name), Duration::ZERO).is_none());
+            assert!(stock.template(&plan(&open, name), Duration::ZERO).is_none());
+        }
+        assert_eq!(stock.wanted.len(), 1);
+        assert!(stock.wants(Duration::ZERO));
+    }
+
+    #[test]
+    fn nobody_waits_for_what_is_wanted_by_nobody() {
+        let mut stock = Stock::new().unwrap();
+        assert!(!stock.wants(Duration::ZERO) && stock.next(Duration::ZERO).is_none());
+        assert!(stock.network(&plan(&compiler("unconfined"), "one")).is_none());
+        assert!(!stock.wants(Duration::ZERO));
+        assert!(stock.network(&plan(&compiler("base/default"), "one")).is_none());
+        assert!(stock.wants(Duration::ZERO));
+        stock.close();
+        assert!(!stock.wants(Duration::ZERO));
+    }
+
+    #[test]
+    fn a_host_that_goes_on_mounting_is_waited_for_longer_each_time() {
+        let mut stock = Stock::new().unwrap();
+        stock.want(plan(&compiler("base/default"), "one"));
+        let second = Duration::from_secs(1);
+        for (now, next) in [(0, 1), (1, 3), (3, 7)] {
+            stock.drop_templates(second * now);
+            assert_eq!(stock.next(second * now), Some(second * next));
+            assert!(!stock.wants(second * (next - 1)) && stock.wants(second * next));
+        }
+        for _ in 0..20 {
+            stock.drop_templates(Duration::ZERO);
+        }
+        assert_eq!(stock.settled, SETTLE_MAX);
+    }
+
+    #[test]
+    fn what_is_wanted_is_bounded() {
+        let mut stock = Stock::new().unwrap();
+        let many: Vec<_> =
+            (0..TEMPLATES + 5).map(|number| plan(&compiler("base/default"), &format!("s{number}"))).collect();
+        for plan in &many {
+            stock.want(plan.clone());
+        }
+        assert_eq!(stock.wanted.len(), TEMPLATES);
+        assert!(Arc::ptr_eq(&stock.wanted[TEMPLATES - 1], &many[TEMPLATES + 4]), "the last stays");
+    }
+}

@@ -1,0 +1,154 @@
+//! [`Compiler`]: one policy for one kernel, compiled for many subjects.
+//!
+//! What does not depend on whom it is for is made once: the policy's text is parsed, its filter is built, its programs are
+//! in the kernel, and its launches share a template. What is left of compiling is paths and ids.
+//!
+//! Invariant: [`Compiler::compile`] answers what [`super::compile_on`] would answer with the same policy, subject, kernel
+//! and host. A [`Compiled`] plan says whether it would still be that.
+
+use std::{
+    cell::{OnceCell, RefCell},
+    sync::{Arc, Weak},
+};
+
+use super::{
+    RealHost, Subject, compile_with,
+    transcript::{Noting, Transcript},
+};
+use crate::{
+    compile::Host,
+    diagnostic::Report,
+    kernel::Kernel,
+    plan::{CgroupProgram, Op, Plan, Step, TemplateBuild},
+    policy::Policy,
+};
+
+/// A policy, a kernel, and what was made of them for all subjects.
+#[derive(Debug)]
+pub struct Compiler {
+    policy: Policy,
+    kernel: Kernel,
+    filter: OnceCell<Step>,
+    programs: RefCell<Vec<CgroupProgram>>,
+    builds: RefCell<Vec<Weak<TemplateBuild>>>,
+}
+
+/// A plan, and what it follows from besides its policy and the kernel.
+#[derive(Debug, Clone)]
+pub struct Compiled {
+    /// What came of it.
+    pub plan: Arc<Plan>,
+    subject: Subject,
+    transcript: Transcript,
+}
+
+impl Compiled {
+    /// Whether compiling for this subject would have the same plan: it is the same subject, and every question that was
+    /// asked of the host has the same answer, for one or two dozen calls of stat(2).
+    #[must_use]
+    pub fn is_current_for(&self, subject: &Subject) -> bool {
+        self.subject == *subject && self.transcript.holds(&RealHost::new(&subject.root))
+    }
+}
+
+impl Compiler {
+    /// Nothing is compiled yet.
+    #[must_use]
+    pub fn new(policy: Policy, kernel: Kernel) -> Self {
+        let (filter, programs, builds) = (OnceCell::new(), RefCell::default(), RefCell::default());
+        Self { policy, kernel, filter, programs, builds }
+    }
+
+    /// What is compiled.
+    #[must_use]
+    pub fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    /// Compiles for a subject on the real host.
+    ///
+    /// # Errors
+    /// Everything that this machine cannot enforce or does not have, at its places.
+    pub fn compile(&self, subject: &Subject) -> Result<Compiled, Report> {
+        self.compile_on(subject, &RealHost::new(&subject.root))
+    }
+
+    pub(crate) fn compile_on(&self, subject: &Subject, host: &dyn Host) -> Result<Compiled, Report> {
+        let noting = Noting::new(host);
+        let mut plan = compile_with(&self.policy, subject, &self.kernel, &noting, self.filter.get())?;
+        self.share(&mut plan);
+        Ok(Compiled { plan: Arc::new(plan), subject: subject.clone(), transcript: noting.into_transcript() })
+    }
+
+    /// What a plan has in common with those before it becomes the same.
+    fn share(&self, plan: &mut Plan) {
+        if let Some(step) = plan.steps.iter().find(|step| matches!(step.op, Op::Seccomp { .. })) {
+            self.filter.get_or_init(|| step.clone());
+        }
+        let mut programs = self.programs.borrow_mut();
+        for program in plan.programs.iter_mut().flatten() {
+            match programs.iter().find(|known| known.is_like(program)) {
+                Some(known) => *program = known.clone(),
+                None => programs.push(program.clone()),
+            }
+        }
+        if let Some(parts) = &mut plan.template {
+            let mut builds = self.builds.borrow_mut();
+            builds.retain(|build| build.strong_count() > 0);
+            match builds.iter().filter_map(Weak::upgrade).find(|build| *build == parts.build) {
+                Some(known) => parts.build = known,
+                None => builds.push(Arc::downgrade(&parts.build)),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compile::{
+        compile_on,
+        described::{DescribedHost, kernel, policy, strict},
+    };
+
+    fn subject(name: &str) -> Subject {
+        Subject { name: name.to_owned(), root: "/".into(), sockets: vec![] }
+    }
+
+    #[test]
+    fn what_it_compiles_is_what_is_compiled_without_it() {
+        let compiler = Compiler::new(policy(strict()), kernel(7));
+        let host = DescribedHost::debian();
+        for name in ["web", "db", "web"] {
+            let compiled = compiler.compile_on(&subject(name), &host).unwrap();
+            let alone = compile_on(&policy(strict()), &subject(name), &kernel(7), &host).unwrap();
+            assert_eq!(format!("{:?}", compiled.plan), format!("{alone:?}"), "{name}");
+        }
+    }
+
+    #[test]
+    fn subjects_of_one_policy_share_its_filter_and_what_builds_its_template() {
+        let compiler = Compiler::new(policy(strict()), kernel(7));
+        let host = DescribedHost::debian();
+        let [one, other] = ["web", "db"].map(|name| compiler.compile_on(&subject(name), &host).unwrap().plan);
+        let build = |plan: &Plan| plan.template.as_ref().unwrap().build.clone();
+        assert!(Arc::ptr_eq(&build(&one), &build(&other)));
+        assert_ne!(one.uid(), other.uid());
+        let filter = |plan: &Plan| {
+            let step = plan.steps.iter().find(|step| matches!(step.op, Op::Seccomp { .. })).cloned();
+            let Some(Step { op: Op::Seccomp { program, .. }, .. }) = step else { panic!("no filter") };
+            program
+        };
+        assert!(Arc::ptr_eq(&filter(&one), &filter(&other)));
+    }
+
+    #[test]
+    fn a_plan_is_good_until_the_host_answers_otherwise() {
+        let compiler = Compiler::new(policy(strict()), kernel(7));
+        let compiled = compiler.compile_on(&subject("web"), &DescribedHost::debian()).unwrap();
+        assert!(compiled.transcript.holds(&DescribedHost::debian()));
+        assert!(compiled.transcript.holds(&DescribedHost::debian().with("/elsewhere")));
+        // `/home` is hidden where it is there, so that it is not makes another plan.
+        assert!(!compiled.transcript.holds(&DescribedHost::debian().without("/home")));
+    }
+}

@@ -1,0 +1,137 @@
+//! SHA-256 (FIPS 180-4), for telling whether a policy's text is still the one that a service was started with.
+//!
+//! By hand, since it is sixty lines and no crate that this project has brings it. Nothing secret goes through it.
+
+/// The first 32 bits of the fractional parts of the cube roots of the first 64 primes.
+const ROUNDS: [u32; 64] = [
+    0x428a_2f98,
+    0x7137_4491,
+    0xb5c0_fbcf,
+    0xe9b5_dba5,
+    0x3956_c25b,
+    0x59f1_11f1,
+    0x923f_82a4,
+    0xab1c_5ed5,
+    0xd807_aa98,
+    0x1283_5b01,
+    0x2431_85be,
+    0x550c_7dc3,
+    0x72be_5d74,
+    0x80de_b1fe,
+    0x9bdc_06a7,
+    0xc19b_f174,
+    0xe49b_69c1,
+    0xefbe_4786,
+    0x0fc1_9dc6,
+    0x240c_a1cc,
+    0x2de9_2c6f,
+    0x4a74_84aa,
+    0x5cb0_a9dc,
+    0x76f9_88da,
+    0x983e_5152,
+    0xa831_c66d,
+    0xb003_27c8,
+    0xbf59_7fc7,
+    0xc6e0_0bf3,
+    0xd5a7_9147,
+    0x06ca_6351,
+    0x1429_2967,
+    0x27b7_0a85,
+    0x2e1b_2138,
+    0x4d2c_6dfc,
+    0x5338_0d13,
+    0x650a_7354,
+    0x766a_0abb,
+    0x81c2_c92e,
+    0x9272_2c85,
+    0xa2bf_e8a1,
+    0xa81a_664b,
+    0xc24b_8b70,
+    0xc76c_51a3,
+    0xd192_e819,
+    0xd699_0624,
+    0xf40e_3585,
+    0x106a_a070,
+    0x19a4_c116,
+    0x1e37_6c08,
+    0x2748_774c,
+    0x34b0_bcb5,
+    0x391c_0cb3,
+    0x4ed8_aa4a,
+    0x5b9c_ca4f,
+    0x682e_6ff3,
+    0x748f_82ee,
+    0x78a5_636f,
+    0x84c8_7814,
+    0x8cc7_0208,
+    0x90be_fffa,
+    0xa450_6ceb,
+    0xbef9_a3f7,
+    0xc671_78f2,
+];
+/// Those of the square roots of the first eight.
+const START: [u32; 8] =
+    [0x6a09_e667, 0xbb67_ae85, 0x3c6e_f372, 0xa54f_f53a, 0x510e_527f, 0x9b05_688c, 0x1f83_d9ab, 0x5be0_cd19];
+
+/// The digest of some bytes.
+pub(crate) fn sha256(bytes: &[u8]) -> [u8; 32] {
+    const BLOCK: usize = 64;
+    let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX).wrapping_mul(8);
+    let mut padded = bytes.to_vec();
+    padded.push(0x80);
+    padded.resize((padded.len() + 8).next_multiple_of(BLOCK) - 8, 0);
+    padded.extend(length.to_be_bytes());
+    let state = padded.chunks_exact(BLOCK).fold(START, compress);
+    let mut digest = [0; 32];
+    for (place, word) in digest.chunks_exact_mut(4).zip(state) {
+        place.copy_from_slice(&word.to_be_bytes());
+    }
+    digest
+}
+
+/// One block of 64 bytes.
+fn compress(state: [u32; 8], block: &[u8]) -> [u32; 8] {
+    let mut words = [0_u32; 64];
+    for (word, bytes) in words.iter_mut().zip(block.chunks_exact(4)) {
+        *word = u32::from_be_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+    }
+    for at in 16..64 {
+        let (low, high) = (words[at - 15], words[at - 2]);
+        let low = low.rotate_right(7) ^ low.rotate_right(18) ^ (low >> 3);
+        let high = high.rotate_right(17) ^ high.rotate_right(19) ^ (high >> 10);
+        words[at] = words[at - 16].wrapping_add(low).wrapping_add(words[at - 7]).wrapping_add(high);
+    }
+    let [mut a, mut b, mut c, mut d, mut e, mut f, mut g, mut h] = state;
+    for (word, round) in words.into_iter().zip(ROUNDS) {
+        let mixed = e.rotate_right(6) ^ e.rotate_right(11) ^ e.rotate_right(25);
+        let chosen = (e & f) ^ (!e & g);
+        let first = h.wrapping_add(mixed).wrapping_add(chosen).wrapping_add(round).wrapping_add(word);
+        let mixed = a.rotate_right(2) ^ a.rotate_right(13) ^ a.rotate_right(22);
+        let second = mixed.wrapping_add((a & b) ^ (a & c) ^ (b & c));
+        (h, g, f, e, d, c, b, a) = (g, f, e, d.wrapping_add(first), c, b, a, first.wrapping_add(second));
+    }
+    let mut next = state;
+    for (word, mixed) in next.iter_mut().zip([a, b, c, d, e, f, g, h]) {
+        *word = word.wrapping_add(mixed);
+    }
+    next
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hexadecimal(bytes: &[u8]) -> String {
+        sha256(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    #[test]
+    fn the_vectors_of_the_standard_come_out() {
+        let abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        assert_eq!(hexadecimal(b"abc"), abc);
+        let none = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+        assert_eq!(hexadecimal(b""), none);
+        let million = "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0";
+        assert_eq!(hexadecimal(&vec![b'a'; 1_000_000]), million);
+    }
+}
