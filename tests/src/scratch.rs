@@ -247,6 +247,11 @@ impl Drop for Scratch {
     }
 }
 
+/// A copy of a descriptor that another process has.
+pub fn descriptor_of(pid: i32, fd: i32) -> Result<std::os::fd::OwnedFd> {
+    crate::sys::descriptor_of(pid, fd).with_context(|| format!("descriptor {fd} of process {pid}"))
+}
+
 /// Says, past the test runner's capture, that a test did not run, and counts it.
 pub fn skip(test: &str, why: &str) -> Result<()> {
     let line = format!("SKIPPED {test}: {why}");

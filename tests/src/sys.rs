@@ -37,6 +37,26 @@ pub(crate) fn bare_launch(program: &std::ffi::CStr, namespaces: i32) -> io::Resu
     })
 }
 
+/// pidfd_open(2) and pidfd_getfd(2): a copy of a descriptor of another process.
+pub(crate) fn descriptor_of(pid: i32, fd: i32) -> io::Result<OwnedFd> {
+    // SAFETY: two integers.
+    let pidfd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+    if pidfd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let pidfd = i32::try_from(pidfd).map_err(io::Error::other)?;
+    // SAFETY: the kernel has just made this descriptor for us; nobody else knows of it.
+    let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+    // SAFETY: three integers, of which the first is a pidfd that lives across the call.
+    let copy = unsafe { libc::syscall(libc::SYS_pidfd_getfd, pidfd.as_raw_fd(), fd, 0) };
+    if copy < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let copy = i32::try_from(copy).map_err(io::Error::other)?;
+    // SAFETY: as above.
+    Ok(unsafe { OwnedFd::from_raw_fd(copy) })
+}
+
 /// A call by its number, with no arguments worth the name.
 pub(crate) fn bare_call(number: i64) -> io::Result<()> {
     // SAFETY: every argument is zero, so the kernel is given no address to write to. The numbers that come here are

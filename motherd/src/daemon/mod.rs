@@ -20,6 +20,7 @@ mod commands;
 mod events;
 mod execute;
 mod fdstore;
+mod fence;
 mod foreign;
 mod forking;
 mod generation;
@@ -134,6 +135,11 @@ enum Fatal {
     System { what: String, source: io::Error },
     #[error("{0}")]
     Kernel(#[from] sandbox::kernel::ProbeError),
+    #[error(
+        "{} is managed by another motherd{}: one initldr for each; to manage something else give it another --root and \
+         --cgroup", folder.display(), initldr.as_ref().map(|pid| format!(" (locked by process {pid})")).unwrap_or_default()
+    )]
+    Managed { folder: PathBuf, initldr: Option<String> },
     /// No failure: another one is to take over.
     #[error("retired, for another motherd to take over")]
     Retired,
@@ -329,13 +335,16 @@ impl Daemon {
         let installed = upgrade::Installed::find();
         let about = about::About::new(&replay, safe, &installed);
         let readers = readers(&paths);
+        fs::create_dir_all(&paths.run).map_err(Fatal::system(format!("make {}", paths.run.display())))?;
+        let base = cgroup_base(args.cgroup.as_deref())?;
+        fence::close(&link, &mut replay.stored, &paths.run, &base)?;
+        failpoint::hit("adopt.fenced");
         let server = control_server(&paths, readers, replay.stored.remove("control"))?;
         link.store("control", server.listener())?;
         failpoint::hit("adopt.control-kept");
         let events = journal::open(&link, replay.stored.remove(journal::SLOT))?;
         let (stage, left) = output::open_stage(&link, &mut replay.stored)?;
 
-        let base = cgroup_base(args.cgroup.as_deref())?;
         let kernel = Kernel::probe(Some(&base))?;
         leave_base(&base, &kernel);
         let store = Store::new(paths.policies.clone());
@@ -583,7 +592,6 @@ fn readers(paths: &Paths) -> Option<u32> {
 
 /// The control socket: the one that initldr kept, as long as its path is there, so that nobody is ever refused.
 fn control_server(paths: &Paths, group: Option<u32>, kept: Option<OwnedFd>) -> Result<Server, Fatal> {
-    fs::create_dir_all(&paths.run).map_err(Fatal::system(format!("make {}", paths.run.display())))?;
     let path = paths.run.join("motherd.sock");
     let mode = if group.is_some() { 0o660 } else { 0o600 };
     let listener = match kept {

@@ -47,6 +47,12 @@ pub(crate) fn exit_info(pidfd: BorrowedFd<'_>) -> Result<Option<(u64, i32)>, Err
     }
 }
 
+/// flock(2): LOCK_EX, without waiting. EWOULDBLOCK where another open file has it.
+pub(crate) fn flock(file: BorrowedFd<'_>) -> Result<(), Errno> {
+    // SAFETY: two integers.
+    Errno::result(unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) }).map(drop)
+}
+
 /// Takes over a descriptor that this process was started with. `None` where it is not open. To be called once for each
 /// number, before anything else is opened.
 pub(crate) fn inherited(fd: RawFd) -> Option<OwnedFd> {

@@ -81,7 +81,7 @@ pub struct StoredFd {
     /// The slot's own name.
     pub slot: String,
     /// What it is for: `process`, `log`, `notify`, `socket`, `pushed` of a service; `control`, `events`, `log-stage`,
-    /// `log-books` of motherd; `other`.
+    /// `log-books`, `lock-run`, `lock-cgroups` of motherd; `other`.
     pub kind: String,
     /// Whose it is; `None`: motherd's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
