@@ -4,6 +4,7 @@
 use std::fs;
 
 use anyhow::{Context, Result, ensure};
+use e2e::clients::{Clients, orders};
 use e2e::scratch::Scratch;
 
 /// Everything that a service has written.
@@ -58,6 +59,19 @@ post = ["/bin/sh", "-c", "echo after $EXIT_CODE $EXIT_STATUS; test ! -e /tmp/sha
     let order =
         ["pre one", "pre two", "main\n", "post sees", "reloaded by", "stop sees", "asked", "after exited"];
     ensure!(order.map(place).is_sorted(), "in another order:\n{said}");
+    scratch.stop()?;
+    Ok(())
+}
+
+#[test]
+fn a_service_that_says_when_it_is_ready_has_commands_as_any_other() -> Result<()> {
+    let Some(mut scratch) = Scratch::new("a_service_that_says_when")? else { return Ok(()) };
+    let clients = Clients::new(&scratch)?;
+    let pre = "timeout = \"20s\"\npre = [[\"/bin/sh\", \"-c\", \"test -S $NOTIFY_SOCKET && echo told\"]]";
+    scratch.service("web", &clients.all[3].service(&["READY=1"], pre, &orders("web")))?;
+    scratch.start()?;
+    scratch.running_by_request("web")?;
+    ensure!(output(&scratch, "web")?.contains("told"), "{}", output(&scratch, "web")?);
     scratch.stop()?;
     Ok(())
 }

@@ -50,7 +50,7 @@ impl Daemon {
         };
         let Some(argv) = list.get(usize::from(index)) else { return Ok(vec![]) };
         let wanted = Wanted { argv: &argv.value, beside, first: !beside && index == 0, recorded: true };
-        let launched = match self.prepare_log(id, &name, &program)? {
+        let launched = match self.prepare(id, &name, &program)? {
             Ok(()) => self.launch_command(id, &name, &program, &wanted),
             Err(refusal) => Err(refusal),
         };

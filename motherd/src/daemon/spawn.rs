@@ -77,10 +77,7 @@ impl Daemon {
         let service = self.manager.graph().service(id);
         let name = service.name().to_owned();
         let Some(program) = service.program().cloned() else { return Ok(vec![]) };
-        let prepared = match self.prepare_log(id, &name, &program)? {
-            Ok(()) if program.may_say() => self.prepare_readiness(id, &name)?,
-            other => other,
-        };
+        let prepared = self.prepare(id, &name, &program)?;
         let listening = self.prepare_sockets(id)?.map_err(|(what, error)| Refusal::io(&what, &error));
         let event = match prepared.and(listening).and_then(|()| self.start_process(id, &name, &program)) {
             Ok(Launched { pid, pidfd }) => {
@@ -201,6 +198,19 @@ impl Daemon {
     /// Where a service says that it is ready.
     pub(super) fn notify_path(&self, name: &str) -> PathBuf {
         self.paths.run.join("notify").join(name)
+    }
+
+    /// What is there before any process of the service is, its commands among them: the log pipe, and the readiness socket.
+    pub(super) fn prepare(
+        &mut self,
+        id: Id,
+        name: &str,
+        program: &Program,
+    ) -> Result<Result<(), Refusal>, Fatal> {
+        match self.prepare_log(id, name, program)? {
+            Ok(()) if program.may_say() => self.prepare_readiness(id, name),
+            other => Ok(other),
+        }
     }
 
     /// The socket on which the service says that it is ready, there before the service is and kept by initldr.
