@@ -29,8 +29,8 @@ use crate::{
     service::{Address, Socket},
 };
 
-/// Makes it. Paths are below `root`.
-pub(super) fn open(socket: &Socket, root: &Path) -> io::Result<OwnedFd> {
+/// Makes one of the sockets of a service. Paths are below `root`.
+pub(super) fn open(socket: &Socket, all: &[Socket], root: &Path) -> io::Result<OwnedFd> {
     let backlog = socket.backlog.min(libc::SOMAXCONN);
     let unix = |path: &Path, kind, backlog: Option<i32>| -> io::Result<OwnedFd> {
         let path = below(root, path);
@@ -41,8 +41,8 @@ pub(super) fn open(socket: &Socket, root: &Path) -> io::Result<OwnedFd> {
         address::bound(&path, kind, socket.mode, owner, group, backlog)
     };
     match &socket.listen.value {
-        Address::Tcp(at) => ip(at, SockType::Stream, socket.reuse_port, Some(backlog)),
-        Address::Udp(at) => ip(at, SockType::Datagram, socket.reuse_port, None),
+        Address::Tcp(at) => ip(at, SockType::Stream, socket, all, Some(backlog)),
+        Address::Udp(at) => ip(at, SockType::Datagram, socket, all, None),
         Address::Unix(path) => unix(path, SockType::Stream, Some(backlog)),
         Address::UnixDgram(path) => unix(path, SockType::Datagram, None),
         Address::UnixSeqpacket(path) => unix(path, SockType::SeqPacket, Some(backlog)),
@@ -99,14 +99,23 @@ fn below(root: &Path, path: &Path) -> PathBuf {
     root.join(path.strip_prefix("/").unwrap_or(path))
 }
 
-fn ip(at: &SocketAddr, kind: SockType, reuse_port: bool, backlog: Option<i32>) -> io::Result<OwnedFd> {
+fn ip(
+    at: &SocketAddr,
+    kind: SockType,
+    socket_of: &Socket,
+    all: &[Socket],
+    backlog: Option<i32>,
+) -> io::Result<OwnedFd> {
     let family = if at.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
     let fd = socket(family, kind, SockFlag::SOCK_CLOEXEC, None)?;
     if kind == SockType::Stream {
         // Connections of the socket before it, which have ended, do not keep the port.
         setsockopt(&fd, sockopt::ReuseAddr, &true)?;
     }
-    if reuse_port {
+    if shares_its_port(&socket_of.listen.value, all) {
+        setsockopt(&fd, sockopt::Ipv6V6Only, &true)?;
+    }
+    if socket_of.reuse_port {
         setsockopt(&fd, sockopt::ReusePort, &true)?;
     }
     bind(fd.as_raw_fd(), &storage(at))?;
@@ -114,6 +123,18 @@ fn ip(at: &SocketAddr, kind: SockType, reuse_port: bool, backlog: Option<i32>) -
         listen(&fd, Backlog::new(backlog)?)?;
     }
     Ok(fd)
+}
+
+/// Whether this is all of IPv6 on a port of which the service has all of IPv4 as a socket of its own: `[::]` would take that
+/// as well, and the two could not be had together.
+fn shares_its_port(address: &Address, all: &[Socket]) -> bool {
+    let any = |at: &SocketAddr, v6: bool| at.ip().is_unspecified() && at.is_ipv6() == v6;
+    all.iter().any(|other| match (address, &other.listen.value) {
+        (Address::Tcp(at), Address::Tcp(other)) | (Address::Udp(at), Address::Udp(other)) => {
+            any(at, true) && any(other, false) && at.port() == other.port()
+        }
+        _ => false,
+    })
 }
 
 /// Opened for both directions, so that it neither waits for the other end nor ends with it.
@@ -178,7 +199,7 @@ mod tests {
         let mut open_ones = Vec::new();
         for listen in ["unix:/run/s", "unix-dgram:/run/d", "unix-seqpacket:/run/q", "fifo:/run/f"] {
             let socket = socket_of(listen, "mode = \"640\"\n");
-            let fd = open(&socket, root).unwrap();
+            let fd = open(&socket, &[], root).unwrap();
             let path = below(root, socket.listen.value.path().unwrap());
             assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o640, "{listen}");
             assert!(is_it(fd.as_fd(), &socket, root), "{listen}");
@@ -207,17 +228,17 @@ mod tests {
     #[test]
     fn a_stale_socket_is_replaced_and_a_taken_port_is_refused() {
         let scratch = Scratch::new();
-        drop(open(&socket_of("unix:/s", ""), scratch.path()).unwrap());
-        let again = open(&socket_of("unix:/s", ""), scratch.path()).unwrap();
+        drop(open(&socket_of("unix:/s", ""), &[], scratch.path()).unwrap());
+        let again = open(&socket_of("unix:/s", ""), &[], scratch.path()).unwrap();
         assert!(UnixStream::connect(scratch.path().join("s")).is_ok());
         drop(again);
         let taken = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut socket = socket_of("tcp:127.0.0.1:1", "");
         socket.listen = Located::new(Address::Tcp(taken.local_addr().unwrap()), socket.listen.at.clone());
-        let error = open(&socket, scratch.path()).unwrap_err();
+        let error = open(&socket, &[], scratch.path()).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
         drop(taken);
-        let fd = open(&socket, scratch.path()).unwrap();
+        let fd = open(&socket, &[], scratch.path()).unwrap();
         assert!(is_it(fd.as_fd(), &socket, scratch.path()));
         let Address::Tcp(at) = socket.listen.value else { panic!() };
         let mut client = TcpStream::connect(at).unwrap();
@@ -227,11 +248,35 @@ mod tests {
     }
 
     #[test]
+    fn both_families_share_a_port_where_a_file_has_both() {
+        let addresses = |text: &[&str]| text.iter().map(|at| socket_of(at, "")).collect::<Vec<_>>();
+        let both =
+            addresses(&["tcp:0.0.0.0:80", "tcp:[::]:80", "udp:[::]:80", "tcp:[::]:81", "tcp:[::1]:80"]);
+        let shared: Vec<bool> =
+            both.iter().map(|socket| shares_its_port(&socket.listen.value, &both)).collect();
+        assert_eq!(shared, [false, true, false, false, false]);
+        let scratch = Scratch::new();
+        let Ok(free) = TcpListener::bind("[::]:0") else { return };
+        let port = free.local_addr().unwrap().port();
+        drop(free);
+        let both = addresses(&[&format!("tcp:0.0.0.0:{port}"), &format!("tcp:[::]:{port}")]);
+        let open = |all: &[Socket]| {
+            let first = open(&both[0], all, scratch.path()).unwrap();
+            open(&both[1], all, scratch.path()).map(|second| (first, second))
+        };
+        let made = open(&both);
+        assert!(made.is_ok(), "{made:?}");
+        drop(made);
+        assert_eq!(open(&[]).unwrap_err().kind(), io::ErrorKind::AddrInUse, "control");
+    }
+
+    #[test]
     fn an_owner_that_does_not_exist_is_told() {
         let scratch = Scratch::new();
         fs::create_dir_all(scratch.path().join("etc")).unwrap();
         fs::write(scratch.path().join("etc/passwd"), "").unwrap();
-        let error = open(&socket_of("unix:/s", "owner = \"nobody-here\"\n"), scratch.path()).unwrap_err();
+        let error =
+            open(&socket_of("unix:/s", "owner = \"nobody-here\"\n"), &[], scratch.path()).unwrap_err();
         assert_eq!(error.to_string(), "there is no user `nobody-here`");
     }
 }

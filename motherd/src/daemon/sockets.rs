@@ -88,7 +88,7 @@ impl Daemon {
             if self.sockets.held.contains_key(&(id, number)) {
                 continue;
             }
-            match listen::open(socket, &self.paths.root) {
+            match listen::open(socket, service.sockets(), &self.paths.root) {
                 Ok(fd) => {
                     failpoint::hit("socket.made");
                     self.link.store(&slot(service.name(), number), fd.as_fd())?;
