@@ -24,15 +24,17 @@ fn cause(scratch: &Scratch, service: &str) -> Result<String> {
 fn commands_run_before_beside_and_after_the_program_in_its_sandbox() -> Result<()> {
     let Some(mut scratch) = Scratch::new("commands_run_before_beside_and_after")? else { return Ok(()) };
     let text = r#"
-exec = ["/bin/sh", "-c", "echo of main >/tmp/shared; echo main; trap 'echo asked; exit 0' TERM; trap 'echo hup' HUP; while :; do sleep 0.02; done"]
+exec = ["/bin/sh", "-c", "echo of main >/tmp/shared; echo main; echo greets $GREETING; trap 'echo asked; exit 0' TERM; trap 'echo hup' HUP; while :; do sleep 0.02; done"]
 [start]
-pre = [["/bin/sh", "-c", "echo pre one; echo $$; test ! -e /tmp/shared"], ["/bin/echo", "pre two"]]
+pre = [["/bin/sh", "-c", "echo pre one; echo $$; test ! -e /tmp/shared"], ["/bin/sh", "-c", "echo pre two $GREETING"]]
 post = [["/bin/sh", "-c", "until test -s /tmp/shared; do sleep 0.02; done; echo post sees $(cat /tmp/shared), main is $MAINPID; id -u"]]
 [reload]
 exec = ["/bin/sh", "-c", "kill -HUP $MAINPID && echo reloaded by command"]
 [stop]
 exec = ["/bin/sh", "-c", "echo stop sees $(cat /tmp/shared)"]
 post = ["/bin/sh", "-c", "echo after $EXIT_CODE $EXIT_STATUS; test ! -e /tmp/shared && echo in a sandbox of its own"]
+[environment]
+GREETING = "hello"
 "#;
     scratch.service("web", text)?;
     scratch.service("system", "[dependencies]\nwants = [\"web\"]")?;
@@ -45,7 +47,8 @@ post = ["/bin/sh", "-c", "echo after $EXIT_CODE $EXIT_STATUS; test ! -e /tmp/sha
     let said = output(&scratch, "web")?;
     for line in [
         "pre one",
-        "pre two",
+        "pre two hello",
+        "greets hello",
         "post sees of main, main is 1",
         "reloaded by command",
         "stop sees of main",

@@ -120,7 +120,8 @@ impl Daemon {
     /// What a command is told of its service: `MAINPID`, as it sees it, while there is one; how that ended, once it has.
     fn command_environment(&self, id: Id) -> Vec<(String, String)> {
         let unit = self.manager.unit(id);
-        let mut environment = Vec::new();
+        let program = self.manager.graph().service(id).program();
+        let mut environment = program.map(|program| program.environment.clone()).unwrap_or_default();
         let mut set = |name: &str, value: String| environment.push((name.to_owned(), value));
         if let Some(main) = unit.main() {
             set("MAINPID", proc::innermost_pid(main.pid).unwrap_or(main.pid).to_string());

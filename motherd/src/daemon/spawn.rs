@@ -136,7 +136,8 @@ impl Daemon {
         let own_pid: &[&str] = if watchdog.is_some() { &["WATCHDOG_PID"] } else { &[] };
         let socket = socket.map(|path| ("NOTIFY_SOCKET".to_owned(), path));
         let watchdog = watchdog.map(|usec| ("WATCHDOG_USEC".to_owned(), usec));
-        let environment: Vec<_> = socket.into_iter().chain(watchdog).collect();
+        let told = socket.into_iter().chain(watchdog);
+        let environment: Vec<_> = program.environment.iter().cloned().chain(told).collect();
         let sockets = self.manager.graph().service(id).sockets();
         let listening =
             self.sockets.of(id).filter_map(|(number, fd)| Some((sockets.get(number)?.name.as_str(), fd)));

@@ -6,6 +6,7 @@
 
 mod commands;
 mod dependencies;
+mod environment;
 mod health;
 mod load;
 mod log;
@@ -72,6 +73,8 @@ pub struct Program {
     pub policy: Located<String>,
     /// The slice without `.slice`; `system` where none is written.
     pub slice: String,
+    /// Variables beside those of the policy, before which they go.
+    pub environment: Vec<(String, String)>,
     /// When it counts as started.
     pub start: Start,
     /// How long it may take to start; for a oneshot, to finish. `None`: as long as it likes.

@@ -4,6 +4,7 @@
 //! keys, wrong types and syntax errors of a file come out at once.
 
 use super::commands::RawCommands;
+use super::environment::RawVariable;
 use super::health::RawHealth;
 use super::notify::RawNotify;
 use sandbox::diagnostic::{Diagnostic, FileId, Located, Place, nearest};
@@ -29,6 +30,7 @@ pub(crate) struct RawService {
     pub(crate) remain: Option<Located<bool>>,
     pub(crate) pidfile: Option<Located<String>>,
     pub(crate) commands: RawCommands,
+    pub(crate) environment: Vec<RawVariable>,
     pub(crate) notify: Option<RawNotify>,
     pub(crate) health: Vec<RawHealth>,
     pub(crate) watchdog_interval: Option<Located<String>>,
@@ -88,11 +90,12 @@ type Entry<'t> = &'t Spanned<DeValue<'t>>;
 
 impl Reader<'_> {
     fn service(&mut self, table: &DeTable<'_>) -> RawService {
-        const KEYS: [&str; 15] = [
+        const KEYS: [&str; 16] = [
             "description",
             "exec",
             "policy",
             "slice",
+            "environment",
             "dependencies",
             "start",
             "reload",
@@ -111,6 +114,7 @@ impl Reader<'_> {
         raw.exec = self.strings(table, "exec");
         raw.policy = self.string(table, "policy");
         raw.slice = self.string(table, "slice");
+        self.environment(table, &mut raw);
         self.dependencies(table, &mut raw);
         if let Some(section) = self.section(table, "start", &START_KEYS) {
             raw.start_type = self.string(section, "type");
@@ -140,8 +144,18 @@ impl Reader<'_> {
         self.sockets(table, &mut raw);
         self.timers(table, &mut raw);
         for key in [
-            "policy", "slice", "start", "reload", "stop", "restart", "notify", "watchdog", "health",
-            "socket", "log",
+            "policy",
+            "slice",
+            "environment",
+            "start",
+            "reload",
+            "stop",
+            "restart",
+            "notify",
+            "watchdog",
+            "health",
+            "socket",
+            "log",
         ] {
             if let (None, Some((name, _))) = (&raw.process_key, table.get_key_value(key)) {
                 raw.process_key = Some(Located::new(key, self.place(name.span())));

@@ -106,6 +106,7 @@ impl Checker<'_> {
             Start::Oneshot => None,
         };
         let slice = self.slice(raw);
+        let environment = self.environment(raw);
         let commands = self.commands(raw, start);
         let remain = self.remain(raw, start);
         let notify = self.notify(raw);
@@ -123,6 +124,7 @@ impl Checker<'_> {
             exec: exec?,
             policy,
             slice,
+            environment,
             start,
             start_timeout,
             remain,
