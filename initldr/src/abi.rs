@@ -58,7 +58,7 @@ constants! { signed: i32 {
 } }
 constants! { signals: u32 {
     SIGHUP = 1, SIGINT = 2, SIGQUIT = 3, SIGABRT = 6, SIGKILL = 9, SIGUSR1 = 10, SIGUSR2 = 12,
-    SIGTERM = 15, SIGCHLD = 17, SIGCONT = 18, SIGSTOP = 19, SIGTSTP = 20, SIGTTIN = 21,
+    SIGTERM = 15, SIGCHLD = 17, SIGCONT = 18, SIGTSTP = 20, SIGTTIN = 21,
     SIGTTOU = 22, SIGWINCH = 28, SIGPWR = 30,
 } }
 constants! { flags: usize {

@@ -44,11 +44,14 @@ pub(crate) fn run(role: Role, log: &Log, command: &[Arg], environment: &[Arg], g
                     CLD_EXITED => break status,
                     CLD_KILLED | CLD_DUMPED => break 128 + status,
                     _ if role == Role::Process && [SIGTSTP, SIGTTIN, SIGTTOU].contains(&status) => {
-                        sys::getpid().and_then(|me| sys::kill(me.cast_signed(), SIGSTOP)).unwrap_or_default();
-                        // Continued, and the SIGCONT is passed on presently; in the foreground if so are we.
+                        // Where nobody could continue us the kernel does not stop us either.
+                        sys::getpid().and_then(|me| sys::kill(me.cast_signed(), SIGTSTP)).unwrap_or_default();
+                        sys::block_only(&!(1 << (SIGTSTP - 1))).unwrap_or_default(); // this is where it stops
+                        sys::block_only(&u64::MAX).unwrap_or_default();
                         if sys::terminal_of() == Ok(own) {
                             sys::give_terminal(&pid).unwrap_or_default();
                         }
+                        sys::kill(-pid.cast_signed(), SIGCONT).unwrap_or_default();
                     }
                     _ => {}
                 }

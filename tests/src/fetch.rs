@@ -199,6 +199,18 @@ impl Cache {
         })
     }
 
+    /// tini and dumb-init, unpacked.
+    pub fn reapers(&self) -> Result<[PathBuf; 2]> {
+        let suite = host_release()?;
+        let tree = self.tree(&Tree {
+            name: format!("reapers-{suite}"),
+            suite: &suite,
+            asked: &["tini", "dumb-init"],
+            keep: |package| package == "tini" || package == "dumb-init",
+        })?;
+        Ok(["usr/bin/tini", "usr/bin/dumb-init"].map(|path| tree.join(path)))
+    }
+
     /// The directory of `tree`, fetched if it is not there yet.
     fn tree(&self, tree: &Tree<'_>) -> Result<PathBuf> {
         let done = self.dir.join(format!("{}-{LAYOUT}", tree.name));

@@ -19,9 +19,11 @@ pub mod machine;
 pub mod modules;
 pub mod probe;
 pub mod programs;
+pub mod reapers;
 pub mod scratch;
 pub mod soak;
 pub mod system;
+pub mod witness;
 
 #[allow(unsafe_code, reason = "what a child does between fork and exec, and the probe's raw calls")]
 mod sys;

@@ -15,6 +15,70 @@ pub(crate) fn end_with_this_thread(command: &mut Command) -> &mut Command {
     unsafe { command.pre_exec(ask) }
 }
 
+/// Blocks every signal, and opens a descriptor through which they come: those too that glibc leaves out of its own sets.
+pub(crate) fn take_every_signal() -> io::Result<OwnedFd> {
+    let every = u64::MAX;
+    let size = size_of::<u64>();
+    let null = std::ptr::null_mut::<u64>();
+    // SAFETY: the call reads one mask of the kernel's size, eight bytes, and is given no place to write the old one to.
+    outcome(unsafe {
+        libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, &raw const every, null, size)
+    })?;
+    // SAFETY: the call reads one mask of that size.
+    let fd = unsafe { libc::syscall(libc::SYS_signalfd4, -1, &raw const every, size, libc::SFD_CLOEXEC) };
+    outcome(fd)?;
+    let fd = i32::try_from(fd).map_err(io::Error::other)?;
+    // SAFETY: the descriptor was made just now and is nobody else's.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// The number of the next signal.
+pub(crate) fn next_signal(signals: &OwnedFd) -> io::Result<u32> {
+    let mut info = [0_u8; 128]; // struct signalfd_siginfo, whose first word is the number
+    let size = nix::unistd::read(signals, &mut info)?;
+    match info.first_chunk().filter(|_| size == info.len()) {
+        Some(number) => Ok(u32::from_ne_bytes(*number)),
+        None => Err(io::ErrorKind::UnexpectedEof.into()),
+    }
+}
+
+/// kill(2), of any number.
+pub(crate) fn send_signal(pid: i32, number: i32) -> io::Result<()> {
+    // SAFETY: two numbers.
+    outcome(i64::from(unsafe { libc::kill(pid, number) }))
+}
+
+/// The child starts with one signal ignored and one blocked; 0 is none.
+pub(crate) fn start_with_signals(command: &mut Command, ignored: i32, blocked: i32) -> &mut Command {
+    let start = move || {
+        let mask = if blocked > 0 { 1_u64 << (blocked - 1) } else { 0 };
+        let null = std::ptr::null_mut::<u64>();
+        if ignored > 0 {
+            // SAFETY: SIG_IGN is an action and no address.
+            unsafe { libc::signal(ignored, libc::SIG_IGN) };
+        }
+        let size = size_of::<u64>();
+        // SAFETY: the call reads one mask of the kernel's size, and is given no place to write the old one to.
+        outcome(unsafe {
+            libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, &raw const mask, null, size)
+        })
+    };
+    // SAFETY: the closure runs between fork and exec and makes two system calls; an error is made from errno without
+    // allocation.
+    unsafe { command.pre_exec(start) }
+}
+
+/// The child leads a session whose terminal is its standard input.
+pub(crate) fn start_on_terminal(command: &mut Command) -> &mut Command {
+    let start = || {
+        nix::unistd::setsid()?;
+        // SAFETY: a descriptor and two numbers.
+        outcome(i64::from(unsafe { libc::ioctl(0, libc::TIOCSCTTY, 0) }))
+    };
+    // SAFETY: the closure runs between fork and exec and makes two system calls.
+    unsafe { command.pre_exec(start) }
+}
+
 /// vfork and execve of a program in new namespaces, and nothing else: what any sandbox with them costs at least. Answers
 /// the pid, once the program runs.
 pub(crate) fn bare_launch(program: &std::ffi::CStr, namespaces: i32) -> io::Result<i32> {
