@@ -99,13 +99,13 @@ fn role() -> Role {
 
 /// The kernel's initial file system (an initramfs) is the one root that `pivot_root` refuses to leave (EINVAL, before
 /// Linux 7.0), for it is mounted on nothing. So it is mounted on itself, and that mount becomes the root of PID 1 and
-/// of everything it starts: from there a sandbox can pivot away.
+/// of everything it starts: from there a sandbox can pivot away. What a hook of the initramfs mounted before us comes along.
 fn leave_rootfs() -> Result<()> {
     if ![RAMFS_MAGIC, TMPFS_MAGIC].contains(&sys::file_system(c"/")?) {
         return Ok(());
     }
     make_directory(c"/run")?;
-    sys::mount(c"/", c"/run", c"", MS_BIND, None)?;
+    sys::mount(c"/", c"/run", c"", MS_BIND | MS_REC, None)?;
     sys::chdir(c"/run")?;
     cover_root()
 }
