@@ -24,6 +24,8 @@ use crate::{
 pub(crate) const EXEC: u32 = u32::MAX - 1;
 /// The step that stands for passing a new namespace on.
 const HAND_OVER: u32 = u32::MAX - 2;
+/// The step that comes before all others.
+pub(crate) const OWN_DESCRIPTORS: u32 = u32::MAX - 3;
 /// No step failed.
 const NONE: u32 = u32::MAX;
 /// The child's exit status where it never ran the program. The parent goes by [`Outcome`], not by this.
@@ -162,6 +164,16 @@ impl<'a> Context<'a> {
 }
 
 impl Context<'_> {
+    /// The highest number that a step uses. What lies above is not even copied: a launcher that has thousands of
+    /// descriptors, and has most of them far up, launches as fast as one that has ten.
+    fn highest_descriptor(&self) -> RawFd {
+        let user_namespaces = self.namespaces.into_iter().chain(self.id_maps);
+        let single = [self.beside, self.ruleset, self.network, self.pooled, self.template];
+        let all = self.stdio.into_iter().chain(self.handed.iter().map(|(from, _)| *from));
+        let all = all.chain(single.into_iter().flatten());
+        all.chain(user_namespaces.flat_map(UserNamespace::descriptors)).max().unwrap_or(2)
+    }
+
     /// What a test makes of a step: nothing, outside tests.
     fn injected(&self, step: u32) -> Answer<()> {
         #[cfg(test)]
@@ -180,6 +192,10 @@ impl Context<'_> {
 pub(crate) fn run(context: &Context<'_>) -> ! {
     if let Some(timings) = context.timings {
         timings.born();
+    }
+    let own = raw::own_descriptors_below(context.highest_descriptor().saturating_add(1));
+    if let Err(errno) = own.and_then(|()| context.injected(OWN_DESCRIPTORS)) {
+        context.outcome.fail(OWN_DESCRIPTORS, errno);
     }
     walk(context);
     if let Err(errno) = context.envp.write_own_pid() {

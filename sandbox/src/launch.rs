@@ -316,6 +316,7 @@ fn launch_from(
             Parent::CallersParent => clone::Relation::CallersParent,
         },
         pid_cell,
+        shares_descriptors: true,
     };
     fault.tells("clone3")?;
     let pidfd = clone::vfork_into(&clone, &context, |context| apply::run(context))
@@ -366,6 +367,10 @@ pub(crate) fn explain(
     pid: u32,
 ) -> LaunchError {
     let program = argv.first().map_or("", String::as_str);
+    if step == apply::OWN_DESCRIPTORS {
+        let message = "close_range: descriptors of its own".to_owned();
+        return LaunchError { kind: LaunchFailure::Sandbox, message, errno, pid, stale: false };
+    }
     let step = usize::try_from(step).ok().and_then(|step| steps.get(step));
     let stale = step.is_some_and(|step| matches!(step.op, Op::StillMounted { .. }));
     let (kind, message) = match step {

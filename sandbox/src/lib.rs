@@ -20,6 +20,7 @@ pub mod beside;
 pub mod cgroup;
 pub mod compile;
 mod credentials;
+pub mod descriptors;
 pub mod diagnostic;
 mod digest;
 pub mod doctor;

@@ -51,6 +51,7 @@ pub(crate) fn namespace(wanted: &Wanted<'_>) -> Result<OwnedFd, (&'static str, E
         cgroup: None,
         relation: clone::Relation::Helper,
         pid_cell: &cell,
+        shares_descriptors: false,
     };
     refused("clone3")?;
     let child = clone::vfork_into(&request, &making, |making| apply::hand_over(making))

@@ -44,6 +44,11 @@ impl UserNamespace {
         Ok(Self { open: namespaces })
     }
 
+    /// All that it holds open.
+    pub(crate) fn descriptors(&self) -> impl Iterator<Item = RawFd> {
+        self.open.iter().map(|(_, fd)| fd.as_raw_fd())
+    }
+
     /// The namespace of a kind, if it was asked for.
     pub(crate) fn get(&self, kind: Joined) -> Option<RawFd> {
         self.open.iter().find(|(known, _)| *known == kind).map(|(_, fd)| fd.as_raw_fd())

@@ -23,7 +23,10 @@ use std::{
 
 use initldr::link::{End, ExitRecord};
 use nix::sys::epoll::EpollFlags;
-use sandbox::cgroup::{Cgroup, walk};
+use sandbox::{
+    cgroup::{Cgroup, walk},
+    descriptors::far_up,
+};
 
 use super::{
     Daemon, Fatal,
@@ -247,7 +250,7 @@ impl Daemon {
         }
         match found {
             Some(Look::There(Verified { pid, pidfd, start_ticks })) => {
-                runtime.pidfd = Some(pidfd);
+                runtime.pidfd = Some(far_up(pidfd));
                 runtime.start_ticks = start_ticks;
                 tracing::info!("{name}: adopted, still running as {pid}");
                 self.watch_main(id, pid);
@@ -335,7 +338,7 @@ impl Daemon {
                     let runtime = self.runtime.entry(id).or_default();
                     runtime.cgroup = Some(cgroup);
                     if let Some(Look::There(Verified { pid, pidfd, start_ticks })) = found {
-                        runtime.pidfd = Some(pidfd);
+                        runtime.pidfd = Some(far_up(pidfd));
                         runtime.start_ticks = start_ticks;
                         runtime.process_kept = true;
                         tracing::warn!("{name}: adopted without a record, running as {pid}");

@@ -8,7 +8,7 @@ use std::{
 };
 
 use nix::{errno::Errno, sys::epoll::EpollFlags};
-use sandbox::cgroup::Cgroup;
+use sandbox::{cgroup::Cgroup, descriptors::far_up};
 
 use super::{
     Daemon, Fatal,
@@ -193,7 +193,7 @@ impl Daemon {
         let Some(runtime) = self.runtime.get_mut(&id) else { return };
         let Some(cgroup) = runtime.cgroup.as_ref().filter(|_| runtime.watch.is_none()) else { return };
         let watched = cgroup.events_fd().map_err(|error| error.to_string()).and_then(|fd| {
-            let mut file = std::fs::File::from(fd);
+            let mut file = std::fs::File::from(far_up(fd));
             let mut text = String::new();
             file.read_to_string(&mut text).map_err(|error| error.to_string())?;
             watch(&self.epoll, file.as_fd(), Source::Cgroup(id), EpollFlags::EPOLLPRI)

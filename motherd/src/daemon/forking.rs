@@ -7,7 +7,7 @@
 use std::{collections::BTreeMap, fs, io::Read, path::Path, time::Duration};
 
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
-use sandbox::cgroup::Cgroup;
+use sandbox::{cgroup::Cgroup, descriptors::far_up};
 
 use super::{Daemon, Fatal, now, proc};
 use crate::{
@@ -79,7 +79,7 @@ impl Daemon {
             return false;
         }
         let runtime = self.runtime.entry(id).or_default();
-        runtime.pidfd = Some(pidfd);
+        runtime.pidfd = Some(far_up(pidfd));
         runtime.start_ticks = start_ticks;
         self.watch_main(id, pid);
         true

@@ -20,6 +20,8 @@ use nix::{
     poll::{PollFd, PollFlags, PollTimeout, poll},
 };
 
+use sandbox::descriptors::far_up;
+
 use crate::{failpoint, service::signal_name, sys};
 
 /// initldr's other end is gone, or the socket fails.
@@ -259,7 +261,7 @@ impl Replay {
             }
             ToManager::Stored(name, _) => match fd {
                 Some(fd) => {
-                    self.stored.insert(name.as_str().to_owned(), fd);
+                    self.stored.insert(name.as_str().to_owned(), far_up(fd));
                 }
                 None => {
                     tracing::error!("initldr says that it keeps {}, and sent no descriptor", name.as_str())

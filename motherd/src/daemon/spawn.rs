@@ -17,6 +17,7 @@ use nix::{errno::Errno, sys::epoll::EpollFlags};
 use sandbox::{
     Plan,
     cgroup::Cgroup,
+    descriptors::far_up,
     launch::{Ahead, Handed, Launch, LaunchFailure, Launched, Parent, launch},
 };
 
@@ -90,7 +91,7 @@ impl Daemon {
                     0
                 });
                 let runtime = self.runtime.entry(id).or_default();
-                runtime.pidfd = Some(pidfd);
+                runtime.pidfd = Some(far_up(pidfd));
                 runtime.process_kept = true;
                 runtime.start_ticks = start_ticks;
                 self.watch_cgroup(id);

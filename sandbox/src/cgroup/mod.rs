@@ -13,7 +13,6 @@ use std::{
     fs::{self, File},
     io::{self, Read, Write},
     os::fd::{AsFd, BorrowedFd, OwnedFd},
-    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
@@ -21,13 +20,13 @@ use nix::{
     dir::Dir,
     errno::Errno,
     fcntl::{OFlag, openat},
-    sys::stat::{Mode, mkdirat},
+    sys::stat::{Mode, fstat, mkdirat},
 };
 
 pub use figures::{Figure, Figures, Missing, Pressure};
 pub use programs::AttachedProgram;
 
-use crate::plan::Plan;
+use crate::{descriptors::far_up, plan::Plan};
 
 /// What went wrong with a cgroup: what was being done, to which file, and what the kernel said.
 #[derive(Debug, thiserror::Error)]
@@ -108,9 +107,9 @@ impl Cgroup {
     }
 
     fn held(directory: OwnedFd, path: PathBuf) -> Result<Self, CgroupError> {
-        let copy = directory.try_clone().map_err(|error| CgroupError::new("dup", &path, error))?;
-        let status = File::from(copy).metadata().map_err(|error| CgroupError::new("stat", &path, error))?;
-        Ok(Self { directory, path, id: status.ino() })
+        let directory = far_up(directory);
+        let status = fstat(&directory).map_err(|errno| CgroupError::new("stat", &path, errno))?;
+        Ok(Self { directory, path, id: status.st_ino })
     }
 
     /// The kernel's 64-bit id of it, not reused in a boot: the inode of the directory.

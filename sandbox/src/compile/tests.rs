@@ -615,6 +615,12 @@ fn fail_every_step_of(plan: &Plan, steps: &[Step], template: Option<&Template>) 
             assert!(error.to_string().contains(step.op.name()), "{error} for {step:?}");
         }
     }
+    for errno in ERRNOS {
+        let fault = Fault { at: Some((crate::apply::OWN_DESCRIPTORS, errno)), call: None };
+        let error = launch_with(&request, fault).unwrap_err();
+        assert_eq!((error.kind(), error.errno()), (LaunchFailure::Sandbox, errno));
+        assert!(error.to_string().starts_with("close_range: "), "{error}");
+    }
     assert_eq!(traces(), before);
     // The control: without a fault the command does run, and its word is the only one in the pipe.
     let launched = launch(&request).unwrap();

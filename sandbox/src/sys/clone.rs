@@ -70,6 +70,9 @@ pub(crate) struct Request<'a> {
     pub(crate) relation: Relation,
     /// The kernel writes the pid here before the child's first instruction.
     pub(crate) pid_cell: &'a AtomicU32,
+    /// The child begins in this process's table of descriptors and takes copies of those that it needs, instead of
+    /// copies of all: [`raw::own_descriptors_below`] has to be the first that it does.
+    pub(crate) shares_descriptors: bool,
 }
 
 /// What the child runs: `body` with a reference to `context`, and never returns.
@@ -104,6 +107,9 @@ pub(crate) fn vfork_into<C>(request: &Request<'_>, context: &C, body: fn(&C) -> 
         | libc::CLONE_PARENT_SETTID as u64
         | CLONE_CLEAR_SIGHAND
         | request.namespaces;
+    if request.shares_descriptors {
+        flags |= libc::CLONE_FILES as u64;
+    }
     let exit_signal = match request.relation {
         Relation::Caller => libc::SIGCHLD as u64,
         Relation::CallersParent => {
@@ -191,7 +197,7 @@ unsafe fn clone3(
 /// A process that does nothing but hold namespaces for this one to open, until it is dropped.
 ///
 /// It shares this process's memory, like a child on its way to exec, but this process runs on: it has to write the id
-/// maps meanwhile. So it gets nothing of this process's but a number.
+/// maps meanwhile. So it gets nothing of this process's but a number; nor does it keep copies of its descriptors.
 #[derive(Debug)]
 pub(crate) struct Holder {
     pid: nix::unistd::Pid,
@@ -224,6 +230,7 @@ pub(crate) fn hold(namespaces: u64) -> Result<Holder, Errno> {
     let (mut pidfd, pid): (RawFd, AtomicU32) = (-1, AtomicU32::new(0));
     let arguments = CloneArgs {
         flags: libc::CLONE_VM as u64
+            | libc::CLONE_FILES as u64
             | libc::CLONE_PIDFD as u64
             | libc::CLONE_PARENT_SETTID as u64
             | CLONE_CLEAR_SIGHAND

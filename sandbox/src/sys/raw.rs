@@ -257,6 +257,13 @@ pub(crate) fn dup_onto(from: RawFd, to: RawFd) -> Answer<()> {
     numbers(libc::SYS_dup3, [int(from), int(to), 0, 0, 0, 0]).map(drop)
 }
 
+/// close_range(2) from `first` upward with CLOSE_RANGE_UNSHARE: a table of descriptors of one's own, that begins with
+/// copies of what is below `first` and of nothing else.
+pub(crate) fn own_descriptors_below(first: RawFd) -> Answer<()> {
+    let flags = libc::CLOSE_RANGE_UNSHARE as usize;
+    numbers(libc::SYS_close_range, [int(first), u32::MAX as usize, flags, 0, 0, 0]).map(drop)
+}
+
 /// close_range(2) from `first` upward with CLOSE_RANGE_CLOEXEC.
 pub(crate) fn cloexec_from(first: RawFd) -> Answer<()> {
     let flags = libc::CLOSE_RANGE_CLOEXEC as usize;

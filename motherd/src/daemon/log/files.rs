@@ -9,6 +9,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use sandbox::descriptors::far_up;
+
 use super::lines::{STAMP, Text};
 
 /// Newest first.
@@ -69,6 +71,7 @@ impl Files {
             }
             opened => opened?,
         };
+        let file = File::from(far_up(file.into()));
         let metadata = file.metadata()?;
         Ok(Current { file, inode: metadata.ino(), size: metadata.len() })
     }

@@ -30,6 +30,8 @@ use nix::{
     unistd::pipe2,
 };
 
+use sandbox::descriptors::far_up;
+
 use self::{
     files::Current,
     lines::{Carry, Shape, Text},
@@ -101,6 +103,7 @@ impl Log {
         stage: &Stage,
     ) -> io::Result<Self> {
         fcntl(&reader, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+        let (reader, writer) = (far_up(reader), far_up(writer));
         let page = stage.page(name).unwrap_or_else(|| Page { name: name.to_owned(), ..Page::default() });
         Ok(Self { reader, writer, files, rate, current: None, begin_anew: false, page })
     }

@@ -17,6 +17,8 @@ use nix::{
     sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, bind, setsockopt, socket, sockopt},
 };
 
+use sandbox::descriptors::far_up;
+
 use super::message::Message;
 use crate::sys::notify::{Datagram, pass_pidfd, receive};
 
@@ -70,7 +72,7 @@ impl Readiness {
             Ok(()) | Err(_) => {}
         }
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-        let socket = socket(AddressFamily::Unix, SockType::Datagram, flags, None)?;
+        let socket = far_up(socket(AddressFamily::Unix, SockType::Datagram, flags, None)?);
         setsockopt(&socket, sockopt::PassCred, &true)?;
         if !pass_pidfd(socket.as_fd())? {
             tracing::debug!("this kernel names senders by their pids alone");
