@@ -21,7 +21,7 @@ impl Daemon {
         let mut catalog = service::load_dirs(&self.paths.services);
         self.keep_instances(&mut catalog);
         networks::imply_needs(&mut catalog, &self.store);
-        let services: Vec<_> = catalog.services.values().cloned().collect();
+        let services: Vec<_> = std::mem::take(&mut catalog.services).into_values().collect();
         let broken: BTreeSet<String> = catalog.broken.keys().cloned().collect();
         let Built { graph, refused, warnings } = Graph::build(services, &broken);
         let mut errors: Vec<String> =

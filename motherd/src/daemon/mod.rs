@@ -565,16 +565,14 @@ fn build(mut catalog: Catalog) -> (Graph, Catalog) {
     for problem in &catalog.problems {
         tracing::error!("{}", problem.message);
     }
-    let services: Vec<_> = catalog.services.values().cloned().collect();
+    // The graph has them from here on.
+    let services: Vec<_> = std::mem::take(&mut catalog.services).into_values().collect();
     let broken = catalog.broken.keys().cloned().collect();
     let built = Graph::build(services, &broken);
     for warning in &built.warnings {
         tracing::warn!("{warning}");
     }
-    for (name, report) in built.refused {
-        catalog.services.remove(&name);
-        catalog.broken.insert(name, report);
-    }
+    catalog.broken.extend(built.refused);
     for (name, report) in &catalog.broken {
         tracing::error!("{name} is not loaded:\n{report}");
     }
