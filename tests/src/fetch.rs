@@ -117,6 +117,17 @@ impl Cache {
         self.tree(&Tree { name: format!("system-{suite}"), suite: &suite, asked: &SYSTEM, keep: |_| true })
     }
 
+    /// The unpacked tree of another init system's package, with everything that it depends on.
+    pub fn peer(&self, package: &str) -> Result<PathBuf> {
+        let suite = host_release()?;
+        self.tree(&Tree {
+            name: format!("peer-{package}-{suite}"),
+            suite: &suite,
+            asked: &[package],
+            keep: |_| true,
+        })
+    }
+
     /// The unpacked package of a kernel.
     fn kernel_tree(&self, kernel: Kernel) -> Result<PathBuf> {
         self.tree(&Tree {

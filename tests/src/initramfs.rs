@@ -17,7 +17,14 @@ use crate::fetch::{Cache, Kernel, run};
 use crate::programs::Programs;
 
 /// Where a tree of Debian's has its shared libraries.
-const LIBRARY_DIRS: [&str; 4] = ["lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu", "lib64", "usr/lib64"];
+const LIBRARY_DIRS: [&str; 5] = [
+    "lib/x86_64-linux-gnu",
+    "usr/lib/x86_64-linux-gnu",
+    "lib64",
+    "usr/lib64",
+    // systemd's own, which nobody else links.
+    "usr/lib/x86_64-linux-gnu/systemd",
+];
 /// Where the image has them.
 const LIBRARIES: &str = "/usr/lib/x86_64-linux-gnu";
 /// The one path of the loader that programs name.
@@ -82,11 +89,8 @@ impl Image {
         Ok(image)
     }
 
-    /// What is no program of ours: busybox, `/etc`, empty directories, and a shell script as `/init`.
-    ///
-    /// By itself it is a machine without motherd, which tells a failure of the harness from one of the product.
-    pub fn base() -> Result<Self> {
-        let userland = Cache::open()?.userland()?;
+    /// Directories and no program. Libraries of what is added come from `userland`.
+    pub fn bare(userland: PathBuf) -> Result<Self> {
         let mut image = Self { archive: Archive::default(), userland, libraries: BTreeSet::new() };
         for (path, permissions) in [
             ("/dev", 0o755),
@@ -108,6 +112,14 @@ impl Image {
         }
         // The kernel opens it for PID 1 before anything is mounted.
         image.archive.device("/dev/console", 0o600, 5, 1)?;
+        Ok(image)
+    }
+
+    /// What is no program of ours: busybox, `/etc`, empty directories, and a shell script as `/init`.
+    ///
+    /// By itself it is a machine without motherd, which tells a failure of the harness from one of the product.
+    pub fn base() -> Result<Self> {
+        let mut image = Self::bare(Cache::open()?.userland()?)?;
         image.busybox()?;
         image.tree(&crate::workspace().join("tests/image/root"), "")?;
         image.archive.file(
@@ -121,6 +133,11 @@ impl Image {
     /// Adds a file of root's.
     pub fn file(&mut self, path: &str, permissions: u32, data: impl Into<Vec<u8>>) -> Result<()> {
         self.archive.file(path, permissions, data)
+    }
+
+    /// From now on libraries come from this tree.
+    pub fn look_in(&mut self, userland: PathBuf) {
+        self.userland = userland;
     }
 
     /// Writes the image under `target/` and returns its path.
@@ -137,7 +154,7 @@ impl Image {
     }
 
     /// busybox, and a link for each of its applets.
-    fn busybox(&mut self) -> Result<()> {
+    pub(crate) fn busybox(&mut self) -> Result<()> {
         let found = ["bin/busybox", "usr/bin/busybox"].map(|path| self.userland.join(path));
         let busybox =
             found.into_iter().find(|path| path.exists()).context("busybox-static has no busybox")?;
@@ -185,7 +202,7 @@ impl Image {
     }
 
     /// The files of a directory, as root's; scripts stay executable.
-    fn tree(&mut self, from: &Path, to: &str) -> Result<()> {
+    pub(crate) fn tree(&mut self, from: &Path, to: &str) -> Result<()> {
         use std::os::unix::fs::PermissionsExt;
         for entry in fs::read_dir(from).with_context(|| format!("cannot read {}", from.display()))? {
             let entry = entry?;

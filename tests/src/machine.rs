@@ -52,6 +52,8 @@ pub struct Setup {
     pub disks: Vec<PathBuf>,
     /// More words of the kernel command line.
     pub words: String,
+    /// Its memory in MiB, where it is not the usual 512.
+    pub memory: Option<u32>,
 }
 
 /// What a command in the guest came to.
@@ -142,7 +144,8 @@ impl Machine {
         command
             .args(before)
             .envs(qemu.environment)
-            .args(["-machine", "q35", "-accel", "tcg", "-cpu", "max,-cx16", "-smp", "2", "-m", "512"])
+            .args(["-machine", "q35", "-accel", "tcg", "-cpu", "max,-cx16", "-smp", "2"])
+            .args(["-m", &setup.memory.unwrap_or(512).to_string()])
             .args(["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"])
             // A disk that reads as nothing, for limits on devices: cloud kernels have the driver of no other built in.
             .args(["-blockdev", "driver=null-co,read-zeroes=on,node-name=disk,size=67108864"])
@@ -236,6 +239,16 @@ impl Machine {
     /// Starts a command that is not expected to answer, such as the one that ends the machine.
     pub fn begin(&mut self, command: &str) -> Result<()> {
         self.send(&format!("unanswered {command}\n"))
+    }
+
+    /// What a program in the guest has written to the second line when it has written `last` or the machine has ended.
+    pub fn written(&mut self, last: &str, limit: Duration) -> Result<String> {
+        let deadline = Instant::now() + limit;
+        let ended = |machine: &Self| machine.console.ended && machine.shell.ended;
+        while !self.shell.since(0).contains(last) && !ended(self) {
+            self.poll(deadline).with_context(|| format!("waiting for {last:?} on the second line"))?;
+        }
+        Ok(self.shell.since(0))
     }
 
     /// Waits until QEMU has ended, and says how.

@@ -83,6 +83,32 @@ impl SoakPrograms {
     }
 }
 
+/// What only `peers_boot` needs.
+#[derive(Debug, Clone)]
+pub struct PeersPrograms {
+    /// PID 1.
+    pub initldr: PathBuf,
+    /// The service manager.
+    pub motherd: PathBuf,
+    /// The operator's tool.
+    pub motherctl: PathBuf,
+    /// PID 1 and controller of a guest in which init systems are measured.
+    pub guest: PathBuf,
+}
+
+impl PeersPrograms {
+    /// Builds them.
+    pub fn built() -> Result<Self> {
+        cargo_build(true, &["--package", "initldr"], &["initldr"])?;
+        cargo_build(true, &["--package", "motherd"], &["motherd", "motherctl"])?;
+        cargo_build(true, &["--package", "e2e"], &["peers_guest"])?;
+        let release = crate::target_dir().join("release");
+        let [initldr, motherd, motherctl, guest] =
+            ["initldr", "motherd", "motherctl", "peers_guest"].map(|name| release.join(name));
+        Ok(Self { initldr, motherd, motherctl, guest })
+    }
+}
+
 fn cargo_build(release: bool, packages: &[&str], programs: &[&str]) -> Result<()> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);

@@ -30,7 +30,7 @@ impl OwnDisk {
     }
 
     fn setup(&self, words: &str) -> Setup {
-        Setup { disks: vec![self.0.clone()], words: words.to_owned() }
+        Setup { disks: vec![self.0.clone()], words: words.to_owned(), ..Setup::default() }
     }
 }
 
@@ -161,7 +161,7 @@ fn trouble(kernel: Kernel) -> Result<()> {
     fs::File::create(&frozen.0)?.set_len(16 << 20)?;
     let setup = || {
         let disks = vec![disk.0.clone(), frozen.0.clone()];
-        Ok(Setup { disks, words: format!("root=UUID={UUID}") })
+        Ok(Setup { disks, words: format!("root=UUID={UUID}"), ..Setup::default() })
     };
     run_with(kernel, EARLY.path()?, &setup, |machine| {
         machine.ready()?;
