@@ -8,6 +8,8 @@
 //!
 //! seccompiler gives the instruction type, and in the tests the oracle.
 
+mod code;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use seccompiler::sock_filter;
@@ -327,14 +329,7 @@ fn program(rules: &Confinement, closed: &[Closed]) -> Vec<sock_filter> {
     // x32 calls are numbers from X32_BIT on: unknown like every other number above the highest.
     debug_assert!(syscalls::highest() < X32_BIT);
 
-    let mut program = vec![
-        statement(LOAD_WORD, OFFSET_ARCHITECTURE),
-        jump(JUMP_EQUAL, X86_64, 1, 0),
-        statement(RETURN, KILL_PROCESS),
-        statement(LOAD_WORD, OFFSET_NUMBER),
-    ];
-    program.extend(tree(&ranges));
-    program
+    code::assemble(&ranges)
 }
 
 /// Family, type without its flags, and protocol, as far as they are named.
@@ -351,111 +346,6 @@ fn denial(denial: Denial) -> u32 {
         Denial::Errno(errno) => ERRNO | u32::from(errno),
         Denial::Log => LOG,
         Denial::Trap => TRAP,
-    }
-}
-
-fn statement(code: u16, k: u32) -> sock_filter {
-    sock_filter { code, jt: 0, jf: 0, k }
-}
-
-fn jump(code: u16, k: u32, jt: u8, jf: u8) -> sock_filter {
-    sock_filter { code, jt, jf, k }
-}
-
-/// The accumulator holds the call's number, which is at least the first range's start.
-fn tree(ranges: &[(u32, Verdict)]) -> Vec<sock_filter> {
-    match ranges {
-        [] => vec![statement(RETURN, KILL_PROCESS)],
-        [(_, verdict)] => leaf(verdict),
-        _ => {
-            let (low, high) = ranges.split_at(ranges.len() / 2);
-            let middle = high[0].0;
-            let low = tree(low);
-            let high = tree(high);
-            let mut program = branch(jump(JUMP_GREATER_EQUAL, middle, 0, 0), low.len());
-            program.extend(low);
-            program.extend(high);
-            program
-        }
-    }
-}
-
-/// A jump over `distance` instructions if the test holds, and on to the next if not. Conditional jumps reach 255
-/// instructions; further ones go by way of an unconditional jump.
-fn branch(test: sock_filter, distance: usize) -> Vec<sock_filter> {
-    match u8::try_from(distance) {
-        Ok(distance) => vec![sock_filter { jt: distance, jf: 0, ..test }],
-        Err(_) => vec![
-            sock_filter { jt: 0, jf: 1, ..test },
-            statement(JUMP, u32::try_from(distance).unwrap_or(u32::MAX)),
-        ],
-    }
-}
-
-fn leaf(verdict: &Verdict) -> Vec<sock_filter> {
-    let (conditions, denied) = match verdict {
-        Verdict::Return(value) => return vec![statement(RETURN, *value)],
-        Verdict::When { conditions, denied } => (conditions, *denied),
-    };
-    // Each block falls through to the next if its condition holds and returns the denial if not.
-    let mut program: Vec<sock_filter> =
-        conditions.iter().flat_map(|condition| block(condition, denied)).collect();
-    program.push(statement(RETURN, ALLOW));
-    program
-}
-
-/// Loads the low half of an argument (x86_64 is little-endian) and denies unless the condition holds.
-fn block(condition: &Condition, denied: u32) -> Vec<sock_filter> {
-    let load = |argument: u8| statement(LOAD_WORD, OFFSET_ARGUMENTS + 8 * u32::from(argument));
-    let deny = statement(RETURN, denied);
-    match condition {
-        Condition::IsOneOf { argument, values } => {
-            // From the end, so that each jump's distance is what is already there: later values and the denial.
-            let tail = values.iter().rev().fold(vec![deny], |tail, value| {
-                let mut program = branch(jump(JUMP_EQUAL, *value, 0, 0), tail.len());
-                program.extend(tail);
-                program
-            });
-            [vec![load(*argument)], tail].concat()
-        }
-        Condition::LacksSome { argument, bits } => {
-            vec![load(*argument), statement(AND, *bits), jump(JUMP_EQUAL, *bits, 0, 1), deny]
-        }
-        Condition::HasNone { argument, bits } => {
-            vec![load(*argument), statement(AND, *bits), jump(JUMP_EQUAL, 0, 1, 0), deny]
-        }
-        Condition::HasAll { argument, bits } => {
-            vec![load(*argument), statement(AND, *bits), jump(JUMP_EQUAL, *bits, 1, 0), deny]
-        }
-        Condition::HasSome { argument, bits } => {
-            vec![load(*argument), statement(AND, *bits), jump(JUMP_EQUAL, 0, 0, 1), deny]
-        }
-        Condition::HasNoneIf { argument, bits, other, has } => vec![
-            load(*other),
-            statement(AND, *has),
-            jump(JUMP_EQUAL, 0, 4, 0),
-            load(*argument),
-            statement(AND, *bits),
-            jump(JUMP_EQUAL, 0, 1, 0),
-            deny,
-        ],
-        // From the end: a row that holds jumps over everything that is there already, the later rows and the denial; one
-        // that does not goes on to it.
-        Condition::AnyRow(rows) => rows.iter().rev().fold(vec![deny], |tail, row| {
-            let holds = statement(JUMP, u32::try_from(tail.len()).unwrap_or(u32::MAX));
-            let row = row.iter().rev().fold(vec![holds], |rest, equal| {
-                let mut program = vec![load(equal.argument)];
-                if equal.mask != u32::MAX {
-                    program.push(statement(AND, equal.mask));
-                }
-                // A row is at most three comparisons, so the way over the rest of it is short.
-                let rest_length = u8::try_from(rest.len()).unwrap_or(u8::MAX);
-                program.push(jump(JUMP_EQUAL, equal.value, 0, rest_length));
-                program.extend(rest);
-                program
-            });
-            [row, tail].concat()
-        }),
     }
 }
 

@@ -203,3 +203,12 @@ fn no_shipped_filter_sees_the_high_half_of_an_argument() {
         }
     }
 }
+
+/// The kernel works on each instruction when a filter is installed, which is a large part of what a launch costs.
+#[test]
+fn no_shipped_filter_is_long() {
+    for (name, rules) in shipped() {
+        let length = program(&rules, &closed(&rules)).len();
+        assert!(length <= 200, "{name} has {length} instructions");
+    }
+}
