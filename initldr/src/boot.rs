@@ -152,7 +152,8 @@ fn stand_in_if_closed(number: i32) -> Result<()> {
     if sys::descriptor_flags(number).is_ok() {
         return Ok(());
     }
-    let file = sys::open(c"/dev/console", O_RDWR | O_NOCTTY).or_else(|_| sys::open(c"/dev/null", O_RDWR))?;
+    let file = sys::open(c"/dev/console", O_RDWR | O_NOCTTY).or_else(|_| sys::open(c"/dev/null", O_RDWR));
+    let file = file.or_else(|_| sys::open(c"/", O_RDONLY))?; // nothing can be written there, but the number is taken
     // It is opened at the lowest free number, which is this one, and it is to stay, across exec too.
     let elsewhere = sys::duplicate_high(&file)?;
     drop(file);

@@ -205,7 +205,7 @@ impl Init {
         let (size, fd) = match sys::receive(link, &mut bytes) {
             Ok(received) if received.0 > 0 => received,
             Err(Errno(EAGAIN)) => return false,
-            Err(Errno(ECONNRESET)) => return true, // the kernel says this once, before the last words
+            Err(Errno(ECONNRESET | ENOMEM)) => return true, // the kernel says the former once, before the last words
             Ok(_) | Err(_) => {
                 self.held.link = None;
                 return false;

@@ -234,7 +234,7 @@ impl Phase {
                 (self.motherd, self.since) = (Motherd::Unwatched, now);
                 self.launch.0 += 1;
             }
-            Event::LaunchFailed => return self.died(self.launch.1, Duration::ZERO, now),
+            Event::LaunchFailed => return self.died(None, Duration::ZERO, now),
             Event::Died(code, status) => {
                 let cause = match (self.motherd, code) {
                     (Motherd::Down { .. }, _) => return Effect::Nothing, // not one of ours
@@ -242,7 +242,7 @@ impl Phase {
                     (_, CLD_EXITED) => Relaunch::Exited(status),
                     (_, _) => Relaunch::Signaled(status),
                 };
-                return self.died(cause, now.saturating_sub(self.since), now);
+                return self.died(Some(cause), now.saturating_sub(self.since), now);
             }
             Event::Owes(true) if self.motherd != Motherd::Unwatched => {} // that gives it no more time
             Event::Heard | Event::Owes(true) => self.watch(Motherd::Expected { by: now + SILENCE }),
@@ -276,13 +276,14 @@ impl Phase {
         Effect::Kill(signal)
     }
 
-    fn died(&mut self, cause: Relaunch, lived: Duration, now: Duration) -> Effect {
-        let killed = cause == Relaunch::Signaled(SIGKILL.cast_signed());
+    /// `None`: it could not even be launched, which is no fault of its own.
+    fn died(&mut self, cause: Option<Relaunch>, lived: Duration, now: Duration) -> Effect {
+        let killed = cause.is_none_or(|cause| cause == Relaunch::Signaled(SIGKILL.cast_signed()));
         let early = lived < if killed { EARLY_KILL } else { EARLY };
         let count = |sum: u32, one: bool| if early { sum.saturating_add(one.into()) } else { 0 };
         (self.early_deaths, self.faults) = (count(self.early_deaths, true), count(self.faults, !killed));
         self.motherd = Motherd::Down { at: now + delay(self.early_deaths) };
-        self.launch.1 = cause;
+        self.launch.1 = cause.unwrap_or(self.launch.1);
         if self.faults >= RESCUE_AFTER { Effect::Rescue } else { Effect::Nothing }
     }
 
@@ -400,9 +401,11 @@ mod tests {
     #[test]
     fn a_launch_that_fails_waits_like_an_early_death() {
         let mut phase = Phase::of(false);
-        for expected in [0, 100, 200] {
-            phase = phase.step(Event::LaunchFailed, seconds(1)).0;
-            assert_eq!(phase.deadline(), Some(seconds(1) + Duration::from_millis(expected)));
+        for expected in [0, 100, 200, 400, 800, 1600, 3200, 6400, 10_000] {
+            let (next, effect) = phase.step(Event::LaunchFailed, seconds(1));
+            assert_eq!(next.deadline(), Some(seconds(1) + Duration::from_millis(expected)));
+            assert_eq!((effect, next.rung()), (Effect::Nothing, (false, false)), "no fault of motherd's");
+            phase = next;
         }
         assert_eq!(phase.launch(), (0, Relaunch::First));
     }

@@ -13,6 +13,7 @@ pub mod cpio;
 pub mod descriptors;
 pub mod differential;
 pub mod disk;
+pub mod faults;
 pub mod fetch;
 pub mod initramfs;
 pub mod machine;

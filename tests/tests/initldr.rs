@@ -16,6 +16,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+#[path = "initldr/fire.rs"]
+mod fire;
 #[path = "initldr/succession.rs"]
 mod succession;
 
@@ -41,25 +43,40 @@ fn initldr() -> PathBuf {
 
 /// An initldr whose motherd is `fake_motherd`.
 struct Machine {
-    initldr: Child,
+    /// initldr, or what is above it.
+    outer: Child,
+    initldr: Pid,
     listener: UnixListener,
     folder: PathBuf,
 }
 
 impl Machine {
     fn start(name: &str) -> Result<Machine> {
+        Self::start_below(name, &[])
+    }
+
+    /// Started by a command that executes what follows it.
+    fn start_below(name: &str, above: &[&str]) -> Result<Machine> {
         let folder = env::temp_dir().join(format!("initldr-{name}-{}", std::process::id()));
         fs::create_dir_all(&folder)?;
         let socket = folder.join("control");
         let listener = UnixListener::bind(&socket)?;
         listener.set_nonblocking(true)?;
-        let initldr = Command::new(initldr())
-            .args(["--motherd", env!("CARGO_BIN_EXE_fake_motherd"), "--"])
-            .arg(&socket)
+        let program = initldr();
+        let mut words: Vec<&std::ffi::OsStr> = above.iter().map(|word| (*word).as_ref()).collect();
+        words.extend([
+            program.as_os_str(),
+            "--motherd".as_ref(),
+            env!("CARGO_BIN_EXE_fake_motherd").as_ref(),
+        ]);
+        words.extend(["--".as_ref(), socket.as_os_str()]);
+        let outer = Command::new(words[0])
+            .args(&words[1..])
             .stdin(Stdio::null())
             .stderr(fs::File::create(folder.join("log"))?)
             .spawn()?;
-        Ok(Machine { initldr, listener, folder })
+        let initldr = Pid::from_raw(outer.id().cast_signed());
+        Ok(Machine { outer, initldr, listener, folder })
     }
 
     /// The next motherd to come up.
@@ -77,12 +94,24 @@ impl Machine {
         let mut motherd =
             Motherd { lines: BufReader::new(stream.try_clone()?), stream, pid: Pid::from_raw(0) };
         let here = motherd.hear()?;
-        motherd.pid = Pid::from_raw(here.strip_prefix("here ").context("here")?.parse()?);
+        motherd.pid = self.outside(here.strip_prefix("here ").context("here")?)?;
         Ok(motherd)
     }
 
+    /// A child's pid as it knows it itself, which may be that of another process out here: what it is here.
+    fn outside(&self, inside: &str) -> Result<Pid> {
+        for child in self.children()? {
+            let status = fs::read_to_string(format!("/proc/{child}/status")).unwrap_or_default();
+            let own = status.lines().find_map(|line| line.strip_prefix("NSpid:")?.split_whitespace().last());
+            if own == Some(inside) {
+                return Ok(Pid::from_raw(child));
+            }
+        }
+        bail!("no child of initldr's is {inside} to itself")
+    }
+
     fn pid(&self) -> Pid {
-        Pid::from_raw(self.initldr.id().cast_signed())
+        self.initldr
     }
 
     fn signal(&self, signal: Signal) -> Result<()> {
@@ -90,18 +119,18 @@ impl Machine {
     }
 
     fn proc(&self, file: &str) -> Result<String> {
-        Ok(fs::read_to_string(format!("/proc/{}/{file}", self.initldr.id()))?)
+        Ok(fs::read_to_string(format!("/proc/{}/{file}", self.initldr))?)
     }
 
     fn children(&self) -> Result<Vec<i32>> {
-        let children = self.proc(&format!("task/{}/children", self.initldr.id()))?;
+        let children = self.proc(&format!("task/{}/children", self.initldr))?;
         Ok(children.split_whitespace().map(str::parse).collect::<Result<_, _>>()?)
     }
 
     fn ended(&mut self) -> Result<ExitStatus> {
         let end = Instant::now() + SOON;
         while Instant::now() < end {
-            if let Some(status) = self.initldr.try_wait()? {
+            if let Some(status) = self.outer.try_wait()? {
                 return Ok(status);
             }
             std::thread::sleep(Duration::from_millis(5));
@@ -117,8 +146,8 @@ impl Machine {
 impl Drop for Machine {
     fn drop(&mut self) {
         // Whatever is still there: a failed test leaves nothing behind. motherd ends with its link.
-        self.initldr.kill().unwrap_or_default();
-        self.initldr.wait().map(drop).unwrap_or_default();
+        self.outer.kill().unwrap_or_default();
+        self.outer.wait().map(drop).unwrap_or_default();
         fs::remove_dir_all(&self.folder).unwrap_or_default();
     }
 }

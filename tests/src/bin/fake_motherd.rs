@@ -18,8 +18,8 @@ use std::{
 fn main() -> Result<ExitCode> {
     let path = env::args().nth(1).context("usage: fake_motherd SOCKET")?;
     let mut control = UnixStream::connect(path)?;
-    let mut state =
-        fs::OpenOptions::new().read(true).write(true).open(format!("/proc/self/fd/{STATE_FD}"))?;
+    // Only where it is asked for: this needs /proc.
+    let state = || fs::OpenOptions::new().read(true).write(true).open(format!("/proc/self/fd/{STATE_FD}"));
     tell(&mut control, &format!("here {}", process::id()))?;
     let mut told = control.try_clone()?;
     thread::spawn(move || {
@@ -53,6 +53,31 @@ fn main() -> Result<ExitCode> {
             "retire" => say(ToInit::Retire, None)?,
             "execute" => say(ToInit::Execute(slot(rest)?), None)?,
             "end" => say(ToInit::End(End::PowerOff), None)?,
+            "exit-with" => say(ToInit::End(End::Exit(rest.parse()?)), None)?,
+            "carry-on" => say(ToInit::CarryOn, None)?,
+            "flood" => {
+                let mut seed = rest.parse::<u64>()? | 1;
+                for _ in 0..20_000 {
+                    seed ^= seed << 13;
+                    seed ^= seed >> 7;
+                    seed ^= seed << 17;
+                    // Requests that are answered, lists that are long to answer, and what is no message at all.
+                    let message = match seed % 4 {
+                        0 => ToInit::Drop(slot("none")?).encode().to_vec(),
+                        1 => ToInit::List.encode().to_vec(),
+                        2 => ToInit::Acknowledge(seed).encode().to_vec(),
+                        _ => seed.to_le_bytes().repeat(usize::try_from(seed >> 8 & 63)? + 1),
+                    };
+                    send(&message, None)?;
+                }
+                tell(&mut control, "flooded")?;
+            }
+            "leak" => {
+                // A child that holds the link, and goes on when this process is gone.
+                let script = "trap '' PIPE; while head -c 4096 /dev/zero >&3; do :; done 2>/dev/null; exit 9";
+                Command::new("/bin/sh").args(["-c", script]).spawn()?;
+                tell(&mut control, "leaked")?;
+            }
             "garbage" => {
                 for size in [1, 255, 256, 257, 4096] {
                     send(&vec![0xa5; size], None)?;
@@ -65,12 +90,14 @@ fn main() -> Result<ExitCode> {
                 tell(&mut control, &format!("shell {}", status.code().unwrap_or(-1)))?;
             }
             "write" => {
+                let mut state = state()?;
                 state.seek(SeekFrom::Start(1 << 20))?;
                 state.write_all(rest.as_bytes())?;
                 tell(&mut control, "written")?;
             }
             "read" => {
                 let mut text = vec![0; rest.parse()?];
+                let mut state = state()?;
                 state.seek(SeekFrom::Start(1 << 20))?;
                 state.read_exact(&mut text)?;
                 tell(

@@ -8,7 +8,7 @@ impl Machine {
     /// What initldr has open, by number.
     fn open(&self) -> Result<Vec<(i32, String)>> {
         let mut open = vec![];
-        for entry in fs::read_dir(format!("/proc/{}/fd", self.initldr.id()))? {
+        for entry in fs::read_dir(format!("/proc/{}/fd", self.initldr))? {
             let entry = entry?;
             let target = fs::read_link(entry.path())?.to_string_lossy().into_owned();
             open.push((entry.file_name().to_string_lossy().parse()?, target));
@@ -25,7 +25,7 @@ impl Machine {
     }
 
     fn runs(&self) -> Result<PathBuf> {
-        Ok(fs::read_link(format!("/proc/{}/exe", self.initldr.id()))?)
+        Ok(fs::read_link(format!("/proc/{}/exe", self.initldr))?)
     }
 }
 
@@ -196,7 +196,8 @@ fn with_left(name: &str, left: &[u8]) -> Result<Machine> {
         .stdin(Stdio::null())
         .stderr(fs::File::create(folder.join("log"))?)
         .spawn()?;
-    Ok(Machine { initldr, listener, folder })
+    let pid = Pid::from_raw(initldr.id().cast_signed());
+    Ok(Machine { outer: initldr, initldr: pid, listener, folder })
 }
 
 #[test]
