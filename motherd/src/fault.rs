@@ -43,12 +43,24 @@ pub(crate) enum Fault {
     RecordsLate,
     /// A motherd that comes back does not go on with what was being launched.
     ForgetsALaunch,
+    /// A service does not wait for its conditions.
+    IgnoresConditions,
+    /// A service runs on without a condition that is to end it.
+    IgnoresALoss,
+    /// Others wait for ever with a service that waits for a condition.
+    ExpectsForEver,
+    /// A command that had its time runs on beside the next one.
+    LeavesACommand,
+    /// A program is made though its service is not to be up any more.
+    LaunchesTheUnwanted,
+    /// An act is done though events have overtaken it.
+    ActsTooLate,
 }
 
 #[cfg(test)]
 impl Fault {
     /// Each of them.
-    pub(crate) const ALL: [Self; 19] = [
+    pub(crate) const ALL: [Self; 25] = [
         Self::StartsTooEarly,
         Self::StartsBesideARival,
         Self::IgnoresOrder,
@@ -68,6 +80,12 @@ impl Fault {
         Self::BreaksABond,
         Self::RecordsLate,
         Self::ForgetsALaunch,
+        Self::IgnoresConditions,
+        Self::IgnoresALoss,
+        Self::ExpectsForEver,
+        Self::LeavesACommand,
+        Self::LaunchesTheUnwanted,
+        Self::ActsTooLate,
     ];
 }
 

@@ -25,6 +25,7 @@
 //!
 //! What each relation does is the table in `docs/services.md`; `table.rs` tests it cell by cell.
 
+mod conditions;
 mod confirm;
 mod fate;
 mod goals;
@@ -33,6 +34,7 @@ mod requests;
 use std::{collections::BTreeSet, time::Duration};
 
 use self::{
+    conditions::Met,
     fate::{Fate, Turn},
     requests::Pending,
 };
@@ -54,6 +56,9 @@ const ENDING_GRACE: Duration = Duration::from_secs(15);
 /// Why nothing starts in safe mode.
 const HELD: &str = "motherd is in safe mode and starts nothing, because it died early again and again; \
                     once the cause is mended, kill -9 of it ends that, and no service notices";
+
+/// What became of a launch that was decided and not done.
+const ENDED_MEANWHILE: &str = "motherd ended while it was being launched";
 
 /// How the machine is to end.
 pub use initldr::link::End;
@@ -101,6 +106,8 @@ pub struct Manager {
     graph: Graph,
     units: Vec<Unit>,
     rules: Vec<Option<Rules>>,
+    /// Which conditions hold, as far as that is looked at.
+    met: Vec<Met>,
     /// What follows from the states and goals of all, kept up to date by [`Manager::settle`].
     fates: Vec<Fate>,
     /// Who changed since the fates were last found out.
@@ -160,6 +167,7 @@ impl Manager {
         self.rules = graph.services().iter().map(rules_of).collect();
         self.units.resize_with(graph.len(), Unit::default);
         self.fates.resize_with(graph.len(), Fate::default);
+        self.met.resize_with(graph.len(), Met::default);
         self.deadlines.of.resize(graph.len(), None);
         self.graph = graph;
         self.dirty.extend(self.graph.ids());
@@ -172,6 +180,7 @@ impl Manager {
     pub fn reload(&mut self, graph: Graph, now: Duration) -> Vec<Effect> {
         let mut effects = Vec::new();
         self.grow(graph);
+        self.look_again(now, &mut effects);
         for id in self.graph.ids() {
             let keeps = |keeper: &Id| self.unit(*keeper).goal != Goal::Down;
             let (unit, edges) = (self.unit(id), self.graph.edges(id));
@@ -272,18 +281,27 @@ impl Manager {
             match self.units[id.0].state {
                 State::Launching if fault::on(Fault::ForgetsALaunch) => {}
                 State::Launching => {
-                    let why = "motherd ended while it was being launched".to_owned();
+                    let why = ENDED_MEANWHILE.to_owned();
                     self.step(id, Event::LaunchFailed { why, permanent: false }, now, &mut effects);
+                }
+                // The first that would have been made of it: whether it may start is asked anew.
+                State::Preparing { command: Command { index: 0, process: None, .. } } => {
+                    let why = ENDED_MEANWHILE.to_owned();
+                    self.step(id, Event::CommandFailed { why, permanent: false }, now, &mut effects);
                 }
                 State::Preparing { command }
                 | State::Settling { command, .. }
                 | State::Cleaning { command, .. }
                 | State::Stopping { stage: Stage::Asking { command }, .. } => {
                     // One that was made is waited for; of the others nothing ever ran.
-                    let Command { hook, index, process, .. } = command;
-                    effects.extend(process.is_none().then_some(act(Act::Run { hook, index })));
+                    let Command { hook, index, process, overdue, .. } = command;
+                    effects.extend(match process {
+                        None => Some(act(Act::Run { hook, index })),
+                        Some(process) => overdue.then_some(act(Act::KillCommand { pid: process.pid })),
+                    });
                 }
                 State::Forked { .. } => effects.push(act(Act::FindMain)),
+                State::Expecting { .. } => effects.push(act(Act::Look)),
                 State::Stopping { main, stage, .. } => {
                     match (stage, main, self.rules[id.0]) {
                         (Stage::Signalled { .. }, Some(main), Some(rules)) => {
@@ -381,6 +399,9 @@ impl Manager {
         }
         if !unit.is_active() && self.graph.renew(id) {
             self.rules[id.0] = rules_of(self.graph.service(id));
+        }
+        if !unit.is_active() && !matches!(unit.state, State::Expecting { .. }) {
+            self.met[id.0] = Met::default();
         }
         let unit = &self.units[id.0];
         // By itself, and for good.

@@ -51,7 +51,7 @@ const MAGIC: u64 = u64::from_le_bytes(*b"MotherDs");
 /// another is not.
 pub(crate) const LAYOUT: u32 = 2;
 /// The layout of the fields of a slot: in the upper 16 bits of its sequence word, where layout 1 has 0.
-pub(crate) const FIELDS: u16 = 4;
+pub(crate) const FIELDS: u16 = 5;
 /// The boot target was begun. No bit that flips makes this word, or one of [`ENDINGS`].
 const BOOTED: u32 = u32::from_le_bytes(*b"boot");
 /// The machine is being ended, and how.
@@ -420,6 +420,14 @@ impl Fields {
         if self.layout >= 4 {
             self.command(&mut record.unit.state, write);
         }
+        if self.layout >= 5 {
+            let command = record.unit.state.command();
+            let mut overdue = command.as_ref().is_some_and(|command| command.overdue);
+            self.flag(&mut overdue, write);
+            if let (false, Some(command)) = (write, command) {
+                command.overdue = overdue;
+            }
+        }
     }
 
     fn raw(&mut self, value: &mut [u8], write: bool) {
@@ -591,6 +599,9 @@ fn flatten(state: &State) -> (u8, Option<Main>, u8, u8, Duration, Duration) {
     match *state {
         State::Stopped => (0, None, 0, 0, zero, zero),
         State::Waiting => (1, None, 0, 0, zero, zero),
+        // To a motherd that knows no conditions it is waiting, which is true.
+        State::Expecting { deadline: None } => (1, None, 1, 0, zero, zero),
+        State::Expecting { deadline: Some(deadline) } => (1, None, 2, 0, deadline, zero),
         State::Launching => (2, None, 0, 0, zero, zero),
         State::Starting { main, deadline } => {
             (3, Some(main), u8::from(deadline.is_some()), 0, deadline.unwrap_or_default(), zero)
@@ -653,10 +664,15 @@ fn unflatten(
     until: Duration,
 ) -> Option<State> {
     // Which one of its list it is, and its process, come from elsewhere: [`Fields::command`].
-    let command = |hook| Command { hook, index: 0, process: None, deadline };
+    let command = |hook| Command { hook, index: 0, process: None, deadline, overdue: false };
     Some(match (tag, main) {
         (0, None) => State::Stopped,
-        (1, None) => State::Waiting,
+        (1, None) => match stage {
+            0 => State::Waiting,
+            1 => State::Expecting { deadline: None },
+            2 => State::Expecting { deadline: Some(deadline) },
+            _ => return None,
+        },
         (2, None) => State::Launching,
         (3, Some(main)) => State::Starting { main, deadline: (stage == 1).then_some(deadline) },
         (4, Some(main)) => State::Running { main },
@@ -723,10 +739,12 @@ mod tests {
     fn states() -> Vec<State> {
         let until = Duration::from_secs(9);
         let deadline = Duration::from_secs(8);
-        let command = |hook| Command { hook, index: 0, process: None, deadline };
+        let command = |hook| Command { hook, index: 0, process: None, deadline, overdue: false };
         let mut states = vec![
             State::Stopped,
             State::Waiting,
+            State::Expecting { deadline: None },
+            State::Expecting { deadline: Some(deadline) },
             State::Launching,
             State::Starting { main: main(), deadline: Some(deadline) },
             State::Starting { main: main(), deadline: None },
@@ -738,6 +756,10 @@ mod tests {
             State::Preparing { command: command(Hook::Pre) },
             State::Preparing { command: Command { index: 7, process: Some(main()), ..command(Hook::Pre) } },
             State::Settling { main: main(), command: command(Hook::Post) },
+            State::Settling {
+                main: main(),
+                command: Command { process: Some(main()), overdue: true, ..command(Hook::Post) },
+            },
             State::Cleaning { command: command(Hook::StopPost), then: Then::Restart { until } },
             State::Forked { launched: until, deadline: Some(deadline) },
             State::Forked { launched: until, deadline: None },

@@ -13,7 +13,10 @@ use std::{
 };
 
 use nix::sys::{
-    socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen as listen_on, socket},
+    socket::{
+        AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect as connect_to,
+        listen as listen_on, socket,
+    },
     stat::{Mode, fchmod},
 };
 
@@ -77,6 +80,17 @@ pub(crate) fn bound(
 /// connect(2)
 pub fn connect(path: &Path) -> io::Result<UnixStream> {
     UnixStream::connect(Short::of(path)?.path)
+}
+
+/// The same without waiting, for whoever only wants to know whether somebody takes connections there.
+///
+/// # Errors
+/// connect(2): EAGAIN where the queue is full, EPROTOTYPE where it is no stream socket, ECONNREFUSED where nobody listens
+pub(crate) fn connect_now(path: &Path) -> io::Result<()> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let fd = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
+    let short = Short::of(path)?;
+    Ok(connect_to(fd.as_raw_fd(), &UnixAddr::new(&short.path)?)?)
 }
 
 /// A path that fits into an address, and the folder that it goes through.

@@ -160,12 +160,20 @@ impl Daemon {
             self.recover_stage(&left);
         }
         failpoint::hit("adopt.descriptors");
+        // All of them are known before anything is done about one: what is done may start another process, which none of
+        // them is about.
+        let mut effects = Vec::new();
         for (id, event) in events {
             let event =
                 if let Event::Exited(exit) = event { Event::Exited(self.judged(id, exit)) } else { event };
-            self.event(id, event)?;
+            effects.extend(self.manager.event(id, event, now()));
+            self.record();
             failpoint::hit("adopt.event");
         }
+        if !safe {
+            effects.extend(self.adopt_conditions()?);
+        }
+        self.dispatch(effects)?;
         for exit in &later {
             self.exited(exit)?;
         }

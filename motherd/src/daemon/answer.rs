@@ -390,7 +390,8 @@ impl Daemon {
         let cgroup = unit.is_active().then(|| self.cgroup(id)).flatten();
         let figures = cgroup.map(|cgroup| cgroup.figures().into());
         let cgroup = cgroup.map(|cgroup| cgroup.path().display().to_string());
-        let obstacle = if unit.state == State::Waiting { self.manager.waits_for(id) } else { None };
+        let waits = matches!(unit.state, State::Waiting | State::Expecting { .. });
+        let obstacle = if waits { self.manager.waits_for(id) } else { None };
         let words = obstacle.unwrap_or_else(|| unit.cause.words.clone());
         let request = unit.cause.request.map(|who| protocol::Requester { uid: who.uid, pid: who.pid });
         ServiceStatus {
@@ -443,7 +444,7 @@ pub(super) fn state_name(state: &State) -> &'static str {
 fn wire_state(state: &State) -> Wire {
     match state {
         State::Stopped => Wire::Stopped,
-        State::Waiting => Wire::Waiting,
+        State::Waiting | State::Expecting { .. } => Wire::Waiting,
         State::Preparing { .. }
         | State::Launching
         | State::Starting { .. }

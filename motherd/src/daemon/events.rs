@@ -18,7 +18,7 @@ use nix::{
     },
 };
 
-use super::{Daemon, Fatal, now, upgrade::Upgrade};
+use super::{Daemon, Fatal, conditions::Kind, now, upgrade::Upgrade};
 use crate::{
     control::server::Token,
     eventlog::What,
@@ -44,6 +44,7 @@ pub(super) enum Source {
     Clock,
     Upgrade,
     Mounts,
+    Conditions(Kind),
 }
 
 impl Source {
@@ -62,6 +63,7 @@ impl Source {
             Self::Main(id) => (id.0 as u64) << 4 | 10,
             Self::Upgrade => 11,
             Self::Mounts => 12,
+            Self::Conditions(kind) => kind.number() << 4 | 13,
         }
     }
 
@@ -81,6 +83,7 @@ impl Source {
             10 => id().map(Self::Main),
             11 => Some(Self::Upgrade),
             12 => Some(Self::Mounts),
+            13 => Kind::of_number(data >> 4).map(Self::Conditions),
             _ => None,
         }
     }
@@ -173,6 +176,7 @@ impl Daemon {
             .chain(self.timers.next_boot())
             .chain(self.upgrade.as_ref().map(Upgrade::deadline))
             .chain(self.stock.next(now()))
+            .chain(self.conditions.next())
             .min();
         if next == self.armed {
             return Ok(());
@@ -215,6 +219,7 @@ impl Daemon {
                 self.stock.mounts_changed(now());
                 Ok(())
             }
+            Source::Conditions(kind) => self.conditions_ready(kind),
         }
     }
 
@@ -232,6 +237,7 @@ impl Daemon {
         self.end_silences(now())?;
         self.run_checks(now())?;
         self.fire_timers()?;
+        self.look_at_sockets(now())?;
         failpoint::hit("timer.due");
         let effects = self.manager.tick(now());
         self.dispatch(effects)
@@ -355,6 +361,7 @@ mod tests {
             Source::Clock,
             Source::Upgrade,
             Source::Mounts,
+            Source::Conditions(Kind::Network),
         ] {
             assert_eq!(Source::unpack(source.pack()), Some(source));
         }

@@ -48,8 +48,8 @@ impl Daemon {
             Effect::Service(id, Act::Sweep) => {
                 Ok(if self.sweep(id) { vec![(id, Event::Gone)] } else { vec![] })
             }
-            // Done when it was confirmed.
-            Effect::Turn(_) | Effect::Answer { .. } => Ok(vec![]),
+            // Done when it was confirmed, or looked at.
+            Effect::Turn(_) | Effect::Answer { .. } | Effect::Service(_, Act::Look) => Ok(vec![]),
             Effect::Reply { token, outcome } => {
                 let reply = self.acted(outcome);
                 self.server.reply(Token::from_u64(token), &reply, now());

@@ -44,7 +44,8 @@ impl Daemon {
     pub(super) fn note_state(&mut self, id: Id, before: Option<&State>, state: &State) {
         let further = matches!((before, state), (Some(State::Stopping { .. }), State::Stopping { .. }));
         // What comes of a launch follows at once, with the same cause; a stop that goes on is no news.
-        if *state == State::Launching || further {
+        // What is waited for is told once it was looked for.
+        if matches!(state, State::Launching | State::Expecting { .. }) || further {
             return;
         }
         let unit = self.manager.unit(id);
@@ -55,7 +56,7 @@ impl Daemon {
         self.write_event(What::Became, &name, state, &cause);
     }
 
-    fn write_event(&mut self, what: What, service: &str, state: &str, cause: &Cause) {
+    pub(super) fn write_event(&mut self, what: What, service: &str, state: &str, cause: &Cause) {
         self.events.push(&Entry {
             sequence: 0,
             at: now(),

@@ -17,6 +17,7 @@ mod adopt;
 mod ahead;
 mod answer;
 mod commands;
+mod conditions;
 mod events;
 mod execute;
 mod fdstore;
@@ -30,6 +31,7 @@ mod journal;
 mod link;
 mod listen;
 mod log;
+mod machine;
 mod networks;
 mod notify;
 mod oom;
@@ -90,7 +92,7 @@ use crate::{
     manager::{Confirmed, Effect, Manager},
     service::{self, Catalog},
     state::Table,
-    supervise::{Cause, Event, State},
+    supervise::{Act, Cause, Event, State},
     sys,
 };
 
@@ -229,6 +231,7 @@ struct Daemon {
     /// The group whose members may read: the control socket and the logs.
     readers: Option<u32>,
     sockets: Sockets,
+    conditions: conditions::Conditions,
     timers: Timers,
     /// Who is told of it as it happens.
     streams: Streams,
@@ -378,6 +381,7 @@ impl Daemon {
             log_due: BTreeMap::new(),
             readers,
             sockets: Sockets::default(),
+            conditions: conditions::Conditions::default(),
             timers,
             streams: Streams::default(),
             link,
@@ -460,6 +464,12 @@ impl Daemon {
             if !self.manager.graph().service(id).sockets().is_empty() {
                 self.sockets.changed(id);
             }
+            if !self.manager.graph().service(id).conditions().is_empty() {
+                self.conditions.changed(id);
+            }
+            if unit.is_up() {
+                self.conditions.hint(now());
+            }
             if self.said.get(&id) != Some(&unit.state) {
                 say(name, unit, &self.manager, id);
                 let state = unit.state.clone();
@@ -479,6 +489,13 @@ impl Daemon {
                 for effect in effects.into_iter().rev() {
                     queue.push_front(effect);
                 }
+                continue;
+            }
+            if let Effect::Service(id, Act::Look) = effect {
+                let found = self.look(id)?;
+                queue.extend(self.manager.conditions(id, &found, now()));
+                self.record();
+                self.tell_expectation(id);
                 continue;
             }
             let events = self.execute(effect)?;
@@ -516,6 +533,7 @@ impl Daemon {
                 self.let_go_of_all(id)?;
             }
         }
+        self.settle_conditions()?;
         self.settle_sockets()
     }
 
@@ -551,7 +569,8 @@ fn say(name: &str, unit: &crate::supervise::Unit, manager: &Manager, id: Id) {
         }
         State::Failed => tracing::error!("{name}: failed ({why})"),
         State::Orphan => tracing::warn!("{name}: orphaned processes ({why})"),
-        State::Preparing { .. }
+        State::Expecting { .. }
+        | State::Preparing { .. }
         | State::Launching
         | State::Forked { .. }
         | State::Settling { .. }

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::{Effect, Manager, fate::Turn};
 use crate::{
+    fault::{self, Fault},
     graph::Id,
     supervise::{Act, Cause, Event, Goal, State},
 };
@@ -37,7 +38,9 @@ impl Manager {
                 self.settle(now, &mut effects);
                 Confirmed::Instead(effects)
             }
-            Effect::Service(id, act) if !self.unit(*id).means(act) => Confirmed::Instead(effects),
+            Effect::Service(id, act) if !self.unit(*id).means(act) && !fault::on(Fault::ActsTooLate) => {
+                Confirmed::Instead(effects)
+            }
             Effect::Service(id, Act::Launch) => match self.obstacle(*id) {
                 None => Confirmed::Yes,
                 Some(cause) => {
@@ -59,7 +62,11 @@ impl Manager {
     /// Why a program is not to be made any more: what comes before it (`start.pre`) may have taken long.
     fn obstacle(&self, id: Id) -> Option<Cause> {
         match self.unit(id).goal {
-            Goal::Up => self.fates[id.0].doom.map(|other| self.doomed(id, other)),
+            _ if fault::on(Fault::LaunchesTheUnwanted) => None,
+            Goal::Up => {
+                let doom = self.fates[id.0].doom.map(|other| self.doomed(id, other));
+                doom.or_else(|| self.bereft(id))
+            }
             Goal::Down | Goal::Bounce => Some(self.unit(id).asked.clone()),
         }
     }
@@ -69,6 +76,8 @@ impl Manager {
         let unit = self.unit(id);
         match turn {
             Turn::Event(Event::Start) => self.rules[id.0].is_some(),
+            // It asks to be looked for, which nothing overtakes.
+            Turn::Event(Event::Expect { .. } | Event::Wait(_)) => false,
             Turn::Event(_) => unit.can_be_stopped() && unit.state != State::Done,
             Turn::Rise | Turn::Again(_) => false,
         }

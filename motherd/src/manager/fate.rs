@@ -20,6 +20,8 @@ pub(super) struct Fate {
     pub(super) blocker: Option<Id>,
     /// Whom it prepares and who starts again: it has to be done again first.
     pub(super) again: Option<Id>,
+    /// It is up, and what it is to go down for does not hold any more.
+    pub(super) lost: bool,
     /// It will be up, or will have failed, without anybody's doing.
     pub(super) on_its_way: bool,
 }
@@ -89,8 +91,9 @@ impl Manager {
         let runs = unit.can_be_stopped();
         // One that is about to be down counts: whoever is bound to it ends first, and nobody starts beside that.
         let broken = |other: &Id| {
+            let lost = self.fates[other.0].lost;
             let other = self.unit(*other);
-            runs && !(other.is_up() && other.goal == Goal::Up) && !fault::on(Fault::BreaksABond)
+            runs && !(other.is_up() && other.goal == Goal::Up && !lost) && !fault::on(Fault::BreaksABond)
         };
         let doom = edges
             .needs
@@ -103,6 +106,7 @@ impl Manager {
         let required = edges.requires.iter().copied().find(hopeless);
         let blocker = required.or_else(|| edges.conflicts.iter().copied().find(stays));
         let again = self.again(id);
+        let lost = unit.can_be_stopped() && self.lost(id).is_some();
         let on_its_way = match unit.goal {
             Goal::Down => false,
             Goal::Bounce => true,
@@ -111,6 +115,10 @@ impl Manager {
                 | State::Waiting
                 | State::Stopping { then: Then::Settle, .. }
                 | State::Cleaning { then: Then::Settle, .. } => blocker.is_none() && doom.is_none(),
+                State::Expecting { deadline } => {
+                    let bounded = deadline.is_some() || self.is_unknown(id);
+                    bounded && blocker.is_none() && doom.is_none()
+                }
                 State::Preparing { .. }
                 | State::Launching
                 | State::Starting { .. }
@@ -118,7 +126,7 @@ impl Manager {
                 | State::Settling { .. }
                 | State::Stopping { then: Then::Done, .. }
                 | State::Cleaning { then: Then::Done, .. } => true,
-                State::Running { .. } | State::Done => again.is_some(),
+                State::Running { .. } | State::Done => again.is_some() || lost,
                 State::Stopping { then: Then::Restart { .. } | Then::Fail, .. }
                 | State::Cleaning { then: Then::Restart { .. } | Then::Fail, .. }
                 | State::Backoff { .. }
@@ -126,7 +134,7 @@ impl Manager {
                 | State::Orphan => false,
             },
         };
-        Fate { doom: doom.copied(), blocker, again, on_its_way }
+        Fate { doom: doom.copied(), blocker, again, lost, on_its_way }
     }
 
     /// What is to happen to a service now, if anything.
@@ -136,7 +144,8 @@ impl Manager {
         match unit.goal {
             Goal::Up => match unit.state {
                 State::Stopped => Some(Turn::Event(Event::Wait(unit.asked.clone()))),
-                State::Waiting => self.may_start(id).then_some(Turn::Event(Event::Start)),
+                State::Waiting => self.may_start(id).then(|| self.begin(id)),
+                State::Expecting { deadline } => self.goes_on(id, deadline),
                 State::Preparing { .. }
                 | State::Starting { .. }
                 | State::Forked { .. }
@@ -144,13 +153,14 @@ impl Manager {
                 | State::Running { .. }
                 | State::Done => {
                     let Fate { doom, again, .. } = self.fates[id.0];
-                    let Some(other) = doom else {
+                    let cause = doom.map(|other| self.doomed(id, other)).or_else(|| self.bereft(id));
+                    let Some(cause) = cause else {
                         let other = again?;
                         let words =
                             format!("done again: it prepares {}, which starts again", self.graph.name(other));
                         return Some(Turn::Again(self.unit(other).cause.because(words)));
                     };
-                    self.may_stop(id).then(|| Turn::Event(Event::Stop(self.doomed(id, other))))
+                    self.may_stop(id).then_some(Turn::Event(Event::Stop(cause)))
                 }
                 State::Launching
                 | State::Stopping { .. }
@@ -165,7 +175,9 @@ impl Manager {
                     rises.then_some(Turn::Rise)
                 }
                 State::Launching | State::Orphan => None,
-                State::Waiting | State::Backoff { .. } | State::Failed => Some(stop()),
+                State::Waiting | State::Expecting { .. } | State::Backoff { .. } | State::Failed => {
+                    Some(stop())
+                }
                 State::Preparing { .. }
                 | State::Starting { .. }
                 | State::Forked { .. }
@@ -207,12 +219,13 @@ impl Manager {
             && !fault::on(Fault::PreparesOnce)
     }
 
-    fn may_start(&self, id: Id) -> bool {
+    /// Whether all that it depends on lets it start; its conditions are another matter.
+    pub(super) fn may_start(&self, id: Id) -> bool {
         let edges = self.graph.edges(id);
         // And stays so: what is about to stop does not count.
         let up = |other: &Id| {
             let fate = &self.fates[other.0];
-            let stays = fate.doom.is_none() && fate.again.is_none();
+            let stays = fate.doom.is_none() && fate.again.is_none() && !fate.lost;
             self.unit(*other).is_up() && self.unit(*other).goal == Goal::Up && stays
         };
         let fresh = |other: &Id| !self.is_stale(*other, id);
@@ -233,7 +246,10 @@ impl Manager {
     fn may_stop(&self, id: Id) -> bool {
         self.graph.edges(id).later.iter().all(|later| {
             let unit = self.unit(*later);
-            let stays = unit.goal == Goal::Up && self.fates[later.0].doom.is_none();
+            let fate = &self.fates[later.0];
+            // Whoever is bound to it goes first, and may be on its way already.
+            let bound = self.graph.edges(*later).bonds.contains(&id);
+            let stays = unit.goal == Goal::Up && fate.doom.is_none() && !fate.lost && !bound;
             !unit.is_active() || unit.state == State::Orphan || stays || fault::on(Fault::StopsTooEarly)
         })
     }
@@ -241,7 +257,24 @@ impl Manager {
     /// Whether a service waits for something that will not come by itself.
     #[must_use]
     pub fn is_blocked(&self, id: Id) -> bool {
-        self.unit(id).state == State::Waiting && self.fates[id.0].blocker.is_some()
+        match self.unit(id).state {
+            State::Waiting => self.fates[id.0].blocker.is_some(),
+            State::Expecting { deadline: None } => !self.is_unknown(id),
+            State::Expecting { deadline: Some(_) }
+            | State::Stopped
+            | State::Preparing { .. }
+            | State::Launching
+            | State::Starting { .. }
+            | State::Forked { .. }
+            | State::Settling { .. }
+            | State::Running { .. }
+            | State::Done
+            | State::Stopping { .. }
+            | State::Cleaning { .. }
+            | State::Backoff { .. }
+            | State::Failed
+            | State::Orphan => false,
+        }
     }
 
     /// What a waiting service waits for, for people.
@@ -270,8 +303,11 @@ impl Manager {
         if let Some(other) = edges.conflicts.iter().find(|other| self.unit(**other).is_active()) {
             return Some(format!("waits until {} is down, which conflicts with it", name(other)));
         }
-        let bound = edges.bonded.iter().find(|other| self.unit(**other).is_active())?;
-        Some(format!("waits until {} is down, which is bound to it", name(bound)))
+        if let Some(bound) = edges.bonded.iter().find(|other| self.unit(**other).is_active()) {
+            return Some(format!("waits until {} is down, which is bound to it", name(bound)));
+        }
+        let lack = self.lacking(id).next()?.resource.lack();
+        Some(if self.is_blocked(id) { format!("blocked: {lack}") } else { format!("waits: {lack}") })
     }
 
     /// What a service is, for a sentence about another one.
@@ -279,6 +315,7 @@ impl Manager {
         match self.unit(id).state {
             State::Stopped => "stopped",
             State::Waiting => "blocked itself",
+            State::Expecting { .. } => "waiting for a condition",
             State::Preparing { .. }
             | State::Launching
             | State::Starting { .. }

@@ -95,6 +95,7 @@ impl Manager {
             State::Backoff { .. } => asked,
             State::Stopped
             | State::Waiting
+            | State::Expecting { .. }
             | State::Preparing { .. }
             | State::Launching
             | State::Starting { .. }

@@ -164,13 +164,18 @@ impl Manager {
                 // Its end has come, and is only announced so far.
                 State::Running { .. } | State::Done if self.fates[id.0].doom.is_some() => None,
                 State::Running { .. } | State::Done => Some(Ok(())),
-                State::Stopped | State::Waiting | State::Stopping { .. } if self.held => {
+                State::Stopped | State::Waiting | State::Expecting { .. } | State::Stopping { .. }
+                    if self.held =>
+                {
                     Some(Err(HELD.to_owned()))
                 }
                 State::Failed | State::Backoff { .. } | State::Orphan => Some(Err(unit.cause.words.clone())),
-                State::Waiting if self.is_blocked(id) => Some(Err(self.waits_for(id).unwrap_or_default())),
+                State::Waiting | State::Expecting { .. } if self.is_blocked(id) => {
+                    Some(Err(self.waits_for(id).unwrap_or_default()))
+                }
                 State::Stopped
                 | State::Waiting
+                | State::Expecting { .. }
                 | State::Preparing { .. }
                 | State::Launching
                 | State::Starting { .. }

@@ -1,6 +1,7 @@
 //! What the manager promises, against a world that it cannot see: processes that die when they like, launches that
 //! fail, signals that are ignored, and a motherd that ends between any two effects.
 
+mod conditions;
 mod table;
 
 use super::*;
@@ -60,6 +61,8 @@ struct World {
     stops: Vec<String>,
     ended: Option<(End, Vec<Id>)>,
     queue: VecDeque<Effect>,
+    /// Conditions that do not hold, by their places; the others do.
+    lacking: BTreeSet<(Id, usize)>,
 }
 
 impl World {
@@ -83,6 +86,7 @@ impl World {
             stops: Vec::new(),
             ended: None,
             queue: VecDeque::new(),
+            lacking: BTreeSet::new(),
         }
     }
 
@@ -141,6 +145,13 @@ impl World {
 
     fn execute(&mut self, effect: Effect) {
         match effect {
+            Effect::Service(id, Act::Look) => {
+                let count = self.manager.graph().service(id).conditions().len();
+                let found: Vec<(usize, bool)> =
+                    (0..count).map(|place| (place, !self.lacking.contains(&(id, place)))).collect();
+                let effects = self.manager.conditions(id, &found, self.now);
+                self.queue.extend(effects);
+            }
             Effect::Turn(_) | Effect::Answer { .. } => panic!("done when it is confirmed"),
             Effect::Reply { token, outcome } => {
                 assert!(self.replies.insert(token, outcome).is_none(), "two answers to one request");
@@ -266,6 +277,18 @@ impl World {
             self.cgroups.remove(&id);
             self.event(id, Event::Gone);
         }
+    }
+
+    /// A condition holds, or does not, from now on.
+    fn set(&mut self, name: &str, place: usize, holds: bool) {
+        let id = self.id(name);
+        if holds {
+            self.lacking.remove(&(id, place));
+        } else {
+            self.lacking.insert((id, place));
+        }
+        let effects = self.manager.conditions(id, &[(place, holds)], self.now);
+        self.run(effects);
     }
 
     fn exit(&mut self, name: &str, status: i32) {
@@ -417,7 +440,8 @@ impl World {
 }
 
 /// Every relation and every kind of start.
-const HOUSE: [(&str, &str); 9] = [
+const HOUSE: [(&str, &str); 10] = [
+    ("route", "[[condition]]\nnetwork = \"route\"\ntimeout = \"30s\"\non_loss = \"restart\""),
     ("base", "exec = [\"/b\"]\n[start]\ntype = \"oneshot\""),
     ("net", "exec = [\"/b\"]\nstart.pre = [[\"/c\"], [\"/d\"]]\n[dependencies]\nneeds = [\"base\"]"),
     ("log", "exec = [\"/b\"]\n[start]\ntype = \"notify\"\n[restart]\nlimit = 2\nfactor = 1.0"),

@@ -5,6 +5,7 @@
 //! not execute is an error with the code `not-yet`: nothing is ever ignored.
 
 mod commands;
+mod condition;
 mod dependencies;
 mod environment;
 mod health;
@@ -23,6 +24,7 @@ use std::time::Duration;
 use sandbox::diagnostic::{Located, Sources};
 
 pub use commands::Commands;
+pub use condition::{Condition, OnLoss, Resource};
 pub use dependencies::{Dependencies, Relation};
 pub use health::{Health, Probe};
 pub(crate) use load::named_instances;
@@ -50,6 +52,7 @@ pub struct Service {
     sources: Sources,
     body: Body,
     dependencies: Dependencies,
+    conditions: Vec<Condition>,
     sockets: Vec<Socket>,
     timers: Vec<Timer>,
     network_of: Option<String>,
@@ -194,6 +197,12 @@ impl Service {
         &self.timers
     }
 
+    /// What has to be so on the machine before it starts.
+    #[must_use]
+    pub fn conditions(&self) -> &[Condition] {
+        &self.conditions
+    }
+
     /// What it depends on.
     #[must_use]
     pub fn dependencies(&self) -> &Dependencies {
@@ -242,11 +251,18 @@ pub(crate) fn parse_text(name: &str, text: &str) -> Result<Service, sandbox::dia
 
 /// A service that is made of parts, for the simulator: `text` is what it is told apart by from an earlier definition.
 #[cfg(test)]
-pub(crate) fn made(name: &str, text: &str, program: Option<Program>, dependencies: Dependencies) -> Service {
+pub(crate) fn made(
+    name: &str,
+    text: &str,
+    program: Option<Program>,
+    dependencies: Dependencies,
+    conditions: Vec<Condition>,
+) -> Service {
     let mut service = parse_text(name, "").expect("a group may be empty");
     service.sources = Sources::default();
     service.sources.add(format!("{name}.toml"), text);
     service.body = program.map_or(Body::Group, |program| Body::Program(Box::new(program)));
     service.dependencies = dependencies;
+    service.conditions = conditions;
     service
 }

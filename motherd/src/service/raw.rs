@@ -4,6 +4,7 @@
 //! keys, wrong types and syntax errors of a file come out at once.
 
 use super::commands::RawCommands;
+use super::condition::RawCondition;
 use super::environment::RawVariable;
 use super::health::RawHealth;
 use super::notify::RawNotify;
@@ -49,6 +50,7 @@ pub(crate) struct RawService {
     pub(crate) restart_never_on: Option<Located<Vec<Located<RawExit>>>>,
     pub(crate) log_keep: Option<Located<String>>,
     pub(crate) log_rate: Option<Located<String>>,
+    pub(crate) conditions: Vec<RawCondition>,
     pub(crate) sockets: Vec<RawSocket>,
     pub(crate) timers: Vec<RawTimer>,
     /// The first key or section that only a process has: a group that has one lacks its `exec`.
@@ -90,13 +92,14 @@ type Entry<'t> = &'t Spanned<DeValue<'t>>;
 
 impl Reader<'_> {
     fn service(&mut self, table: &DeTable<'_>) -> RawService {
-        const KEYS: [&str; 16] = [
+        const KEYS: [&str; 17] = [
             "description",
             "exec",
             "policy",
             "slice",
             "environment",
             "dependencies",
+            "condition",
             "start",
             "reload",
             "stop",
@@ -116,6 +119,7 @@ impl Reader<'_> {
         raw.slice = self.string(table, "slice");
         self.environment(table, &mut raw);
         self.dependencies(table, &mut raw);
+        self.conditions(table, &mut raw);
         if let Some(section) = self.section(table, "start", &START_KEYS) {
             raw.start_type = self.string(section, "type");
             raw.start_timeout = self.string(section, "timeout");

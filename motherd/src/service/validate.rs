@@ -37,6 +37,7 @@ pub(crate) fn validate(
         Checker { instance: name.split_once('@').map(|(_, instance)| instance), file, problems };
     let description = raw.description.clone().map(|text| checker.expand(text).value).unwrap_or_default();
     let dependencies = checker.dependencies(name, &raw);
+    let conditions = checker.conditions(&raw);
     let sockets = checker.sockets(name, &raw);
     let timers = checker.timers(&raw);
     let body = match &raw.exec {
@@ -49,6 +50,7 @@ pub(crate) fn validate(
         sources: sources.clone(),
         body: body?,
         dependencies,
+        conditions,
         sockets,
         timers,
         network_of: None,
@@ -82,14 +84,14 @@ impl Checker<'_> {
         self.problems.push(problem);
     }
 
-    /// A group has nothing but a description and dependencies.
+    /// A group has nothing but a description, dependencies, conditions and timers.
     fn group(&mut self, raw: &RawService) -> Option<Body> {
         let Some(key) = &raw.process_key else { return Some(Body::Group) };
         self.refuse(
             "missing-exec",
             &key.at,
             format!("`{}` is about a process, and this service has no `exec`", key.value),
-            "write `exec = [\"/path/to/program\"]`, or leave a group with a description and dependencies alone",
+            "write `exec = [\"/path/to/program\"]`, or leave a group with a description, dependencies and conditions alone",
         );
         None
     }

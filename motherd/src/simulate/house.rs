@@ -7,7 +7,10 @@ use sandbox::diagnostic::{Located, Place};
 use super::dice::Dice;
 use crate::{
     graph::Graph,
-    service::{Dependencies, Program, Relation, Restart, Service, Start, When, made, parse_text},
+    service::{
+        Condition, Dependencies, OnLoss, Program, Relation, Resource, Restart, Service, Start, When, made,
+        parse_text,
+    },
 };
 
 /// The programs that others are made of.
@@ -16,6 +19,7 @@ pub(super) struct Kinds {
     exec: Program,
     notify: Program,
     oneshot: Program,
+    forking: Program,
     place: Place,
 }
 
@@ -26,7 +30,13 @@ impl Kinds {
             parse_text("x", &text).unwrap().program().unwrap().clone()
         };
         let exec = program("exec");
-        Self { place: exec.policy.at.clone(), exec, notify: program("notify"), oneshot: program("oneshot") }
+        Self {
+            place: exec.policy.at.clone(),
+            exec,
+            notify: program("notify"),
+            oneshot: program("oneshot"),
+            forking: program("forking"),
+        }
     }
 }
 
@@ -60,7 +70,8 @@ pub(super) fn graph(kinds: &Kinds, dice: &mut Dice, seed: u64, generation: u64) 
         // The same text is the same program; what it is related to may come from elsewhere.
         let generation = if dice.one_in(2) { generation } else { 0 };
         let mut own = Dice::new(seed.wrapping_add(generation << 40).wrapping_add(number << 50));
-        made(name, &format!("generation {generation}"), program(kinds, &mut own), dependencies)
+        let program = program(kinds, &mut own);
+        made(name, &format!("generation {generation}"), program, dependencies, conditions(&mut own))
     });
     let services: Vec<Service> = services.collect();
     Graph::build(services, &BTreeSet::new()).graph
@@ -70,14 +81,15 @@ fn program(kinds: &Kinds, dice: &mut Dice) -> Option<Program> {
     if dice.roll(7) == 0 {
         return None;
     }
-    let mut program = match dice.roll(4) {
-        0 | 1 => kinds.exec.clone(),
-        2 => kinds.notify.clone(),
+    let mut program = match dice.roll(9) {
+        0..=3 => kinds.exec.clone(),
+        4 | 5 => kinds.notify.clone(),
+        6 => kinds.forking.clone(),
         _ => kinds.oneshot.clone(),
     };
     let when = match (dice.roll(4), program.start) {
         (0, _) => When::Never,
-        (1, Start::Exec | Start::Notify) => When::Always,
+        (1, Start::Exec | Start::Notify | Start::Forking) => When::Always,
         (_, _) => When::Failure,
     };
     let delay = Duration::from_millis([0, 1, 100, 2_000][dice.index(4)]);
@@ -94,5 +106,26 @@ fn program(kinds: &Kinds, dice: &mut Dice) -> Option<Program> {
         program.start_timeout = Some(Duration::from_millis(1 + dice.roll(20_000)));
     }
     program.stop_timeout = Duration::from_millis(1 + dice.roll(10_000));
+    let mut list = || match dice.roll(9) {
+        0 => vec![program.exec.clone()],
+        1 => vec![program.exec.clone(); 2],
+        _ => vec![],
+    };
+    program.commands.pre = list();
+    program.commands.post = if program.start == Start::Oneshot { vec![] } else { list() };
+    program.commands.stop = list();
+    program.commands.stop_post = list();
     Some(program)
+}
+
+/// Most services have none. What they are about is up to the world, which knows them by their places.
+fn conditions(dice: &mut Dice) -> Vec<Condition> {
+    let count = if dice.roll(4) == 0 { 1 + dice.index(3) } else { 0 };
+    (0..count)
+        .map(|place| Condition {
+            resource: Resource::Path(format!("/{place}").into()),
+            timeout: dice.one_in(2).then(|| Duration::from_millis(1 + dice.roll(20_000))),
+            on_loss: [OnLoss::Ignore, OnLoss::Stop, OnLoss::Restart][dice.index(3)],
+        })
+        .collect()
 }

@@ -6,7 +6,8 @@ use super::world::World;
 use crate::{
     graph::Id,
     manager::Verb,
-    supervise::{Goal, State, Then, Unit},
+    service::{Condition, OnLoss},
+    supervise::{Goal, Hook, State, Then, Unit},
 };
 
 /// What was broken, in words.
@@ -22,22 +23,42 @@ impl World {
     pub(super) fn holds_at_a_launch(&self, id: Id) -> Held {
         let name = self.name(id);
         let (body, unit) = (self.body(id), self.unit(id));
-        that(body.main.is_none() && !body.others, || format!("two instances of {name}"))?;
-        let edges = self.manager.graph().edges(id);
+        let prepared = body.prepared;
+        that(body.main.is_none() && (prepared || !body.others), || format!("two instances of {name}"))?;
+        that(body.command.is_none(), || format!("{name} is launched beside its own command"))?;
+        that(unit.goal == Goal::Up, || format!("{name} is launched, and is to be {:?}", unit.goal))?;
+        if !prepared {
+            self.holds_at_a_beginning(id)?;
+        }
+        let bereft = |condition: &Condition| condition.on_loss == OnLoss::Restart;
+        self.conditions_hold(id, "is launched", bereft)
+    }
+
+    /// Before the first command before a program, or the program where there is none.
+    fn holds_at_a_beginning(&self, id: Id) -> Held {
+        let name = self.name(id);
+        let (body, edges) = (self.body(id), self.manager.graph().edges(id));
+        self.conditions_hold(id, "starts", |_| true)?;
         for other in &edges.requires {
             that(self.unit(*other).is_up(), || format!("{name} starts before {}", self.name(*other)))?;
         }
         for other in edges.wants.iter().chain(&edges.after) {
             let first = self.unit(*other);
-            let coming = matches!(first.state, State::Launching | State::Starting { .. });
+            let coming = matches!(
+                first.state,
+                State::Preparing { .. }
+                    | State::Launching
+                    | State::Starting { .. }
+                    | State::Forked { .. }
+                    | State::Settling { .. }
+            );
             that(!coming || first.goal == Goal::Down, || {
                 format!("{name} does not wait for {}, which is starting", self.name(*other))
             })?;
         }
-        that(unit.goal == Goal::Up, || format!("{name} is launched, and is to be {:?}", unit.goal))?;
         for other in &edges.conflicts {
             let other_body = self.body(*other);
-            that(other_body.main.is_none() && !other_body.others && !self.unit(*other).is_active(), || {
+            that(!other_body.is_alive() && !self.unit(*other).is_active(), || {
                 format!("{name} starts beside {}", self.name(*other))
             })?;
         }
@@ -57,31 +78,75 @@ impl World {
         Ok(())
     }
 
-    /// Before a signal: the process is the service's, it was not reaped, and the service is being stopped. If that is for
-    /// good, whoever cannot run without it has stopped, and so has whoever comes later and is to stop as well.
+    /// Before a command: it is the only one, and the program is there or not as that command expects.
+    pub(super) fn holds_at_a_command(&self, id: Id, hook: Hook) -> Held {
+        let (name, body) = (self.name(id), self.body(id));
+        that(body.command.is_none(), || format!("two commands of {name} at once"))?;
+        match hook {
+            Hook::Pre | Hook::StopPost => {
+                that(body.main.is_none(), || {
+                    format!("a command of {name} runs without a program, and it has one")
+                })?;
+            }
+            Hook::Post | Hook::Stop => {}
+        }
+        let first = self.unit(id).command().is_some_and(|command| command.index == 0);
+        if hook == Hook::Pre && first { self.holds_at_a_beginning(id) } else { Ok(()) }
+    }
+
+    fn conditions_hold(&self, id: Id, does: &str, which: impl Fn(&Condition) -> bool) -> Held {
+        let conditions = self.manager.graph().service(id).conditions().iter().enumerate();
+        for (place, condition) in conditions.filter(|(_, condition)| which(condition)) {
+            that(self.is_so(id, place), || {
+                format!("{} {does}, and its condition {place} does not hold: {condition:?}", self.name(id))
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Before a signal: the process is the service's, and it was not reaped.
     pub(super) fn holds_at_a_signal(&self, id: Id, pid: Option<u32>) -> Held {
         let name = self.name(id);
-        let unit = self.unit(id);
         if let Some(pid) = pid {
             that(self.body(id).known_main == Some(pid), || {
                 format!("a signal for process {pid}, which is not {name} any more")
             })?;
         }
+        Ok(())
+    }
+
+    /// Before everything in a cgroup is killed: the service is being stopped.
+    pub(super) fn holds_at_a_kill(&self, id: Id) -> Held {
+        let unit = self.unit(id);
+        that(matches!(unit.state, State::Stopping { .. }), || {
+            format!("{} is killed, and is {:?}", self.name(id), unit.state)
+        })
+    }
+
+    /// When the end of a service begins, by a command or by a signal. If that is for good, whoever cannot run without it
+    /// has stopped, and so has whoever comes later and is to stop as well.
+    pub(super) fn holds_at_an_end(&self, id: Id) -> Held {
+        let (name, unit) = (self.name(id), self.unit(id));
         let State::Stopping { then: Then::Settle, .. } = unit.state else { return Ok(()) };
-        // One that comes up again at once may leave those up that tolerate that.
-        // A motherd that comes back sends once more what the one before it may not have sent. One that was not started in
-        // time is signalled for that, whoever waits for it.
-        if unit.goal == Goal::Bounce || unit.since < self.born || self.timed {
+        // A motherd that comes back sends once more what the one before it may not have sent. One that fails by itself ends,
+        // whoever waits for it.
+        if unit.since < self.born || !self.body(id).decided {
             return Ok(());
         }
+        // One that comes up again leaves those up that tolerate that.
+        let lost = self.conditions_hold(id, "", |condition| condition.on_loss != OnLoss::Ignore).is_err();
+        let comes_back = unit.goal == Goal::Bounce || unit.goal == Goal::Up && lost;
         let edges = self.manager.graph().edges(id);
         for other in &edges.later {
             let later = self.unit(*other);
-            let joined = later.goal == Goal::Down || self.manager.graph().edges(*other).needs.contains(&id);
+            let theirs = self.manager.graph().edges(*other);
+            let joined = if comes_back {
+                theirs.bonds.contains(&id)
+            } else {
+                later.goal == Goal::Down || theirs.needs.contains(&id)
+            };
             let there = later.is_active() && later.state != State::Orphan;
-            that(!(joined && there), || {
-                format!("{name} is signalled before {} has stopped", self.name(*other))
-            })?;
+            that(!(joined && there), || format!("{name} is ended before {} has stopped", self.name(*other)))?;
         }
         Ok(())
     }
@@ -90,12 +155,15 @@ impl World {
     pub(super) fn holds_after_an_event(&self, before: &[Unit]) -> Held {
         for (id, old) in self.manager.graph().ids().zip(before) {
             let (name, unit, body) = (self.name(id), self.unit(id), self.body(id));
-            if (body.main.is_some() || body.others) && !unit.is_active() {
+            if body.is_alive() && !unit.is_active() {
                 return Err(format!("{name} has processes and is {:?}", unit.state));
             }
             that(self.record(id) == Some(unit), || format!("{name} is not recorded as it is"))?;
             if unit.state != old.state {
                 that(!unit.cause.words.is_empty(), || format!("{name} is {:?} without a cause", unit.state))?;
+                if unit.state == State::Done && self.manager.graph().service(id).program().is_none() {
+                    self.conditions_hold(id, "is up", |_| true)?;
+                }
                 let first = Unit::default();
                 that(unit.cause != first.cause, || {
                     format!("{name} is {:?} and its cause is that of the beginning", unit.state)
@@ -104,7 +172,11 @@ impl World {
             if let State::Stopping { then: Then::Restart { until }, .. } | State::Backoff { until } =
                 unit.state
                 && unit.state != old.state
-                && !matches!(old.state, State::Stopping { then: Then::Restart { .. }, .. })
+                && !matches!(
+                    old.state,
+                    State::Stopping { then: Then::Restart { .. }, .. }
+                        | State::Cleaning { then: Then::Restart { .. }, .. }
+                )
                 && let Some(program) = self.manager.graph().service(id).program()
             {
                 let wait = until.saturating_sub(self.now);
@@ -174,9 +246,12 @@ impl World {
                         unit.state,
                         State::Running { .. } | State::Done | State::Failed | State::Orphan
                     );
-                    let blocked = unit.state == State::Waiting && self.manager.is_blocked(id);
-                    that(rests || blocked, why)?;
+                    let waits = matches!(unit.state, State::Waiting | State::Expecting { deadline: None });
+                    that(rests || waits && self.manager.is_blocked(id), why)?;
                 }
+            }
+            if unit.goal == Goal::Up && unit.can_be_stopped() {
+                self.conditions_hold(id, "runs on", |condition| condition.on_loss != OnLoss::Ignore)?;
             }
             if matches!(unit.state, State::Running { .. }) {
                 for bond in &self.manager.graph().edges(id).bonds {
@@ -227,9 +302,7 @@ impl World {
                 format!("{} does not stop: {:?}", self.name(id), self.unit(id))
             })?;
             let body = self.body(id);
-            that(body.main.is_none() && !body.others && !body.cgroup, || {
-                format!("something of {} is left", self.name(id))
-            })?;
+            that(!body.is_alive() && !body.cgroup, || format!("something of {} is left", self.name(id)))?;
         }
         that(self.manager.next_deadline().is_none(), || "a timer outlived its reason".to_owned())
     }

@@ -7,8 +7,11 @@
 
 use std::time::Duration;
 
-use super::{Act, Cause, Command, Event, Hook, Main, Rules, Stage, State, Then, Unit};
-use crate::service::START_TIMEOUT;
+use super::{Act, Cause, Command, Event, Hook, KILL_AGAIN, Main, Rules, Stage, State, Then, Unit, seconds};
+use crate::{
+    fault::{self, Fault},
+    service::START_TIMEOUT,
+};
 
 /// What became of a command.
 enum Came {
@@ -16,11 +19,11 @@ enum Came {
     On(Command),
     /// It ended well.
     Well,
+    /// It had its time: it is killed, and waited for.
+    Overdue(Command, Act),
     /// It did not, and this is why.
     Ill {
         why: String,
-        /// Its process, if it may still run.
-        left: Option<Main>,
         /// Trying again unasked is of no use.
         permanent: bool,
     },
@@ -30,20 +33,27 @@ enum Came {
 
 /// What an event says of a command.
 fn came(command: Command, event: Event, since: Duration, now: Duration) -> Came {
-    let ill = |why: String, permanent| Came::Ill { why: format!("{command}: {why}"), left: None, permanent };
+    let ill = |why: String, permanent| Came::Ill { why: format!("{command}: {why}"), permanent };
+    let too_late = || "not ended in time".to_owned();
     match event {
         Event::CommandLaunched { pid } => {
             Came::On(Command { process: Some(Main { pid, launched: since }), ..command })
         }
+        Event::CommandFailed { .. } | Event::CommandExited(_) if command.overdue => ill(too_late(), false),
         Event::CommandFailed { why, permanent } => ill(why, permanent),
         Event::CommandExited(exit) if exit.is_success() => Came::Well,
         Event::CommandExited(exit) => ill(exit.to_string(), false),
-        Event::Timer if now >= command.deadline => Came::Ill {
-            why: format!("{command}: not ended in time"),
-            left: command.process,
-            permanent: false,
+        Event::Timer if now >= command.deadline => match command.process.filter(|_| !command.overdue) {
+            Some(process) if !fault::on(Fault::LeavesACommand) => {
+                let deadline = now.saturating_add(KILL_AGAIN);
+                let overdue = Command { overdue: true, deadline, ..command };
+                Came::Overdue(overdue, Act::KillCommand { pid: process.pid })
+            }
+            // Nothing ends it.
+            Some(_) | None => ill(too_late(), false),
         },
         other @ (Event::Wait(_)
+        | Event::Expect { .. }
         | Event::Start
         | Event::Stop(_)
         | Event::Launched { .. }
@@ -120,7 +130,11 @@ impl Unit {
                     None => self.go(State::Launching, cause, now, [Act::Launch]),
                 }
             }
-            Came::Ill { why, permanent, .. } => {
+            Came::Overdue(command, act) => {
+                self.state = State::Preparing { command };
+                vec![act]
+            }
+            Came::Ill { why, permanent } => {
                 let then = if permanent { Then::Fail } else { self.after_failure(rules, now, now) };
                 self.kill(None, then, Cause::new(why), now)
             }
@@ -154,13 +168,20 @@ impl Unit {
                     None => self.go(State::Running { main }, cause, now, []),
                 }
             }
-            Came::Ill { why, left, permanent } => {
+            Came::Overdue(command, act) => {
+                self.state = State::Settling { main, command };
+                vec![act]
+            }
+            Came::Ill { why, permanent } => {
                 let then = if permanent { Then::Fail } else { self.after_failure(rules, now, now) };
-                end_with(left, self.signal(rules, main, then, Cause::new(why), now))
+                self.signal(rules, main, then, Cause::new(why), now)
             }
             Came::Nothing(Event::Exited(exit)) => self.ended(rules, exit, now),
             Came::Nothing(Event::Lost) => self.lost(rules, now),
-            Came::Nothing(Event::Stop(cause)) => end_with(command.process, self.ask(rules, main, cause, now)),
+            // It was not up, so `stop.exec` has nothing to ask it.
+            Came::Nothing(Event::Stop(cause)) => {
+                end_with(command.process, self.signal(rules, main, Then::Settle, cause, now))
+            }
             Came::Nothing(Event::MainPid { pid }) => {
                 self.state = State::Settling { main: Main { pid, ..main }, command };
                 vec![]
@@ -190,20 +211,21 @@ impl Unit {
         now: Duration,
     ) -> Vec<Act> {
         let stage = |command| State::Stopping { main, stage: Stage::Asking { command }, then };
-        let left = match came(command, event, self.since, now) {
+        match came(command, event, self.since, now) {
             Came::On(command) => {
                 self.state = stage(command);
                 return vec![];
             }
-            Came::Nothing(_) => return vec![],
-            Came::Well => None,
-            Came::Ill { why, left, .. } => {
-                self.cause.words = format!("{}; {why}", self.cause.words);
-                left
+            Came::Overdue(command, act) => {
+                self.state = stage(command);
+                return vec![act];
             }
-        };
+            Came::Nothing(_) => return vec![],
+            Came::Well => {}
+            Came::Ill { why, .. } => self.cause.words = format!("{}; {why}", self.cause.words),
+        }
         let cause = self.cause.clone();
-        let acts = match (next(rules, command, now), main) {
+        match (next(rules, command, now), main) {
             (Some((command, act)), _) => self.go(stage(command), cause, now, [act]),
             (None, Some(main)) => self.signal(rules, main, then, cause, now),
             (None, None) => {
@@ -211,8 +233,7 @@ impl Unit {
                 let act = Act::SignalAll { signal: rules.stop_signal };
                 self.go(State::Stopping { main, stage, then }, cause, now, [act, Act::Sweep])
             }
-        };
-        end_with(left, acts)
+        }
     }
 
     pub(super) fn step_cleaning(
@@ -223,16 +244,17 @@ impl Unit {
         event: Event,
         now: Duration,
     ) -> Vec<Act> {
-        let left = match came(command, event, self.since, now) {
+        match came(command, event, self.since, now) {
             Came::On(command) => {
                 self.state = State::Cleaning { command, then };
                 return vec![];
             }
-            Came::Well => None,
-            Came::Ill { why, left, .. } => {
-                self.cause.words = format!("{}; {why}", self.cause.words);
-                left
+            Came::Overdue(command, act) => {
+                self.state = State::Cleaning { command, then };
+                return vec![act];
             }
+            Came::Well => {}
+            Came::Ill { why, .. } => self.cause.words = format!("{}; {why}", self.cause.words),
             Came::Nothing(Event::Stop(cause)) => {
                 if then != Then::Settle {
                     self.cause = cause;
@@ -241,13 +263,12 @@ impl Unit {
                 return vec![];
             }
             Came::Nothing(_) => return vec![],
-        };
+        }
         let cause = self.cause.clone();
-        let acts = match next(rules, command, now) {
+        match next(rules, command, now) {
             Some((command, act)) => self.go(State::Cleaning { command, then }, cause, now, [act]),
             None => self.give_up(then, cause, now),
-        };
-        end_with(left, acts)
+        }
     }
 
     pub(super) fn step_forked(
@@ -265,8 +286,8 @@ impl Unit {
             }
             Event::Lost => self.lost(rules, now),
             Event::Timer if deadline.is_some_and(|deadline| now >= deadline) => {
-                let waited = rules.start_timeout.unwrap_or_default().as_secs_f64();
-                let words = format!("no daemon was found within {waited} s of its start");
+                let waited = seconds(rules.start_timeout.unwrap_or_default());
+                let words = format!("no daemon was found within {waited} of its start");
                 let then = self.after_failure(rules, now, now);
                 self.kill(None, then, Cause::new(words), now)
             }
@@ -285,6 +306,7 @@ impl Unit {
                 vec![]
             }
             Event::Wait(_)
+            | Event::Expect { .. }
             | Event::Start
             | Event::Launched { .. }
             | Event::Ready
@@ -324,6 +346,6 @@ fn at(rules: &Rules, hook: Hook, index: u16, now: Duration) -> (Command, Act) {
         Hook::Pre | Hook::Post => rules.start_timeout.unwrap_or(START_TIMEOUT),
         Hook::Stop | Hook::StopPost => rules.stop_timeout,
     };
-    let command = Command { hook, index, process: None, deadline: now.saturating_add(time) };
+    let command = Command { hook, index, process: None, deadline: now.saturating_add(time), overdue: false };
     (command, Act::Run { hook, index })
 }

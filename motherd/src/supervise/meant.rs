@@ -11,6 +11,7 @@ impl Unit {
             State::Stopping { main, stage, .. } => Some((main, stage)),
             State::Stopped
             | State::Waiting
+            | State::Expecting { .. }
             | State::Preparing { .. }
             | State::Launching
             | State::Starting { .. }
@@ -24,14 +25,15 @@ impl Unit {
             | State::Orphan => None,
         };
         match *act {
+            Act::Look => matches!(self.state, State::Expecting { .. }),
             Act::Launch => self.state == State::Launching,
             Act::Run { hook, index } => self
                 .command()
                 .is_some_and(|command| (command.hook, command.index, command.process) == (hook, index, None)),
-            // The state has gone on without it.
-            Act::KillCommand { pid } => {
-                self.command().and_then(|command| command.process).is_none_or(|process| process.pid != pid)
-            }
+            // It had its time, or the state has gone on without it.
+            Act::KillCommand { pid } => self.command().is_none_or(|command| {
+                command.overdue || command.process.is_none_or(|process| process.pid != pid)
+            }),
             Act::FindMain => matches!(self.state, State::Forked { .. }),
             Act::Signal { pid, .. } => {
                 let asked = |(main, _): (Option<Main>, Stage)| main.is_some_and(|main| main.pid == pid);

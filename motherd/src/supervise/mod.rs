@@ -12,6 +12,8 @@
 //!   Done    ◄────────┘   up without a process: a oneshot that succeeded, or a group
 //! ```
 //!
+//! A service with conditions is `Expecting` between `Waiting` and its start, until they hold.
+//!
 //! Around the program there may be commands, one after the other: `Preparing` comes before `Launching` (`start.pre`),
 //! `Settling` before `Running` (`start.post`), `Asking` is the first stage of `Stopping` (`stop.exec`), and `Cleaning`
 //! comes after `Gone` (`stop.post`) and leads through `Stopping` once more, to end what the commands left. A program
@@ -46,6 +48,11 @@ pub enum State {
     Stopped,
     /// It is to run, and something has to happen first.
     Waiting,
+    /// It is to run, and something on the machine has to be so first (`[[condition]]`).
+    Expecting {
+        /// Until then others wait with it; without one it waits as long as it takes.
+        deadline: Option<Duration>,
+    },
     /// Its process is being made; the next event says whether it was.
     Launching,
     /// It runs and is not ready (or is a oneshot that has not finished).
@@ -127,6 +134,7 @@ impl State {
             | Self::Stopping { stage: Stage::Asking { command }, .. } => Some(command),
             Self::Stopped
             | Self::Waiting
+            | Self::Expecting { .. }
             | Self::Launching
             | Self::Starting { .. }
             | Self::Forked { .. }
@@ -177,6 +185,8 @@ pub struct Command {
     pub process: Option<Main>,
     /// Then it has failed.
     pub deadline: Duration,
+    /// It had its time and is being killed; what comes after it waits until it has ended, or for the deadline.
+    pub overdue: bool,
 }
 
 impl fmt::Display for Command {
@@ -355,11 +365,22 @@ impl Cause {
     }
 }
 
+/// A time in a sentence: `2.812 s`, `90 s`.
+fn seconds(time: Duration) -> String {
+    let text = format!("{}.{:03}", time.as_secs(), time.subsec_millis());
+    format!("{} s", text.trim_end_matches('0').trim_end_matches('.'))
+}
+
 /// What reaches a service.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
     /// It is to run; what it depends on comes first.
     Wait(Cause),
+    /// Its turn would have come, if what its conditions are about were so.
+    Expect {
+        /// How long others wait with it, from when it began to wait.
+        patience: Option<Duration>,
+    },
     /// Its turn has come.
     Start,
     /// Its turn to end has come.
@@ -432,6 +453,8 @@ pub enum Event {
 /// What is to be done for a service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Act {
+    /// Look which of its conditions hold, and say so whenever that changes; [`crate::manager::Manager::conditions`] hears it.
+    Look,
     /// Make its process; `Launched` or `LaunchFailed` answers.
     Launch,
     /// Send a signal to the main process.
@@ -579,7 +602,11 @@ impl Unit {
             | State::Stopping { .. }
             | State::Cleaning { .. }
             | State::Orphan => true,
-            State::Stopped | State::Waiting | State::Backoff { .. } | State::Failed => false,
+            State::Stopped
+            | State::Waiting
+            | State::Expecting { .. }
+            | State::Backoff { .. }
+            | State::Failed => false,
         }
     }
 
@@ -595,6 +622,7 @@ impl Unit {
             | State::Done => true,
             State::Stopped
             | State::Waiting
+            | State::Expecting { .. }
             | State::Launching
             | State::Stopping { .. }
             | State::Cleaning { .. }
@@ -614,6 +642,7 @@ impl Unit {
             State::Stopping { main, .. } => main,
             State::Stopped
             | State::Waiting
+            | State::Expecting { .. }
             | State::Preparing { .. }
             | State::Launching
             | State::Forked { .. }
@@ -635,7 +664,9 @@ impl Unit {
     #[must_use]
     pub fn deadline(&self) -> Option<Duration> {
         match self.state {
-            State::Starting { deadline, .. } | State::Forked { deadline, .. } => deadline,
+            State::Expecting { deadline }
+            | State::Starting { deadline, .. }
+            | State::Forked { deadline, .. } => deadline,
             State::Preparing { command }
             | State::Settling { command, .. }
             | State::Stopping { stage: Stage::Asking { command }, .. }
@@ -656,7 +687,8 @@ impl Unit {
     /// Nobody was there to judge for `outage`: what a service was given to start or to end does not run out meanwhile.
     pub fn extend(&mut self, outage: Duration) {
         match &mut self.state {
-            State::Starting { deadline: Some(deadline), .. }
+            State::Expecting { deadline: Some(deadline) }
+            | State::Starting { deadline: Some(deadline), .. }
             | State::Forked { deadline: Some(deadline), .. }
             | State::Preparing { command: Command { deadline, .. } }
             | State::Settling { command: Command { deadline, .. }, .. }
@@ -665,7 +697,8 @@ impl Unit {
             | State::Stopping { stage: Stage::Signalled { deadline }, .. } => {
                 *deadline = deadline.saturating_add(outage);
             }
-            State::Starting { deadline: None, .. }
+            State::Expecting { deadline: None }
+            | State::Starting { deadline: None, .. }
             | State::Forked { deadline: None, .. }
             | State::Stopping { stage: Stage::Killed { .. }, .. }
             | State::Stopped

@@ -5,10 +5,12 @@
 
 use std::time::Duration;
 
-use super::{Act, Cause, Command, Event, Exit, Goal, KILL_AGAIN, Main, Rules, Stage, State, Then, Unit};
+use super::{
+    Act, Cause, Command, Event, Exit, Goal, KILL_AGAIN, Main, Rules, Stage, State, Then, Unit, seconds,
+};
 use crate::{
     fault::{self, Fault},
-    service::{Start, When},
+    service::{START_TIMEOUT, Start, When},
 };
 
 impl Unit {
@@ -18,21 +20,27 @@ impl Unit {
         let former = Rules::former();
         let rules = match (rules, &self.state) {
             (Some(rules), _) => rules,
-            (None, State::Stopped | State::Waiting | State::Done | State::Failed) => {
+            (
+                None,
+                State::Stopped | State::Waiting | State::Expecting { .. } | State::Done | State::Failed,
+            ) => {
                 return self.step_group(event, now);
             }
             // The file was changed while motherd was not there to remember what it was.
             (None, _) => &former,
         };
         match self.state.clone() {
-            State::Stopped | State::Waiting | State::Failed => self.step_inactive(rules, event, now),
+            State::Stopped | State::Waiting | State::Expecting { .. } | State::Failed => {
+                self.step_inactive(rules, event, now)
+            }
             State::Backoff { until } => match event {
                 Event::Timer if now >= until => {
                     let words = self.cause.words.trim_start_matches("started again: ");
                     self.go(State::Waiting, Cause::new(format!("started again: {words}")), now, [])
                 }
                 Event::Wait(_) | Event::Start | Event::Stop(_) => self.step_inactive(rules, event, now),
-                Event::Launched { .. }
+                Event::Expect { .. }
+                | Event::Launched { .. }
                 | Event::LaunchFailed { .. }
                 | Event::Ready
                 | Event::Exited(_)
@@ -61,6 +69,7 @@ impl Unit {
                 // Before its process is made, or not at all: the manager sees to that.
                 Event::Stop(cause) => self.kill(None, Then::Settle, cause, now),
                 Event::Wait(_)
+                | Event::Expect { .. }
                 | Event::Start
                 | Event::Ready
                 | Event::Exited(_)
@@ -96,6 +105,9 @@ impl Unit {
                 Event::Exited(exit) if rules.start == Start::Forking && rules.is_success(&exit) => {
                     self.last_exit = Some(exit);
                     let cause = self.cause.clone();
+                    // It may have been started under a file by which it had no limit.
+                    let deadline = deadline
+                        .or_else(|| Some(now.saturating_add(rules.start_timeout.unwrap_or(START_TIMEOUT))));
                     let state = State::Forked { launched: main.launched, deadline };
                     self.go(state, cause, now, [Act::FindMain])
                 }
@@ -116,12 +128,13 @@ impl Unit {
                 Event::Sick { why, signal } => self.sick(rules, main, signal, why, now),
                 Event::Lost => self.lost(rules, now),
                 Event::Timer if deadline.is_some_and(|deadline| now >= deadline) => {
-                    let waited = rules.start_timeout.unwrap_or_default().as_secs_f64();
+                    let waited = seconds(rules.start_timeout.unwrap_or_default());
                     let then = self.after_failure(rules, now, now);
-                    self.signal(rules, main, then, Cause::new(format!("not started after {waited} s")), now)
+                    self.signal(rules, main, then, Cause::new(format!("not started after {waited}")), now)
                 }
                 Event::Stop(cause) => self.signal(rules, main, Then::Settle, cause, now),
                 Event::Wait(_)
+                | Event::Expect { .. }
                 | Event::Start
                 | Event::Launched { .. }
                 | Event::LaunchFailed { .. }
@@ -144,6 +157,7 @@ impl Unit {
                 }
                 Event::Sick { why, signal } => self.sick(rules, main, signal, why, now),
                 Event::Wait(_)
+                | Event::Expect { .. }
                 | Event::Start
                 | Event::Launched { .. }
                 | Event::LaunchFailed { .. }
@@ -160,6 +174,7 @@ impl Unit {
             State::Done => match event {
                 Event::Stop(cause) => self.go(State::Stopped, cause, now, []),
                 Event::Wait(_)
+                | Event::Expect { .. }
                 | Event::Start
                 | Event::Launched { .. }
                 | Event::LaunchFailed { .. }
@@ -184,6 +199,7 @@ impl Unit {
                     self.go(State::Stopped, Cause::new("its orphaned processes ended by themselves"), now, [])
                 }
                 Event::Wait(_)
+                | Event::Expect { .. }
                 | Event::Start
                 | Event::Launched { .. }
                 | Event::LaunchFailed { .. }
@@ -207,6 +223,8 @@ impl Unit {
     fn step_inactive(&mut self, rules: &Rules, event: Event, now: Duration) -> Vec<Act> {
         match event {
             Event::Wait(cause) => self.go(State::Waiting, cause, now, []),
+            Event::Expect { patience } => self.expect(patience, now),
+            Event::Timer => self.expect_no_longer(now),
             Event::Start => self.begin(rules, now),
             Event::Stop(cause) => self.go(State::Stopped, cause, now, []),
             Event::Launched { .. }
@@ -222,9 +240,47 @@ impl Unit {
             | Event::CommandExited(_)
             | Event::Extend { .. }
             | Event::Sick { .. }
-            | Event::Stuck { .. }
-            | Event::Timer => vec![],
+            | Event::Stuck { .. } => vec![],
         }
+    }
+
+    /// What its conditions are about is waited for; one that does so already gets another deadline.
+    fn expect(&mut self, patience: Option<Duration>, now: Duration) -> Vec<Act> {
+        let until = |since: Duration| patience.map(|patience| since.saturating_add(patience));
+        match self.state {
+            State::Waiting => {
+                let cause = self.cause.clone();
+                self.go(State::Expecting { deadline: until(now) }, cause, now, [Act::Look])
+            }
+            State::Expecting { .. } => {
+                self.state = State::Expecting { deadline: until(self.since) };
+                vec![]
+            }
+            State::Stopped
+            | State::Preparing { .. }
+            | State::Launching
+            | State::Starting { .. }
+            | State::Forked { .. }
+            | State::Settling { .. }
+            | State::Running { .. }
+            | State::Done
+            | State::Stopping { .. }
+            | State::Cleaning { .. }
+            | State::Backoff { .. }
+            | State::Failed
+            | State::Orphan => vec![],
+        }
+    }
+
+    /// Others have waited long enough; it goes on alone.
+    fn expect_no_longer(&mut self, now: Duration) -> Vec<Act> {
+        if let State::Expecting { deadline: Some(deadline) } = self.state
+            && now >= deadline
+            && !fault::on(Fault::ExpectsForEver)
+        {
+            self.state = State::Expecting { deadline: None };
+        }
+        vec![]
     }
 
     fn step_stopping(
@@ -322,6 +378,7 @@ impl Unit {
                 Stage::Signalled { .. } | Stage::Killed { .. } => vec![],
             },
             Event::Wait(_)
+            | Event::Expect { .. }
             | Event::Start
             | Event::Stop(_)
             | Event::Launched { .. }
@@ -357,6 +414,8 @@ impl Unit {
     fn step_group(&mut self, event: Event, now: Duration) -> Vec<Act> {
         match event {
             Event::Wait(cause) if !self.is_active() => self.go(State::Waiting, cause, now, []),
+            Event::Expect { patience } => self.expect(patience, now),
+            Event::Timer => self.expect_no_longer(now),
             Event::Start if !self.is_active() => {
                 let cause = self.cause.clone();
                 self.launched = now;
@@ -379,8 +438,7 @@ impl Unit {
             | Event::CommandExited(_)
             | Event::Extend { .. }
             | Event::Sick { .. }
-            | Event::Stuck { .. }
-            | Event::Timer => vec![],
+            | Event::Stuck { .. } => vec![],
         }
     }
 
@@ -474,6 +532,7 @@ impl Unit {
             State::Running { .. } => ended.saturating_sub(self.since),
             State::Stopped
             | State::Waiting
+            | State::Expecting { .. }
             | State::Preparing { .. }
             | State::Launching
             | State::Starting { .. }
