@@ -110,6 +110,8 @@ pub(crate) struct Context<'a> {
     /// The pidfd of the process whose namespaces are entered.
     pub(crate) beside: Option<RawFd>,
     pub(crate) ruleset: Option<RawFd>,
+    /// The launcher's own, as the child begins with it; `None` if it is not known.
+    pub(crate) oom_score_adj: Option<&'a [u8]>,
     pub(crate) credentials: &'a [Option<Secret>],
     pub(crate) namespaces: Option<&'a UserNamespace>,
     /// A pidfd: the process whose network is joined.
@@ -145,6 +147,7 @@ impl<'a> Context<'a> {
             stdio: [-1; 3],
             handed: &[],
             ruleset: None,
+            oom_score_adj: None,
             credentials: &[],
             namespaces: None,
             network: None,
@@ -264,7 +267,13 @@ fn apply(op: &Op, context: &Context<'_>, slots: &mut Slots) -> Answer<()> {
         Op::Rlimit { resource, soft, hard } => raw::set_rlimit(*resource, *soft, *hard),
         Op::Umask(mask) => raw::umask(*mask),
         Op::Nice(nice) => raw::set_nice(*nice),
-        Op::Scheduler { policy, priority } => raw::sched_setscheduler(*policy, *priority),
+        Op::Scheduler { policy, priority } => {
+            // To ask is ten times as fast as to set what is set already. Only without priorities is that all there is to it.
+            if *priority == 0 && raw::sched_getscheduler()? == *policy {
+                return Ok(());
+            }
+            raw::sched_setscheduler(*policy, *priority)
+        }
         Op::Affinity(processors) => {
             raw::sched_setaffinity(processors)?;
             if raw::affinity_is(processors)? { Ok(()) } else { Err(Errno::ENXIO) }
@@ -276,6 +285,8 @@ fn apply(op: &Op, context: &Context<'_>, slots: &mut Slots) -> Answer<()> {
         Op::IoPriority(priority) => raw::ioprio_set(*priority),
         Op::TimerSlack(nanoseconds) => raw::prctl(libc::PR_SET_TIMERSLACK, *nanoseconds, 0),
         Op::DisableSpeculation(kind) => raw::prctl(libc::PR_SET_SPECULATION_CTRL, *kind, raw::FORCE_DISABLE),
+        // What the child has inherited need not be written.
+        Op::OomScoreAdj(text) if context.oom_score_adj == Some(&**text) => Ok(()),
         Op::OomScoreAdj(text) => write_file(c"/proc/self/oom_score_adj", text),
         Op::Unshare(flags) => raw::unshare(*flags),
         Op::Join(kind) => {
@@ -323,10 +334,7 @@ fn apply(op: &Op, context: &Context<'_>, slots: &mut Slots) -> Answer<()> {
             raw::close(context)?;
             slots.put(*into, mount)
         }
-        Op::Mkdir { at, name, mode } => {
-            raw::mkdir(slots.get(*at)?, name, *mode)?;
-            raw::chmod(slots.get(*at)?, name, *mode)
-        }
+        Op::Mkdir { at, name, mode } => raw::mkdir(slots.get(*at)?, name, *mode),
         Op::Chown { at, name, uid, gid } => raw::chown(slots.get(*at)?, name, *uid, *gid),
         Op::WriteCredential { at, index, name, uid, gid } => {
             match context.credentials.get(*index).ok_or(Errno::EBADF)? {
@@ -334,10 +342,7 @@ fn apply(op: &Op, context: &Context<'_>, slots: &mut Slots) -> Answer<()> {
                 None => Ok(()),
             }
         }
-        Op::Mknod { at, name, mode, device } => {
-            raw::mknod(slots.get(*at)?, name, *mode, *device)?;
-            raw::chmod(slots.get(*at)?, name, *mode & 0o7777)
-        }
+        Op::Mknod { at, name, mode, device } => raw::mknod(slots.get(*at)?, name, *mode, *device),
         Op::Symlink { at, name, target } => raw::symlink(target, slots.get(*at)?, name),
         Op::SetAttributes { of, set, recursive } => {
             raw::set_mount_attributes(slots.get(*of)?, *set, *recursive)
@@ -373,18 +378,20 @@ fn apply(op: &Op, context: &Context<'_>, slots: &mut Slots) -> Answer<()> {
         Op::Detach(path) => detach(path),
         Op::MakeDirectory(path) => match raw::mkdir(libc::AT_FDCWD, path, 0o755) {
             Err(Errno::EEXIST) => Ok(()),
-            Ok(()) => raw::chmod(libc::AT_FDCWD, path, 0o755),
-            Err(errno) => Err(errno),
+            answer => answer,
         },
         Op::MakeFile(path) => {
             raw::close(raw::open(libc::AT_FDCWD, path, libc::O_CREAT | libc::O_WRONLY, 0o644)?)
         }
         Op::PivotRoot { tree, shed } => pivot_into(slots.get(*tree)?, shed),
-        Op::Mount { kind, target, through_links, attributes: _, flags, options } => {
+        Op::Mount { kind, target, through_links, attributes: _, flags, options, like } => {
             // By way of the working directory, since mount(2) takes a path and would follow a magic link in it.
             let target = raw::open_target(target, *through_links)?;
             raw::fchdir(target)?;
-            raw::mount_here(kind, *flags, options)?;
+            match like {
+                Some(path) => raw::bind_here(path)?,
+                None => raw::mount_here(kind, *flags, options)?,
+            }
             raw::close(target)
         }
         Op::Chdir(path) => {
@@ -436,7 +443,6 @@ fn write_file(path: &std::ffi::CStr, text: &[u8]) -> Answer<()> {
 
 fn write_credential(folder: RawFd, name: &std::ffi::CStr, bytes: &[u8], ids: (u32, u32)) -> Answer<()> {
     let file = raw::open(folder, name, libc::O_CREAT | libc::O_EXCL | libc::O_WRONLY, 0o400)?;
-    raw::chmod(folder, name, 0o400)?;
     raw::write_all(file, bytes)?;
     raw::close(file)?;
     raw::chown(folder, name, ids.0, ids.1)
@@ -509,7 +515,10 @@ fn add_landlock_path(
         Err(Errno::ENOENT) if optional => return Ok(()),
         answer => answer?,
     };
-    let access = if raw::is_directory(node)? { directory } else { file };
-    raw::landlock_add_path(ruleset, node, access)?;
+    // Most are directories, and the kernel says which are not, so nobody has to ask beforehand.
+    match raw::landlock_add_path(ruleset, node, directory) {
+        Err(Errno::EINVAL) if file != directory => raw::landlock_add_path(ruleset, node, file),
+        answer => answer,
+    }?;
     raw::close(node)
 }

@@ -95,6 +95,7 @@ fn stays(phase: Phase) -> bool {
         | Phase::Seal
         | Phase::UserNamespace => false,
         Phase::Process
+        | Phase::Umask
         | Phase::WorkingDirectory
         | Phase::LandlockRules
         | Phase::OpenFiles

@@ -19,6 +19,7 @@ use crate::{
     cgroup::Cgroup,
     compile::landlock::ruleset,
     credentials::Secret,
+    inherited,
     netpool::PooledNetwork,
     plan::{CredentialPlan, Op, Plan, Step, UserNamespacePlan},
     sys::{clone, raw::PointerArray},
@@ -281,6 +282,7 @@ fn launch_from(
     let id_maps = id_maps?;
     let credentials: Result<Vec<_>, _> = plan.credentials.iter().map(|wanted| secret(plan, wanted)).collect();
     let credentials = credentials?;
+    let oom_score_adj = inherited::oom_score_adj();
     let outcome = Outcome::new();
     let own_cell = AtomicU32::new(0);
     let pid_cell = request.pid_cell.unwrap_or(&own_cell);
@@ -290,6 +292,7 @@ fn launch_from(
         handed: &handed.moves,
         beside,
         ruleset: ruleset.as_ref().map(AsRawFd::as_raw_fd),
+        oom_score_adj: oom_score_adj.as_deref(),
         credentials: &credentials,
         namespaces: namespaces.as_ref(),
         network: request.network.map(|process| process.as_raw_fd()),

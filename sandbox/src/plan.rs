@@ -42,6 +42,8 @@ pub(crate) enum Phase {
     Mount,
     /// What must be writable while it is filled becomes read-only at the end.
     Seal,
+    /// The service's umask. Until here it is 0, so that what the launch makes has the modes that it is made with.
+    Umask,
     /// After the mounts, so that it means a directory of the new root; before the identity, as runc and systemd do.
     WorkingDirectory,
     /// Landlock rules are tied to inodes, so they come after the mounts; the paths are opened with root's rights.
@@ -226,6 +228,9 @@ pub(crate) enum Op {
         attributes: u64,
         flags: u64,
         options: CString,
+        /// It is at this path already and cannot be written to: what is there is bound, for a third of what making another
+        /// one costs.
+        like: Option<CString>,
     },
     /// Takes away what the host's tree has mounted at a path that is about to be covered: a covered mount would still
     /// be listed in mountinfo, and a service with CAP_SYS_ADMIN could uncover it.
@@ -310,7 +315,8 @@ pub(crate) struct CgroupProgram {
     pub(crate) key: &'static str,
     /// Where that is written.
     pub(crate) at: Place,
-    loaded: Arc<OnceLock<OwnedFd>>,
+    /// And the kernel's number of it.
+    loaded: Arc<OnceLock<(OwnedFd, u32)>>,
 }
 
 impl CgroupProgram {
@@ -323,14 +329,15 @@ impl CgroupProgram {
         (self.hook, &self.code, self.key, &self.at) == (other.hook, &other.code, other.key, &other.at)
     }
 
-    /// The program in the kernel, loaded as `name` if it is not there yet.
-    pub(crate) fn loaded(&self, name: &CStr) -> Result<BorrowedFd<'_>, Errno> {
+    /// The program in the kernel and its number there, loaded as `name` if it is not there yet.
+    pub(crate) fn loaded(&self, name: &CStr) -> Result<(BorrowedFd<'_>, u32), Errno> {
         if self.loaded.get().is_none() {
             let program = bpf::load(self.hook, name, &self.code)?;
+            let id = bpf::info(program.as_fd())?.id;
             // If another thread was faster, this one is closed again.
-            drop(self.loaded.set(program));
+            drop(self.loaded.set((program, id)));
         }
-        self.loaded.get().map(AsFd::as_fd).ok_or(Errno::EBADF)
+        self.loaded.get().map(|(program, id)| (program.as_fd(), *id)).ok_or(Errno::EBADF)
     }
 }
 

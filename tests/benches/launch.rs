@@ -126,13 +126,15 @@ fn launches(rounds: usize, crun: Option<Command>) -> Result<()> {
         }
     }
     arena::interleave(rounds, &mut candidates)?;
-    let floor = candidates[0].figures()[0];
+    let [floor, low_floor, _] = candidates[0].figures();
     println!(
-        "{rounds} rounds, us from start to reaped: median, 10th and 90th percentile, median by the floor's"
+        "{rounds} rounds, us from start to reaped: median, 10th and 90th percentile; median and 10th percentile by the \
+         floor's"
     );
     for candidate in &mut candidates {
         let [median, low, high] = candidate.figures();
-        println!("{:40} {median:9.1} {low:9.1} {high:9.1}  x{:6.2}", candidate.name, median / floor);
+        let (by_median, by_low) = (median / floor, low / low_floor);
+        println!("{:40} {median:9.1} {low:9.1} {high:9.1}  x{by_median:6.2} x{by_low:6.2}", candidate.name);
     }
     let mut refill = refill.take();
     let median = median(&mut refill);

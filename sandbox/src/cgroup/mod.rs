@@ -66,25 +66,33 @@ impl Cgroup {
     /// The first write that failed or did not take. The cgroup is removed again then.
     pub fn create(base: &Path, relative: &str, plan: &Plan) -> Result<Self, CgroupError> {
         // A base that is not there yet is made on the way, like a slice.
-        let existing = base.ancestors().find(|path| path.exists()).unwrap_or(base);
+        let missing = |error: &CgroupError| error.errno() == Some(Errno::ENOENT);
+        let (existing, mut directory) = match open_directory(base) {
+            Err(error) if missing(&error) => {
+                let existing = base.ancestors().find(|path| path.exists()).unwrap_or(base);
+                (existing, open_directory(existing)?)
+            }
+            answer => (base, answer?),
+        };
         let below = base.strip_prefix(existing).unwrap_or(Path::new("")).join(relative);
         let mut path = existing.to_owned();
-        let mut directory = open_directory(existing)?;
+        let mut is_new = false;
         for name in below.iter().filter_map(|name| name.to_str()) {
             enable_controllers(&directory, &path, &plan.controllers)?;
             path.push(name);
-            match mkdirat(&directory, name, Mode::from_bits_truncate(0o755)) {
-                Ok(()) | Err(Errno::EEXIST) => {}
+            is_new = match mkdirat(&directory, name, Mode::from_bits_truncate(0o755)) {
+                Ok(()) => true,
+                Err(Errno::EEXIST) => false,
                 Err(errno) => return Err(CgroupError::new("make", path, errno)),
-            }
+            };
             directory = open_below(&directory, &path, name)?;
         }
         let cgroup = Self::held(directory, path)?;
-        if cgroup.populated()? {
+        if !is_new && cgroup.populated()? {
             return Err(CgroupError::new("use", &cgroup.path, io::Error::other("it has processes already")));
         }
         let limited = cgroup.limit(plan).and_then(|()| protect_from_above(base, &cgroup.path, plan));
-        match limited.and_then(|()| cgroup.attach(plan)) {
+        match limited.and_then(|()| cgroup.attach(plan, is_new)) {
             Ok(()) => Ok(cgroup),
             Err(error) => {
                 cgroup.remove()?;
@@ -198,6 +206,12 @@ impl Cgroup {
     /// # Errors
     /// EBUSY while a process lives in it.
     pub fn remove(&self) -> Result<(), CgroupError> {
+        // Most have nothing below them. One that does says so, as one that a process lives in does.
+        match fs::remove_dir(&self.path) {
+            Ok(()) => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(_) => {}
+        }
         let children = match children(&self.directory, &self.path) {
             Ok(children) => children,
             // A removed cgroup answers ENODEV or ENOENT.

@@ -62,13 +62,17 @@ fn word(hook: Hook) -> &'static str {
 }
 
 impl Cgroup {
-    /// Attaches the plan's programs, takes off those of an earlier plan, and reads back that they are there.
-    pub(super) fn attach(&self, plan: &Plan) -> Result<(), CgroupError> {
+    /// Attaches the plan's programs, takes off those of an earlier plan, and reads back that they are there. A cgroup that is
+    /// new has none of an earlier plan.
+    pub(super) fn attach(&self, plan: &Plan, is_new: bool) -> Result<(), CgroupError> {
         // Where none can be attached, there is none of an earlier launch.
         let Some(programs) = &plan.programs else { return Ok(()) };
+        if is_new {
+            return programs.iter().try_for_each(|program| self.attach_one(program, plan, true).map(drop));
+        }
         for hook in Hook::ALL {
             let wanted = programs.iter().find(|program| program.hook == hook);
-            let kept = wanted.map(|program| self.attach_one(program, plan)).transpose()?;
+            let kept = wanted.map(|program| self.attach_one(program, plan, false)).transpose()?;
             for (id, program, info) in self.attached(hook)? {
                 if info.name().starts_with(OURS) && Some(id) != kept {
                     bpf::detach(self.directory(), hook, program.as_fd())
@@ -80,17 +84,16 @@ impl Cgroup {
     }
 
     /// The id of it.
-    fn attach_one(&self, program: &CgroupProgram, plan: &Plan) -> Result<u32, CgroupError> {
+    fn attach_one(&self, program: &CgroupProgram, plan: &Plan, is_new: bool) -> Result<u32, CgroupError> {
         let hook = program.hook;
         let blame = |action: &str, source: io::Error| {
             let place = plan.sources.locate(&program.at);
             let action = format!("{place}: cgroup.{}: {action} the {} program of", program.key, word(hook));
             CgroupError::new(action, &self.path, source)
         };
-        let loaded = program.loaded(name(hook)).map_err(|errno| blame("load", errno.into()))?;
-        let id = bpf::info(loaded).map_err(|errno| blame("look at", errno.into()))?.id;
+        let (loaded, id) = program.loaded(name(hook)).map_err(|errno| blame("load", errno.into()))?;
         let is_there = || bpf::attached(self.directory(), hook).map(|ids| ids.contains(&id));
-        if !is_there().map_err(|errno| blame("ask for", errno.into()))? {
+        if is_new || !is_there().map_err(|errno| blame("ask for", errno.into()))? {
             bpf::attach(self.directory(), hook, loaded).map_err(|errno| blame("attach", errno.into()))?;
         }
         match is_there() {

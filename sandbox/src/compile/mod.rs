@@ -26,7 +26,7 @@ mod tests;
 mod transcript;
 pub(crate) mod users;
 
-use std::path::PathBuf;
+use std::{ffi::CString, path::PathBuf};
 
 pub use automatic::auto_id;
 pub use compiler::{Compiled, Compiler};
@@ -115,6 +115,7 @@ fn confined(
 ) -> Outcome {
     builder.step(Phase::Process, Op::NewSession, "", None);
     builder.step(Phase::Process, Op::DefaultSignals, "", None);
+    builder.step(Phase::Process, Op::Umask(0), "while files are made", None);
     builder.step(Phase::Signals, Op::UnblockSignals, "", None);
     builder.step(Phase::Descriptors, Op::Descriptors, "", None);
     let ids = users::Ids::of(rules, builder);
@@ -198,6 +199,8 @@ pub(crate) struct Builder<'a> {
     pub(crate) left_out: Vec<LeftOut>,
     /// Whether a mount point may be reached through links: where the tree is the host's own.
     pub(crate) through_links: bool,
+    /// Where an empty folder was mounted over something first, and whether launches share it.
+    pub(crate) hidden: Option<(CString, bool)>,
     steps: Vec<Step>,
     slots: usize,
     id_maps: Vec<UserNamespacePlan>,
@@ -213,6 +216,7 @@ impl<'a> Builder<'a> {
             diagnostics: Vec::new(),
             left_out: Vec::new(),
             through_links: false,
+            hidden: None,
             steps: Vec::new(),
             slots: 0,
             id_maps: Vec::new(),
@@ -222,6 +226,11 @@ impl<'a> Builder<'a> {
 
     pub(crate) fn step(&mut self, phase: Phase, op: Op, object: impl Into<String>, at: Option<Place>) {
         self.steps.push(Step { phase, op, object: object.into(), at, shared: self.sharing });
+    }
+
+    /// Whether the steps that are made now may be done once for all launches.
+    pub(crate) fn is_sharing(&self) -> bool {
+        self.sharing
     }
 
     /// Whether the steps from here on may be done once for all launches; answers what was before.
@@ -287,8 +296,8 @@ impl<'a> Builder<'a> {
 }
 
 /// A C string out of a checked text: validation refuses NUL bytes in everything that gets here.
-pub(crate) fn c_string(text: &str) -> std::ffi::CString {
-    std::ffi::CString::new(text).expect("validation refuses NUL bytes in paths")
+pub(crate) fn c_string(text: &str) -> CString {
+    CString::new(text).expect("validation refuses NUL bytes in paths")
 }
 
 /// The diagnostic for a path that a policy needs and this host lacks.

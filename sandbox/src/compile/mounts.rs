@@ -542,6 +542,8 @@ fn new_root(rules: &Confinement, view: &View, shed: &[CString], builder: &mut Bu
     let filesystem = &rules.filesystem;
     let at = Some(filesystem.root.at.clone());
     builder.step(Phase::Collect, Op::PrivateMounts, "", Some(rules.namespaces.mount.at.clone()));
+    // For who builds a template; a launch has it from its beginning.
+    builder.step(Phase::Collect, Op::Umask(0), "while files are made", None);
     let slot = builder.slot(at.as_ref());
     let read_only = filesystem.read_only.iter().find(|path| path.value == "/");
     let sealed = if read_only.is_some() { RDONLY } else { 0 };
@@ -665,7 +667,12 @@ fn entry_steps(entry: &Entry, ids: (u32, u32), cgroup: Share, builder: &mut Buil
         Kind::Overlay(wanted) => overlay(entry, wanted, ids, builder),
         Kind::Hidden(FileKind::Directory) => {
             let options = tmpfs_options(4096, 2, 0, (0, 0));
-            new_mount(entry, &entry.path, c"tmpfs", &options, RDONLY | NOSUID | NODEV | NOEXEC, builder);
+            // One empty folder that nobody can write to is as good as another.
+            let shared = builder.is_sharing();
+            let like = builder.hidden.clone().filter(|(_, first)| *first || !shared).map(|(path, _)| path);
+            let attributes = RDONLY | NOSUID | NODEV | NOEXEC;
+            mount_like(entry, &entry.path, c"tmpfs", &options, attributes, like, builder);
+            builder.hidden.get_or_insert((c_string(&entry.path), shared));
         }
         Kind::Hidden(FileKind::Other) => mask_file(entry, &entry.path, builder),
         Kind::Tree { from, attributes, idmap, kind: _ } => {
@@ -767,6 +774,19 @@ fn new_mount(
     attributes: u64,
     builder: &mut Builder<'_>,
 ) {
+    mount_like(entry, path, kind, options, attributes, None, builder);
+}
+
+/// The same, where such a one may be mounted already.
+fn mount_like(
+    entry: &Entry,
+    path: &str,
+    kind: &std::ffi::CStr,
+    options: &[(CString, CString)],
+    attributes: u64,
+    like: Option<CString>,
+    builder: &mut Builder<'_>,
+) {
     if builder.kernel.ordinary_user.is_some() {
         let slot = builder.slot(Some(&entry.at));
         let op = filesystem_op(kind, options.to_vec(), attributes, slot);
@@ -793,7 +813,7 @@ fn new_mount(
     .fold(0, |flags, flag| flags | flag);
     let options = c_string(&written.join(","));
     let (kind, target, through_links) = (kind.to_owned(), c_string(path), builder.through_links);
-    let op = Op::Mount { kind, target, through_links, attributes, flags, options };
+    let op = Op::Mount { kind, target, through_links, attributes, flags, options, like };
     builder.step(Phase::Mount, op, path, Some(entry.at.clone()));
 }
 

@@ -32,7 +32,7 @@ pub(crate) fn compile(rules: &Confinement, ids: &Ids, builder: &mut Builder<'_>)
     limits(rules, builder);
     let at = |place: &crate::diagnostic::Place| Some(place.clone());
     let umask = &process.umask;
-    builder.step(Phase::Process, Op::Umask(umask.value), format!("{:04o}", umask.value), at(&umask.at));
+    builder.step(Phase::Umask, Op::Umask(umask.value), format!("{:04o}", umask.value), at(&umask.at));
     let nice = &process.nice;
     builder.step(Phase::Process, Op::Nice(nice.value), nice.value.to_string(), at(&nice.at));
     scheduling::compile(process, builder);

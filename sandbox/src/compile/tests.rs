@@ -389,6 +389,8 @@ fn only_the_host_of_a_network_keeps_its_interfaces() {
 
 /// What a launch that fails must leave as it was: mounts, open descriptors and children of this process.
 fn traces() -> (String, usize, String) {
+    // The one descriptor that launches keep.
+    assert!(crate::inherited::oom_score_adj().is_some());
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
     let descriptors = std::fs::read_dir("/proc/self/fd").unwrap().count();
     let thread = nix::unistd::gettid();

@@ -131,6 +131,11 @@ pub(crate) fn set_nice(nice: i8) -> Answer<()> {
     numbers(libc::SYS_setpriority, [libc::PRIO_PROCESS as usize, 0, int(i32::from(nice)), 0, 0, 0]).map(drop)
 }
 
+/// sched_getscheduler(2) of this process: SCHED_*, with SCHED_RESET_ON_FORK if that is set.
+pub(crate) fn sched_getscheduler() -> Answer<i32> {
+    numbers(libc::SYS_sched_getscheduler, [0; 6]).map(descriptor)
+}
+
 /// sched_setscheduler(2) of this process.
 pub(crate) fn sched_setscheduler(policy: i32, priority: i32) -> Answer<()> {
     let parameter = libc::sched_param { sched_priority: priority };
@@ -342,11 +347,6 @@ pub(crate) fn write_all(fd: RawFd, bytes: &[u8]) -> Answer<()> {
     if written == bytes.len() { Ok(()) } else { Err(Errno::EIO) }
 }
 
-/// fstat(2): whether it is a directory.
-pub(crate) fn is_directory(fd: RawFd) -> Answer<bool> {
-    Ok(status(fd)?.st_mode & libc::S_IFMT == libc::S_IFDIR)
-}
-
 /// fstat(2): whether `fd` is this character device.
 pub(crate) fn is_character_device(fd: RawFd, device: u64) -> Answer<bool> {
     let status = status(fd)?;
@@ -372,11 +372,6 @@ pub(crate) fn mkdir(directory: RawFd, path: &CStr, mode: u32) -> Answer<()> {
 pub(crate) fn mknod(directory: RawFd, path: &CStr, mode: u32, device: u64) -> Answer<()> {
     let device = usize::try_from(device).unwrap_or(usize::MAX);
     strings(libc::SYS_mknodat, [int(directory), text(path), mode as usize, device, 0, 0]).map(drop)
-}
-
-/// fchmodat(2): the mode as given, whatever the umask is.
-pub(crate) fn chmod(directory: RawFd, path: &CStr, mode: u32) -> Answer<()> {
-    strings(libc::SYS_fchmodat, [int(directory), text(path), mode as usize, 0, 0, 0]).map(drop)
 }
 
 /// fchownat(2), of the file itself and not of what a link leads to.
@@ -533,6 +528,11 @@ pub(crate) fn mount_here(kind: &CStr, flags: u64, options: &CStr) -> Answer<()> 
     let flags = usize::try_from(flags).unwrap_or(usize::MAX);
     let arguments = [text(kind), text(c"."), text(kind), flags, text(options), 0];
     strings(libc::SYS_mount, arguments).map(drop)
+}
+
+/// mount(2), MS_BIND: what is mounted at `path` onto the working directory as well, with its flags.
+pub(crate) fn bind_here(path: &CStr) -> Answer<()> {
+    strings(libc::SYS_mount, [text(path), text(c"."), 0, libc::MS_BIND as usize, 0, 0]).map(drop)
 }
 
 /// pivot_root(2) with `.` for both: the working directory becomes the root, the old root lies on top of it.
