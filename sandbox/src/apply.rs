@@ -14,6 +14,7 @@ use nix::errno::Errno;
 
 use crate::{
     credentials::Secret,
+    making::MOST,
     plan::{Joined, Op, SLOTS, Slot, Step},
     sys::raw::{self, Answer, PointerArray},
     timings::Timings,
@@ -118,9 +119,14 @@ pub(crate) struct Context<'a> {
     pub(crate) network: Option<RawFd>,
     /// A network namespace from a pool, loopback up, where clone3 made none.
     pub(crate) pooled: Option<RawFd>,
-    /// A template's mount namespace, and what it was noted of it.
+    /// A template's mount namespace.
     pub(crate) template: Option<RawFd>,
+    /// The namespaces of a berth, by CLONE_NEW*.
+    pub(crate) berth: [(i32, Option<RawFd>); 3],
+    /// What was noted of the template or the berth.
     pub(crate) notes: &'a Notes,
+    /// What is noted now.
+    pub(crate) noted: &'a Notes,
     pub(crate) id_maps: &'a [UserNamespace],
     pub(crate) argv: &'a PointerArray,
     pub(crate) envp: &'a PointerArray,
@@ -135,7 +141,7 @@ impl<'a> Context<'a> {
     /// For a child that makes a namespace and executes nothing: `none` is its empty argv and environment.
     pub(crate) fn of_steps(
         steps: &'a [Step],
-        notes: &'a Notes,
+        noted: &'a Notes,
         outcome: &'a Outcome,
         none: &'a PointerArray,
         fault: crate::launch::Fault,
@@ -154,7 +160,9 @@ impl<'a> Context<'a> {
             beside: None,
             pooled: None,
             template: None,
-            notes,
+            berth: [(0, None); 3],
+            notes: Notes::none(),
+            noted,
             id_maps: &[],
             argv: none,
             envp: none,
@@ -173,7 +181,8 @@ impl Context<'_> {
         let user_namespaces = self.namespaces.into_iter().chain(self.id_maps);
         let single = [self.beside, self.ruleset, self.network, self.pooled, self.template];
         let all = self.stdio.into_iter().chain(self.handed.iter().map(|(from, _)| *from));
-        let all = all.chain(single.into_iter().flatten());
+        let berth = self.berth.iter().filter_map(|(_, namespace)| *namespace);
+        let all = all.chain(single.into_iter().flatten()).chain(berth);
         all.chain(user_namespaces.flat_map(UserNamespace::descriptors)).max().unwrap_or(2)
     }
 
@@ -209,25 +218,33 @@ pub(crate) fn run(context: &Context<'_>) -> ! {
     context.outcome.fail(EXEC, errno)
 }
 
-/// The body of a child that makes a namespace: its last act is to pass it on as a descriptor.
+/// The body of a child that makes namespaces: its last act is to pass them on as descriptors.
 pub(crate) fn hand_over(making: &Making<'_>) -> ! {
     let context = making.context;
-    // Before the steps: they may take /proc away.
-    let namespace = raw::open(libc::AT_FDCWD, making.namespace, libc::O_RDONLY, 0);
+    // Before the steps: they may take /proc away. What is in it is what this process is in when it is opened.
+    let folder = raw::open(libc::AT_FDCWD, c"/proc/self/ns", libc::O_PATH | libc::O_DIRECTORY, 0);
     walk(context);
-    match namespace.and_then(|namespace| raw::send_descriptor(making.socket, namespace)) {
+    match folder.and_then(|folder| pass_on(making, folder)) {
         Ok(()) => raw::exit_group(0),
         Err(errno) => context.outcome.fail(HAND_OVER, errno),
     }
+}
+
+fn pass_on(making: &Making<'_>, folder: RawFd) -> Answer<()> {
+    let mut opened = [-1; MOST];
+    for (place, name) in opened.iter_mut().zip(making.names) {
+        *place = raw::open(folder, name, libc::O_RDONLY, 0)?;
+    }
+    raw::send_descriptors(making.socket, opened.get(..making.names.len()).ok_or(Errno::E2BIG)?)
 }
 
 /// What [`hand_over`] uses.
 #[derive(Debug)]
 pub(crate) struct Making<'a> {
     pub(crate) context: &'a Context<'a>,
-    /// Of this process: `/proc/self/ns/mnt`.
-    pub(crate) namespace: &'a CStr,
-    /// Where its descriptor goes.
+    /// Of this process, as in `/proc/self/ns`.
+    pub(crate) names: &'a [&'a CStr],
+    /// Where their descriptors go.
     pub(crate) socket: RawFd,
 }
 
@@ -308,17 +325,25 @@ fn apply(op: &Op, context: &Context<'_>, slots: &mut Slots) -> Answer<()> {
         Op::Unpropagated(slot) => raw::make_tree_private(slots.get(*slot)?),
         Op::NoteTree { of, index } => {
             let found = raw::identity(slots.get(*of)?, c"")?;
-            context.notes.trees.get(*index).ok_or(Errno::EBADF)?.note(found);
+            context.noted.trees.get(*index).ok_or(Errno::EBADF)?.note(found);
             Ok(())
         }
         Op::NoteMount { path, index } => {
             let found = raw::identity(libc::AT_FDCWD, path)?;
-            context.notes.mount_points.get(*index).ok_or(Errno::EBADF)?.note(found);
+            context.noted.mount_points.get(*index).ok_or(Errno::EBADF)?.note(found);
             Ok(())
         }
         Op::EnterTemplate => {
             raw::setns(context.template.ok_or(Errno::EBADF)?, libc::CLONE_NEWNS)?;
             raw::unshare(libc::CLONE_NEWNS)
+        }
+        Op::EnterBerth => {
+            for (kind, namespace) in &context.berth {
+                if let Some(namespace) = namespace {
+                    raw::setns(*namespace, *kind)?;
+                }
+            }
+            Ok(())
         }
         Op::StillMounted { path, index } => {
             let noted = context.notes.mount_points.get(*index).ok_or(Errno::EBADF)?;

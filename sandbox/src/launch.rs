@@ -16,12 +16,13 @@ use nix::{
 
 use crate::{
     apply::{self, Context, Notes, Outcome},
+    berth::Berth,
     cgroup::Cgroup,
     compile::landlock::ruleset,
     credentials::Secret,
     inherited,
     netpool::PooledNetwork,
-    plan::{CredentialPlan, Op, Plan, Step, UserNamespacePlan},
+    plan::{CredentialPlan, Op, Plan, Step, TemplatePlan, UserNamespacePlan},
     sys::{clone, raw::PointerArray},
     template::Template,
     timings::Timings,
@@ -58,6 +59,8 @@ pub struct Ahead<'a> {
     pub template: Option<&'a Template>,
     /// For a plan that [takes one](Plan::takes_network); a launch takes it out.
     pub network: Option<&'a RefCell<Option<PooledNetwork>>>,
+    /// One that [is of](Berth::is_of) the plan; a launch takes it out, and needs neither of the others then.
+    pub berth: Option<&'a RefCell<Option<Berth>>>,
 }
 
 /// What to launch.
@@ -115,6 +118,9 @@ pub struct Launched {
     pub pid: u32,
     /// pidfd_open(2): its identity.
     pub pidfd: OwnedFd,
+    /// Its mounts, where these were in a [`Berth`]. Who holds them until its process has ended is told of that end before
+    /// they are taken down, which takes as long as a good part of a launch.
+    pub mounts: Option<OwnedFd>,
 }
 
 /// Which part of a launch failed.
@@ -157,6 +163,11 @@ impl LaunchError {
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.pid
+    }
+
+    /// What was ready is not what would be made now.
+    pub(crate) fn is_stale(&self) -> bool {
+        self.stale
     }
 
     pub(crate) fn parent_side(what: &str, errno: Errno) -> Self {
@@ -218,34 +229,74 @@ pub(crate) fn launch_in(
     beside: Option<RawFd>,
     fault: Fault,
 ) -> Result<Launched, LaunchError> {
-    let template = request.ahead.template;
-    match (launch_from(request, template, beside, fault), template) {
-        // Something on the host was renamed since the template was built; what is built now is what is wanted.
-        (Err(error), Some(template)) if error.stale => {
-            template.found_stale();
-            launch_from(request, None, beside, fault)
+    let berth = request.ahead.berth.and_then(RefCell::take);
+    if let Some(berth) = berth {
+        match launch_from(request, From::Berth(&berth), beside, fault) {
+            // Something on the host was renamed since it was made.
+            Err(error) if error.stale => {}
+            answer => {
+                return answer.map(|launched| Launched { mounts: Some(berth.into_mounts()), ..launched });
+            }
         }
-        (answer, _) => answer,
+    }
+    if let Some(template) = request.ahead.template {
+        match launch_from(request, From::Template(template), beside, fault) {
+            Err(error) if error.stale => template.found_stale(),
+            answer => return answer,
+        }
+    }
+    launch_from(request, From::Nothing, beside, fault)
+}
+
+/// What a launch finds ready.
+#[derive(Debug, Clone, Copy)]
+enum From<'a> {
+    Nothing,
+    Template(&'a Template),
+    Berth(&'a Berth),
+}
+
+impl<'a> From<'a> {
+    /// The steps that are left to do, and the namespaces that clone3 makes (CLONE_NEW*).
+    fn left(self, plan: &'a Plan) -> Result<(&'a [Step], u64), LaunchError> {
+        let refused = |what| Err(LaunchError::parent_side(what, Errno::EINVAL));
+        match (self, &plan.template) {
+            (Self::Nothing, _) => Ok((&plan.steps, plan.namespaces)),
+            (Self::Template(template), Some(parts)) if template.is_of(plan) => {
+                Ok((&parts.launch, parts.namespaces))
+            }
+            (Self::Template(_), _) => refused("template of another plan"),
+            (Self::Berth(berth), Some(TemplatePlan { berth: Some(parts), .. })) if berth.is_of(plan) => {
+                Ok((&parts.launch, parts.namespaces))
+            }
+            (Self::Berth(_), _) => refused("berth of another plan"),
+        }
+    }
+
+    fn notes(self) -> &'a Notes {
+        match self {
+            Self::Nothing => Notes::none(),
+            Self::Template(template) => template.notes(),
+            Self::Berth(berth) => berth.notes(),
+        }
     }
 }
 
 fn launch_from(
     request: &Launch<'_>,
-    template: Option<&Template>,
+    from: From<'_>,
     beside: Option<RawFd>,
     fault: Fault,
 ) -> Result<Launched, LaunchError> {
     let plan = request.plan;
-    let parts = match (template, &plan.template) {
-        (None, _) => None,
-        (Some(template), Some(parts)) if template.is_of(plan) => Some((template, parts)),
-        (Some(_), _) => {
-            return Err(LaunchError::parent_side("template of another plan", Errno::EINVAL));
+    let (steps, mut namespaces_of_clone) = from.left(plan)?;
+    let pooled = match from {
+        // It has one.
+        From::Berth(_) => None,
+        From::Nothing | From::Template(_) => {
+            request.ahead.network.and_then(RefCell::take).filter(|_| plan.takes_network())
         }
     };
-    let pooled = request.ahead.network.and_then(|network| network.take()).filter(|_| plan.takes_network());
-    let steps = parts.map_or(&plan.steps, |(_, parts)| &parts.launch);
-    let mut namespaces_of_clone = parts.map_or(plan.namespaces, |(_, parts)| parts.namespaces);
     if pooled.is_some() {
         namespaces_of_clone &= !u64::from(libc::CLONE_NEWNET.cast_unsigned());
     }
@@ -297,11 +348,16 @@ fn launch_from(
         namespaces: namespaces.as_ref(),
         network: request.network.map(|process| process.as_raw_fd()),
         pooled: pooled.as_ref().map(PooledNetwork::namespace),
-        template: parts.map(|(template, _)| template.namespace()),
-        notes: match parts {
-            Some((template, _)) => template.notes(),
-            None => Notes::none(),
+        template: match from {
+            From::Template(template) => Some(template.namespace()),
+            From::Nothing | From::Berth(_) => None,
         },
+        berth: match from {
+            From::Berth(berth) => berth.namespaces(),
+            From::Nothing | From::Template(_) => [(0, None); 3],
+        },
+        notes: from.notes(),
+        noted: Notes::none(),
         id_maps: &id_maps,
         argv: &argv,
         envp: &envp,
@@ -328,7 +384,7 @@ fn launch_from(
     request.timings.into_iter().for_each(|timings| timings.stepped_through(steps));
     mark("execve");
     match outcome.failure() {
-        None => Ok(Launched { pid, pidfd }),
+        None => Ok(Launched { pid, pidfd, mounts: None }),
         Some((step, errno)) => {
             if request.parent == Parent::Caller {
                 reap(&pidfd);

@@ -16,6 +16,7 @@
 
 mod apply;
 pub mod attest;
+pub mod berth;
 pub mod beside;
 pub mod cgroup;
 pub mod compile;

@@ -1,4 +1,4 @@
-//! A namespace without a process in it: a child makes it, does what is to be done in it, passes it on and ends.
+//! Namespaces without a process in them: a child makes them, does what is to be done in them, passes them on and ends.
 
 use std::{
     ffi::CStr,
@@ -20,34 +20,45 @@ use crate::{
     launch::Fault,
     plan::Step,
     sys::{self, clone, raw::PointerArray},
+    template::Template,
 };
 
-/// Which namespace, and what is to be done in it.
+/// So many namespaces are passed on at most.
+pub(crate) const MOST: usize = 3;
+
+/// Which namespaces, and what is to be done in them.
 #[derive(Debug)]
 pub(crate) struct Wanted<'a> {
     pub(crate) steps: &'a [Step],
     /// CLONE_NEW*
-    pub(crate) flag: i32,
-    /// Of the process that is in it: `/proc/self/ns/mnt`.
-    pub(crate) path: &'a CStr,
+    pub(crate) flags: u64,
+    /// Which of those that the child is in at its end are passed on, as in `/proc/self/ns`; at most [`MOST`].
+    pub(crate) names: &'a [&'a CStr],
+    /// What [`crate::plan::Op::EnterTemplate`] enters.
+    pub(crate) template: Option<&'a Template>,
+    /// What the steps note.
     pub(crate) notes: &'a Notes,
     /// Where a step that fails is told.
     pub(crate) outcome: &'a Outcome,
     pub(crate) fault: Fault,
 }
 
-/// Makes it, or says what failed; a step that did is in `wanted.outcome`.
-pub(crate) fn namespace(wanted: &Wanted<'_>) -> Result<OwnedFd, (&'static str, Errno)> {
+/// Makes them, and answers them in the order of their names, or says what failed; a step that did is in `wanted.outcome`.
+pub(crate) fn namespaces(wanted: &Wanted<'_>) -> Result<Vec<OwnedFd>, (&'static str, Errno)> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let refused = |what| wanted.fault.refuses(what).map_err(|errno| (what, errno));
     refused("socketpair")?;
     let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::Datagram, None, flags)
         .map_err(|errno| ("socketpair", errno))?;
     let (none, cell) = (PointerArray::new(Vec::new()), AtomicU32::new(0));
-    let context = Context::of_steps(wanted.steps, wanted.notes, wanted.outcome, &none, wanted.fault);
-    let making = Making { context: &context, namespace: wanted.path, socket: theirs.as_raw_fd() };
+    let context = Context {
+        template: wanted.template.map(Template::namespace),
+        notes: wanted.template.map_or(Notes::none(), Template::notes),
+        ..Context::of_steps(wanted.steps, wanted.notes, wanted.outcome, &none, wanted.fault)
+    };
+    let making = Making { context: &context, names: wanted.names, socket: theirs.as_raw_fd() };
     let request = clone::Request {
-        namespaces: u64::from(wanted.flag.cast_unsigned()),
+        namespaces: wanted.flags,
         cgroup: None,
         relation: clone::Relation::Helper,
         pid_cell: &cell,
@@ -59,18 +70,22 @@ pub(crate) fn namespace(wanted: &Wanted<'_>) -> Result<OwnedFd, (&'static str, E
     // It has ended: it never execs, and CLONE_VFORK held this process until then.
     waitid(Id::PIDFd(child.as_fd()), WaitPidFlag::WEXITED | WaitPidFlag::__WALL)
         .map_err(|errno| ("waitid", errno))?;
-    received(&ours).map_err(|errno| ("pass a namespace on", errno))
+    match received(&ours) {
+        Ok(made) if made.len() == wanted.names.len() => Ok(made),
+        Ok(_) => Err(("pass namespaces on", Errno::EBADMSG)),
+        Err(errno) => Err(("pass namespaces on", errno)),
+    }
 }
 
-/// The descriptor that the child has sent, if it has.
-fn received(socket: &OwnedFd) -> Result<OwnedFd, Errno> {
+/// The descriptors that the child has sent, if it has.
+fn received(socket: &OwnedFd) -> Result<Vec<OwnedFd>, Errno> {
     let mut byte = [0];
     let mut vector = [IoSliceMut::new(&mut byte)];
-    let mut space = nix::cmsg_space!(std::os::fd::RawFd);
+    let mut space = nix::cmsg_space!([std::os::fd::RawFd; MOST]);
     let message =
         recvmsg::<()>(socket.as_raw_fd(), &mut vector, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC)?;
-    let mut rights = message.cmsgs()?.filter_map(|control| {
-        if let ControlMessageOwned::ScmRights(fds) = control { fds.first().copied() } else { None }
+    let rights = message.cmsgs()?.filter_map(|control| {
+        if let ControlMessageOwned::ScmRights(fds) = control { Some(fds) } else { None }
     });
-    rights.next().map(sys::adopt).ok_or(Errno::EBADMSG)
+    Ok(rights.flatten().map(sys::adopt).collect())
 }

@@ -76,19 +76,20 @@ impl NetworkPool {
         let (notes, outcome) = (Notes::default(), Outcome::new());
         let object = "lo".to_owned();
         let up = Step { phase: Phase::Network, op: Op::LoopbackUp, object, at: None, shared: false };
-        let made = making::namespace(&making::Wanted {
+        let made = making::namespaces(&making::Wanted {
             steps: &[up],
-            flag: libc::CLONE_NEWNET,
-            path: c"/proc/self/ns/net",
+            flags: u64::from(libc::CLONE_NEWNET.cast_unsigned()),
+            names: &[c"net"],
+            template: None,
             notes: &notes,
             outcome: &outcome,
             fault,
         });
-        let namespace = made.map_err(|(what, errno)| match outcome.failure() {
+        let made = made.map_err(|(what, errno)| match outcome.failure() {
             Some((_, errno)) => PoolError { what: "loopback up", errno },
             None => PoolError { what, errno },
         })?;
-        self.ready.push_back(PooledNetwork { namespace });
+        self.ready.extend(made.into_iter().map(|namespace| PooledNetwork { namespace }));
         Ok(())
     }
 }

@@ -190,6 +190,8 @@ pub(crate) enum Op {
     NoteMount { path: CString, index: usize },
     /// Into a copy of the template's mounts, which is this process's alone.
     EnterTemplate,
+    /// Into the namespaces that were made for this launch.
+    EnterBerth,
     /// What the template has mounted at a path stands there still. A folder that is renamed on the host takes what is
     /// mounted on it along, in every namespace.
     StillMounted { path: CString, index: usize },
@@ -384,6 +386,23 @@ pub(crate) struct TemplatePlan {
     pub(crate) launch: Vec<Step>,
     /// CLONE_NEW* of clone3(2) for such a launch.
     pub(crate) namespaces: u64,
+    pub(crate) berth: Option<BerthPlan>,
+}
+
+/// The steps of a launch from a template in two parts again: what is made for it beforehand, by nobody who stays, and what it
+/// does itself.
+#[derive(Debug, Clone)]
+pub(crate) struct BerthPlan {
+    pub(crate) ahead: Vec<Step>,
+    pub(crate) launch: Vec<Step>,
+    /// CLONE_NEW* that are made ahead, besides the mounts.
+    pub(crate) made: u64,
+    /// CLONE_NEW* of clone3(2) for such a launch.
+    pub(crate) namespaces: u64,
+    /// What of the host it shows besides the template, in the order in which `ahead` notes it.
+    pub(crate) sources: Vec<CString>,
+    /// How many mount points `ahead` notes, the template's among them.
+    pub(crate) mount_points: usize,
 }
 
 /// What builds a template.
@@ -479,6 +498,20 @@ impl Plan {
         self.network_of.as_ref().map(|service| service.value.as_str())
     }
 
+    /// Its filter as the kernel takes it, `struct sock_filter` after `struct sock_filter` (linux/filter.h); `None` without one.
+    #[must_use]
+    pub fn filter(&self) -> Option<Vec<u8>> {
+        let program = self
+            .steps
+            .iter()
+            .find_map(|step| if let Op::Seccomp { program, .. } = &step.op { Some(program) } else { None })?;
+        let instruction = |filter: &sock_filter| {
+            let [code, k] = [filter.code.to_ne_bytes().to_vec(), filter.k.to_ne_bytes().to_vec()];
+            [code, vec![filter.jt, filter.jf], k].concat()
+        };
+        Some(program.iter().flat_map(instruction).collect())
+    }
+
     /// Whether launches can share a [`crate::template::Template`].
     #[must_use]
     pub fn has_template(&self) -> bool {
@@ -490,6 +523,12 @@ impl Plan {
     pub fn shares_template_with(&self, other: &Self) -> bool {
         let build = |plan: &Self| plan.template.as_ref().map(|parts| Arc::as_ptr(&parts.build));
         build(self).is_some() && build(self) == build(other)
+    }
+
+    /// Whether a launch can have a [`crate::berth::Berth`].
+    #[must_use]
+    pub fn has_berth(&self) -> bool {
+        self.template.as_ref().is_some_and(|parts| parts.berth.is_some())
     }
 
     /// Whether a launch can take its network namespace from a [`crate::netpool::NetworkPool`].
@@ -575,6 +614,7 @@ impl Op {
             Self::Unpropagated(_) => "make private",
             Self::NoteTree { .. } | Self::NoteMount { .. } => "note",
             Self::EnterTemplate => "enter template",
+            Self::EnterBerth => "enter berth",
             Self::StillMounted { .. } => "template",
             Self::NewFilesystem { .. } => "mount new",
             Self::Mkdir { .. } => "mkdir",

@@ -10,6 +10,7 @@
 //! itself looks, and is done again without the template.
 
 use std::{
+    ffi::CString,
     fs::File,
     io,
     os::{
@@ -22,7 +23,10 @@ use std::{
     },
 };
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::{
+    errno::Errno,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+};
 
 use crate::{
     apply::{Notes, Outcome},
@@ -55,15 +59,16 @@ impl Template {
         let build = &parts.build;
         let notes = Notes::blank(build.sources.len(), build.mount_points);
         let outcome = Outcome::new();
-        let made = making::namespace(&making::Wanted {
+        let made = making::namespaces(&making::Wanted {
             steps: &build.steps,
-            flag: libc::CLONE_NEWNS,
-            path: c"/proc/self/ns/mnt",
+            flags: u64::from(libc::CLONE_NEWNS.cast_unsigned()),
+            names: &[c"mnt"],
+            template: None,
             notes: &notes,
             outcome: &outcome,
             fault,
         });
-        match made {
+        match made.and_then(|mut made| made.pop().ok_or(("pass namespaces on", Errno::EBADMSG))) {
             Ok(namespace) => {
                 Ok(Some(Self { build: build.clone(), namespace, notes, stale: AtomicBool::new(false) }))
             }
@@ -78,14 +83,7 @@ impl Template {
     /// shows one, the kernel does not give its inode's number to another. And no launch has found it stale.
     #[must_use]
     pub fn is_current(&self) -> bool {
-        !self.stale.load(Ordering::Relaxed) && self.shows_the_same()
-    }
-
-    fn shows_the_same(&self) -> bool {
-        self.build.sources.iter().zip(&self.notes.trees).all(|(path, noted)| {
-            let path = std::ffi::OsStr::from_bytes(path.to_bytes());
-            std::fs::metadata(path).is_ok_and(|found| noted.is((found.dev(), found.ino())))
-        })
+        !self.stale.load(Ordering::Relaxed) && shows_the_same(&self.build.sources, &self.notes)
     }
 
     /// Whether launches of this plan can be from it: it was built for this plan, or for one of the same
@@ -107,6 +105,14 @@ impl Template {
     pub(crate) fn notes(&self) -> &Notes {
         &self.notes
     }
+}
+
+/// Whether paths lead to what was noted of them, in that order.
+pub(crate) fn shows_the_same<'a>(paths: impl IntoIterator<Item = &'a CString>, notes: &Notes) -> bool {
+    paths.into_iter().zip(&notes.trees).all(|(path, noted)| {
+        let path = std::ffi::OsStr::from_bytes(path.to_bytes());
+        std::fs::metadata(path).is_ok_and(|found| noted.is((found.dev(), found.ino())))
+    })
 }
 
 /// Tells whether the mounts of this process's namespace have changed (proc_pid_mountinfo(5): the file polls so).

@@ -3,9 +3,10 @@
 mod inside;
 
 use std::{
+    cell::RefCell,
     fs::File,
     io::Read,
-    os::fd::AsFd,
+    os::fd::{AsFd, AsRawFd},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -14,6 +15,7 @@ use inside::is_root;
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use sandbox::{
     Plan,
+    berth::Berth,
     compile::{Subject, compile},
     kernel::Kernel,
     launch::{Ahead, Launch, launch},
@@ -37,10 +39,14 @@ fn plan(text: &str) -> Arc<Plan> {
 }
 
 fn run(plan: &Plan, template: Option<&Template>, network: Option<PooledNetwork>, script: &str) -> String {
+    run_ahead(plan, Ahead { template, network: Some(&network.into()), berth: None }, script)
+}
+
+fn run_ahead(plan: &Plan, ahead: Ahead<'_>, script: &str) -> String {
     let null = File::open("/dev/null").expect("a step of this test");
     let (mut reader, writer) = std::io::pipe().expect("a step of this test");
     let launched = launch(&Launch {
-        ahead: Ahead { template, network: Some(&network.into()) },
+        ahead,
         ..Launch::new(
             plan,
             &["/usr/bin/sh", "-c", script].map(str::to_owned),
@@ -106,7 +112,18 @@ fn same(plan: &Arc<Plan>, pool: &mut NetworkPool) {
             pool.add().expect("a step of this test");
         }
         assert_eq!(run(plan, template.as_ref(), pool.take(), LOOK), inline, "{}", plan.policy());
+        if let Some(berth) = berth(plan, template.as_ref()) {
+            let look = run_ahead(plan, Ahead { berth: Some(&berth), ..Ahead::default() }, LOOK);
+            assert_eq!(look, inline, "{}, from a berth", plan.policy());
+            assert!(berth.take().is_none(), "it was taken");
+        }
     }
+}
+
+fn berth(plan: &Arc<Plan>, template: Option<&Template>) -> Option<RefCell<Option<Berth>>> {
+    let made = Berth::make(plan, template?).expect("a step of this test");
+    assert_eq!(made.is_some(), plan.has_berth());
+    made.map(|berth| RefCell::new(Some(berth)))
 }
 
 #[test]
@@ -166,6 +183,44 @@ fn what_could_be_changed_for_the_next_launch_is_never_shared() {
 }
 
 #[test]
+fn a_berth_is_used_once_and_the_end_of_its_service_is_told_before_its_mounts_go() {
+    if !is_root() {
+        return;
+    }
+    let plan = plan("extends = [\"base/default\"]\n");
+    let template = Template::build(&plan).expect("a step of this test").expect("base/default has a template");
+    let null = File::open("/dev/null").expect("a step of this test");
+    let look = || {
+        let (mut reader, writer) = std::io::pipe().expect("a step of this test");
+        let berth = berth(&plan, Some(&template)).expect("base/default has a berth");
+        let script = "readlink /proc/self/ns/mnt /proc/self/ns/net /proc/self/ns/ipc; echo was here > /tmp/left; ls /tmp";
+        let launched = launch(&Launch {
+            ahead: Ahead { berth: Some(&berth), ..Ahead::default() },
+            ..Launch::new(
+                &plan,
+                &["/usr/bin/sh", "-c", script].map(str::to_owned),
+                [null.as_fd(), writer.as_fd(), null.as_fd()],
+            )
+        })
+        .expect("a step of this test");
+        drop(writer);
+        let mut output = String::new();
+        reader.read_to_string(&mut output).expect("a step of this test");
+        waitid(Id::PIDFd(launched.pidfd.as_fd()), WaitPidFlag::WEXITED).expect("a step of this test");
+        let mounts = launched.mounts.expect("they are the caller's to take down");
+        let held =
+            std::fs::read_link(format!("/proc/self/fd/{}", mounts.as_raw_fd())).expect("a step of this test");
+        assert!(output.starts_with(&format!("{}\n", held.display())), "{output} in {held:?}");
+        output
+    };
+    let (first, second) = (look(), look());
+    for (one, other) in first.lines().zip(second.lines()).take(3) {
+        assert_ne!(one, other, "each is used once");
+    }
+    assert!(first.ends_with("]\nleft\n") && second.ends_with("]\nleft\n"), "{first} {second}");
+}
+
+#[test]
 fn a_template_of_another_plan_is_refused() {
     if !is_root() {
         return;
@@ -174,10 +229,16 @@ fn a_template_of_another_plan_is_refused() {
     let template = Template::build(&one).expect("a step of this test");
     let null = File::open("/dev/null").expect("a step of this test");
     let refused = launch(&Launch {
-        ahead: Ahead { template: template.as_ref(), network: None },
+        ahead: Ahead { template: template.as_ref(), ..Ahead::default() },
         ..Launch::new(&other, &["/usr/bin/true".to_owned()], [null.as_fd(), null.as_fd(), null.as_fd()])
     });
     assert_eq!(refused.unwrap_err().to_string(), "template of another plan: EINVAL");
+    let berth = berth(&one, template.as_ref());
+    let refused = launch(&Launch {
+        ahead: Ahead { berth: berth.as_ref(), ..Ahead::default() },
+        ..Launch::new(&other, &["/usr/bin/true".to_owned()], [null.as_fd(), null.as_fd(), null.as_fd()])
+    });
+    assert_eq!(refused.unwrap_err().to_string(), "berth of another plan: EINVAL");
     assert_eq!(run(&one, template.as_ref(), None, "echo runs"), "runs\n", "control");
 }
 
@@ -220,6 +281,7 @@ fn a_folder_that_is_hidden_and_exchanged_is_hidden_all_the_same() {
     let template = Template::build(&plan).expect("a step of this test");
     let look = format!("cat {}/file 2>/dev/null; echo looked", secret.display());
     assert_eq!(run(&plan, template.as_ref(), None, &look), "looked\n");
+    let made_before = berth(&plan, template.as_ref());
     // The mount that hides it goes where the old folder goes.
     std::fs::rename(&secret, &aside).expect("a step of this test");
     make("new");
@@ -227,6 +289,12 @@ fn a_folder_that_is_hidden_and_exchanged_is_hidden_all_the_same() {
     assert!(is_current(), "what it shows is the same");
     assert_eq!(run(&plan, template.as_ref(), None, &look), "looked\n");
     assert!(!is_current(), "the launch found it stale");
+    let ahead = Ahead { berth: made_before.as_ref(), ..Ahead::default() };
+    assert_eq!(run_ahead(&plan, ahead, &look), "looked\n", "and that of a berth too");
+    assert!(
+        Berth::make(&plan, template.as_ref().expect("it has one")).is_err(),
+        "none is made from a stale one"
+    );
     // The same with one that is removed: the kernel takes away what is mounted on it.
     std::fs::remove_dir_all(&secret).expect("a step of this test");
     make("newer");

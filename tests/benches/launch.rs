@@ -7,24 +7,31 @@
 
 use std::{
     cell::RefCell,
-    fs,
+    fs::{self, File},
+    io::Seek,
+    os::fd::AsRawFd,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, ensure};
 use e2e::arena::{self, Candidate, Confined, PROGRAM};
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use sandbox::{
+    Plan,
+    berth::Berth,
     compile::{Subject, compile},
     kernel::Kernel,
+    launch::Ahead,
     netpool::NetworkPool,
     policy::Store,
     template::Template,
     timings::Timings,
 };
 
-/// bubblewrap with the namespaces and mounts of `base/default`, and its capabilities; it has no Landlock, no limits, no
-/// cgroup and, here, no filter.
+/// bubblewrap with the namespaces and mounts of `base/default`, and its capabilities; its filter comes before these. It has no
+/// Landlock, no limits and no cgroup.
 const BUBBLEWRAP: [&str; 25] = [
     "--unshare-pid",
     "--unshare-net",
@@ -84,14 +91,14 @@ fn main() -> Result<()> {
         return steps(rounds);
     }
     // Asked before the arena: what is unpacked lies under target/.
-    let crun = crun();
+    let (bwrap, crun) = (bwrap(), crun());
     arena::enter()?;
-    launches(rounds, crun)?;
+    launches(rounds, bwrap.as_deref(), crun)?;
     compiling(rounds)?;
     growth(rounds)
 }
 
-fn launches(rounds: usize, crun: Option<Command>) -> Result<()> {
+fn launches(rounds: usize, bwrap: Option<&Path>, crun: Option<Command>) -> Result<()> {
     let confined = &Confined::new("base/default")?;
     let template = Template::build(&confined.plan)?.context("base/default has a template")?;
     let pool = RefCell::new(NetworkPool::new(1));
@@ -103,7 +110,23 @@ fn launches(rounds: usize, crun: Option<Command>) -> Result<()> {
         anyhow::Ok(())
     };
     let pooled = || pool.borrow_mut().take();
+    let (berth, left) = (RefCell::new(None), RefCell::new(None));
+    let (berths, taken_down) = (RefCell::new(Vec::new()), RefCell::new(Vec::new()));
+    let make_ready = || {
+        let started = Instant::now();
+        drop(left.take());
+        taken_down.borrow_mut().push(started.elapsed());
+        let started = Instant::now();
+        berth.replace(Berth::make(&confined.plan, &template)?);
+        berths.borrow_mut().push(started.elapsed());
+        anyhow::Ok(())
+    };
+    let from_berth = || {
+        left.replace(confined.run_from(Ahead { berth: Some(&berth), ..Ahead::default() }, None)?);
+        Ok(())
+    };
     let net = libc::CLONE_NEWNET;
+    let filter = Filter::of(&confined.plan)?;
     let mut candidates = vec![
         Candidate::new("floor: vfork + exec, same namespaces", || arena::bare(arena::namespaces())),
         Candidate::new("floor without the network namespace", || arena::bare(arena::namespaces() & !net)),
@@ -113,11 +136,19 @@ fn launches(rounds: usize, crun: Option<Command>) -> Result<()> {
         Candidate::new("base/default, template", || confined.run(Some(&template), None)),
         Candidate::new("base/default, template and pool", || confined.run(Some(&template), pooled()))
             .after(add),
+        Candidate::new("base/default, berth", from_berth).after(make_ready),
     ];
-    let bwrap = || spawn(Command::new("bwrap").args(BUBBLEWRAP).arg(PROGRAM.to_str()?));
-    match bwrap() {
-        Ok(()) => candidates.push(Candidate::new("bwrap", bwrap)),
-        Err(error) => eprintln!("not compared with bwrap (apt-get install bubblewrap): {error:#}"),
+    if let Some(program) = bwrap {
+        let filter = &filter;
+        let bwrap = move || {
+            let mut command = Command::new(program);
+            spawn(command.args(["--seccomp", &filter.number()]).args(BUBBLEWRAP).arg(PROGRAM.to_str()?))
+        };
+        filter.rewind()?;
+        match bwrap() {
+            Ok(()) => candidates.push(Candidate::new("bwrap", bwrap).after(|| filter.rewind())),
+            Err(error) => eprintln!("not compared with bwrap: {error:#}"),
+        }
     }
     if let Some(mut crun) = crun {
         match spawn(&mut crun) {
@@ -136,55 +167,72 @@ fn launches(rounds: usize, crun: Option<Command>) -> Result<()> {
         let (by_median, by_low) = (median / floor, low / low_floor);
         println!("{:40} {median:9.1} {low:9.1} {high:9.1}  x{by_median:6.2} x{by_low:6.2}", candidate.name);
     }
-    let mut refill = refill.take();
-    let median = median(&mut refill);
-    println!(
-        "{:40} {median:9.1} {:19}  x{:6.2}",
-        "off the path: one namespace for the pool",
-        "",
-        median / floor
-    );
+    for (name, times) in [
+        ("off the path: one namespace for the pool", &refill),
+        ("off the path: one berth", &berths),
+        ("off the path: its mounts taken down", &taken_down),
+    ] {
+        let median = median(&mut times.take());
+        println!("{name:40} {median:9.1} {:19}  x{:6.2}", "", median / floor);
+    }
     Ok(())
 }
 
-/// What each call of the parent and each step of the child takes, inline and with template and pool.
+/// What each call of the parent and each step of the child takes: inline, with template and pool, and with a berth.
 fn steps(rounds: usize) -> Result<()> {
     let confined = Confined::new("base/default")?;
     let template = Template::build(&confined.plan)?.context("base/default has a template")?;
     let mut pool = NetworkPool::new(1);
-    for (title, template) in [("everything inline", None), ("template and pool", Some(&template))] {
-        let mut parts: Vec<(String, Vec<f64>)> = Vec::new();
-        let mut wholes = Vec::new();
-        for _ in 0..rounds {
-            if template.is_some() {
-                pool.add()?;
-            }
-            let (started, timings) = (Instant::now(), Timings::start());
-            confined.run_timed(template, pool.take(), Some(&timings))?;
-            let whole = started.elapsed().as_secs_f64() * 1e6;
-            let timed = timings.parts();
-            let ticks: u64 = timed.iter().map(|part| part.ticks).sum();
-            // Each launch is its own measure of how fast the counter runs.
-            let rate = whole / ticks as f64;
-            wholes.push(whole);
-            parts.resize_with(timed.len(), Default::default);
-            for ((what, times), part) in parts.iter_mut().zip(timed) {
-                *what = part.what;
-                times.push(part.ticks as f64 * rate);
-            }
+    timed("everything inline", rounds, || {
+        let timings = Timings::start();
+        confined.run_from(Ahead::default(), Some(&timings))?;
+        Ok(timings)
+    })?;
+    timed("template and pool", rounds, || {
+        pool.add()?;
+        let network = pool.take().into();
+        let ahead = Ahead { template: Some(&template), network: Some(&network), berth: None };
+        let timings = Timings::start();
+        confined.run_from(ahead, Some(&timings))?;
+        Ok(timings)
+    })?;
+    timed("berth", rounds, || {
+        let berth = Berth::make(&confined.plan, &template)?.into();
+        let timings = Timings::start();
+        confined.run_from(Ahead { berth: Some(&berth), ..Ahead::default() }, Some(&timings))?;
+        Ok(timings)
+    })
+}
+
+fn timed(title: &str, rounds: usize, mut launch: impl FnMut() -> Result<Timings>) -> Result<()> {
+    // How many ticks of the counter a microsecond has.
+    let (started, pause) = (Instant::now(), Timings::start());
+    while started.elapsed() < Duration::from_millis(20) {}
+    pause.mark("waited");
+    let ticks: u64 = pause.parts().iter().map(|part| part.ticks).sum();
+    let rate = 20_000.0 / ticks as f64;
+    let mut parts: Vec<(String, Vec<f64>)> = Vec::new();
+    let mut wholes = Vec::new();
+    for _ in 0..rounds {
+        let timed = launch()?.parts();
+        wholes.push(timed.iter().map(|part| part.ticks).sum::<u64>() as f64 * rate);
+        parts.resize_with(timed.len(), Default::default);
+        for ((what, times), part) in parts.iter_mut().zip(timed) {
+            *what = part.what;
+            times.push(part.ticks as f64 * rate);
         }
-        println!("base/default, {title}: {rounds} launches, us: median and 10th percentile");
-        let of = |times: &mut Vec<f64>| {
-            times.sort_by(f64::total_cmp);
-            [50, 10].map(|percent| times.get(times.len() * percent / 100).copied().unwrap_or(f64::NAN))
-        };
-        for (what, times) in &mut parts {
-            let [median, low] = of(times);
-            println!("{median:9.1} {low:9.1}  {what}");
-        }
-        let [median, low] = of(&mut wholes);
-        println!("{median:9.1} {low:9.1}  the whole");
     }
+    println!("base/default, {title}: {rounds} launches, us: median and 10th percentile");
+    let of = |times: &mut Vec<f64>| {
+        times.sort_by(f64::total_cmp);
+        [50, 10].map(|percent| times.get(times.len() * percent / 100).copied().unwrap_or(f64::NAN))
+    };
+    for (what, times) in &mut parts {
+        let [median, low] = of(times);
+        println!("{median:9.1} {low:9.1}  {what}");
+    }
+    let [median, low] = of(&mut wholes);
+    println!("{median:9.1} {low:9.1}  the whole");
     Ok(())
 }
 
@@ -237,6 +285,32 @@ fn growth(rounds: usize) -> Result<()> {
 fn median(times: &mut [Duration]) -> f64 {
     times.sort();
     times.get(times.len() / 2).map_or(f64::NAN, |time| time.as_secs_f64() * 1e6)
+}
+
+/// A filter for bubblewrap: a file that it inherits and reads to its end.
+struct Filter(File);
+
+impl Filter {
+    fn of(plan: &Plan) -> Result<Self> {
+        let path = arena::folder("filter")?.join("program");
+        fs::write(&path, plan.filter().context("base/default has a filter")?)?;
+        let file = File::open(path)?;
+        fcntl(&file, FcntlArg::F_SETFD(FdFlag::empty()))?;
+        Ok(Self(file))
+    }
+
+    fn number(&self) -> String {
+        self.0.as_raw_fd().to_string()
+    }
+
+    fn rewind(&self) -> Result<()> {
+        Ok((&self.0).rewind()?)
+    }
+}
+
+fn bwrap() -> Option<PathBuf> {
+    let found = e2e::fetch::Cache::open().and_then(|cache| cache.bwrap());
+    found.inspect_err(|error| eprintln!("not compared with bwrap: {error:#}")).ok()
 }
 
 /// The command that runs the bundle; `None` where there is no crun, which is said.

@@ -6,7 +6,7 @@
 
 use std::ffi::CStr;
 use std::fs::{self, File};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -117,23 +117,19 @@ impl Confined {
 
     /// One launch of the program in a cgroup of its own, to its end.
     pub fn run(&self, template: Option<&Template>, network: Option<PooledNetwork>) -> Result<()> {
-        self.run_timed(template, network, None)
+        let ahead = Ahead { template, network: Some(&network.into()), berth: None };
+        self.run_from(ahead, None).map(drop)
     }
 
-    /// The same, and where its time went.
-    pub fn run_timed(
-        &self,
-        template: Option<&Template>,
-        network: Option<PooledNetwork>,
-        timings: Option<&Timings>,
-    ) -> Result<()> {
+    /// The same, with anything ready, and where its time went. What is left of it are its mounts, if they were ready.
+    pub fn run_from(&self, ahead: Ahead<'_>, timings: Option<&Timings>) -> Result<Option<OwnedFd>> {
         let mark = |what| timings.into_iter().for_each(|timings| timings.mark(what));
         let cgroup = Cgroup::create(&self.base, "bench.slice/bench.service", &self.plan)?;
         mark("cgroup made");
         let null = self.null.as_fd();
         let launched = launch(&Launch {
             cgroup: Some(&cgroup),
-            ahead: Ahead { template, network: Some(&network.into()) },
+            ahead,
             timings,
             ..Launch::new(&self.plan, &[PROGRAM.to_str()?.to_owned()], [null, null, null])
         })?;
@@ -142,7 +138,7 @@ impl Confined {
         ensure!(matches!(ended, WaitStatus::Exited(_, 0)), "{ended:?}");
         cgroup.remove()?;
         mark("cgroup removed");
-        Ok(())
+        Ok(launched.mounts)
     }
 }
 

@@ -179,6 +179,21 @@ impl Cache {
         Qemu::unpacked(&tree)
     }
 
+    /// bubblewrap: the machine's own if it has one, else unpacked, and run with the machine's libraries.
+    pub fn bwrap(&self) -> Result<PathBuf> {
+        if is_in_path("bwrap") {
+            return Ok(PathBuf::from("bwrap"));
+        }
+        let suite = host_release()?;
+        let tree = self.tree(&Tree {
+            name: format!("bubblewrap-{suite}"),
+            suite: &suite,
+            asked: &["bubblewrap"],
+            keep: |package| package == "bubblewrap",
+        })?;
+        Ok(tree.join("usr/bin/bwrap"))
+    }
+
     /// crun: the machine's own if it has one, else unpacked; and the libraries that it needs then (LD_LIBRARY_PATH).
     pub fn crun(&self) -> Result<(PathBuf, Option<PathBuf>)> {
         if is_in_path("crun") {

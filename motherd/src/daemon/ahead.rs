@@ -1,18 +1,27 @@
-//! [`Stock`]: what launches can have ready, made when there is nothing else to do: the mounts of each plan that was
-//! launched, and a few networks.
+//! [`Stock`]: what launches can have ready, made when there is nothing else to do: templates of the mounts of each plan that
+//! was launched, a few networks for anybody, and a berth each for what was launched last.
 //!
 //! It is a cache: all of it is made again by the next motherd, and a launch that finds nothing here makes everything
-//! itself. What is made, and when it may be used, is the sandbox's ([`sandbox::template`], [`sandbox::netpool`]); here is
-//! how much is kept and when it is thrown away.
+//! itself. What is made, and when it may be used, is the sandbox's ([`sandbox::template`], [`sandbox::netpool`],
+//! [`sandbox::berth`]); here is how much is kept and when it is thrown away.
 //!
 //! Invariants. Nothing is made while an event waits, and nothing is done once everything is there: an idle motherd does
 //! not wake up for it. When the host mounts or unmounts something, every template goes at once, for it would keep what was
 //! unmounted busy; and before each launch it is asked again whether that happened.
 
-use std::{io, os::fd::BorrowedFd, rc::Rc, sync::Arc, time::Duration};
+use std::{
+    cell::RefCell,
+    io,
+    os::fd::{BorrowedFd, OwnedFd},
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
 
 use sandbox::{
     Plan,
+    berth::Berth,
+    launch::Ahead,
     netpool::{NetworkPool, PooledNetwork},
     template::{MountWatch, Template},
 };
@@ -21,10 +30,26 @@ use sandbox::{
 const TEMPLATES: usize = 32;
 /// Networks that are kept: some 100 KB of kernel memory each. More than a few launches at once make their own.
 const NETWORKS: usize = 4;
+/// Berths that are kept, each with a network and a few file systems.
+const BERTHS: usize = 8;
 /// The host mounts seldom one thing alone: so long after the last change templates are built again.
 const SETTLE: Duration = Duration::from_secs(1);
 /// And at most so long: a host that mounts all the time has templates that nobody uses.
 const SETTLE_MAX: Duration = Duration::from_secs(3600);
+
+/// What one launch takes out of the stock.
+#[derive(Debug, Default)]
+pub(super) struct Taken {
+    template: Option<Rc<Template>>,
+    network: RefCell<Option<PooledNetwork>>,
+    berth: RefCell<Option<Berth>>,
+}
+
+impl Taken {
+    pub(super) fn ahead(&self) -> Ahead<'_> {
+        Ahead { template: self.template.as_deref(), network: Some(&self.network), berth: Some(&self.berth) }
+    }
+}
 
 /// What is there, and what is wanted.
 #[derive(Debug)]
@@ -33,6 +58,12 @@ pub(super) struct Stock {
     templates: Vec<Kept>,
     /// Launched without one, in that order.
     wanted: Vec<Arc<Plan>>,
+    /// The one that was made last at the end.
+    berths: Vec<(Arc<Plan>, Berth)>,
+    /// The plans that were launched last, of which none is there, in that order.
+    berths_wanted: Vec<Arc<Plan>>,
+    /// Mounts of services that have ended.
+    ended: Vec<OwnedFd>,
     networks: NetworkPool,
     /// A plan that takes one was launched.
     takes_networks: bool,
@@ -59,6 +90,9 @@ impl Stock {
         Ok(Self {
             templates: Vec::new(),
             wanted: Vec::new(),
+            berths: Vec::new(),
+            berths_wanted: Vec::new(),
+            ended: Vec::new(),
             networks: NetworkPool::new(NETWORKS),
             takes_networks: false,
             before_launch: MountWatch::new()?,
@@ -74,8 +108,41 @@ impl Stock {
         std::os::fd::AsFd::as_fd(&self.wakes)
     }
 
+    /// What there is for a launch of this plan.
+    pub(super) fn take(&mut self, plan: &Arc<Plan>, now: Duration) -> Taken {
+        let template = self.template(plan, now);
+        let berth = template.as_ref().and_then(|_| self.berth(plan));
+        // It has a network of its own.
+        let network = if berth.is_some() { None } else { self.network(plan) };
+        Taken { template, network: network.into(), berth: berth.into() }
+    }
+
+    /// A berth, if one is there that is still what would be made; the next one is wanted in any case.
+    fn berth(&mut self, plan: &Arc<Plan>) -> Option<Berth> {
+        if !plan.has_berth() {
+            return None;
+        }
+        self.want_berth(plan.clone());
+        let place = self.berths.iter().position(|(_, berth)| berth.is_of(plan))?;
+        let (_, berth) = self.berths.remove(place);
+        berth.is_current().then_some(berth)
+    }
+
+    fn want_berth(&mut self, plan: Arc<Plan>) {
+        self.berths_wanted.retain(|known| !Arc::ptr_eq(known, &plan));
+        self.berths_wanted.push(plan);
+        if self.berths_wanted.len() > BERTHS {
+            self.berths_wanted.remove(0);
+        }
+    }
+
+    /// The mounts of a service that has ended: taken down when nothing else is to be done.
+    pub(super) fn take_down(&mut self, mounts: Option<OwnedFd>) {
+        self.ended.extend(mounts);
+    }
+
     /// The template for a launch, if one is there that is still what would be built.
-    pub(super) fn template(&mut self, plan: &Arc<Plan>, now: Duration) -> Option<Rc<Template>> {
+    fn template(&mut self, plan: &Arc<Plan>, now: Duration) -> Option<Rc<Template>> {
         if self.closed || !plan.has_template() {
             return None;
         }
@@ -96,7 +163,7 @@ impl Stock {
     }
 
     /// A network for a launch, if one is there.
-    pub(super) fn network(&mut self, plan: &Plan) -> Option<PooledNetwork> {
+    fn network(&mut self, plan: &Plan) -> Option<PooledNetwork> {
         if self.closed || !plan.takes_network() {
             return None;
         }
@@ -115,6 +182,9 @@ impl Stock {
         for Kept { plan, .. } in std::mem::take(&mut self.templates) {
             self.want(plan);
         }
+        for (plan, _) in std::mem::take(&mut self.berths) {
+            self.want_berth(plan);
+        }
         self.settled = now.saturating_add(self.settle);
         self.settle = self.settle.saturating_mul(2).min(SETTLE_MAX);
     }
@@ -130,17 +200,31 @@ impl Stock {
 
     /// When there will be something to do that cannot be done yet.
     pub(super) fn next(&self, now: Duration) -> Option<Duration> {
-        (!self.wanted.is_empty() && self.settled > now).then_some(self.settled)
+        let waits = !self.wanted.is_empty() || self.makes_berth().is_some();
+        (waits && self.settled > now).then_some(self.settled)
     }
 
     /// Whether [`Stock::make`] would make something.
     pub(super) fn wants(&self, now: Duration) -> bool {
         let networks = self.takes_networks && self.networks.has_room();
-        !self.closed && (networks || (!self.wanted.is_empty() && self.settled <= now))
+        let mounts = self.settled <= now && (!self.wanted.is_empty() || self.makes_berth().is_some());
+        !self.ended.is_empty() || (!self.closed && (networks || mounts))
     }
 
-    /// Makes one thing that is wanted. What cannot be made is wanted again when it would have been used.
+    /// The place among those wanted of the last berth for which there is a template.
+    fn makes_berth(&self) -> Option<usize> {
+        let has_template = |plan: &Arc<Plan>| self.templates.iter().any(|kept| kept.template.is_of(plan));
+        self.berths_wanted.iter().rposition(has_template)
+    }
+
+    /// Takes down or makes one thing. What cannot be made is wanted again when it would have been used.
     pub(super) fn make(&mut self, now: Duration) {
+        if let Some(mounts) = self.ended.pop() {
+            return drop(mounts);
+        }
+        if self.closed {
+            return;
+        }
         if self.takes_networks && self.networks.has_room() {
             if let Err(error) = self.networks.add() {
                 tracing::warn!("{error}; launches make their own");
@@ -151,13 +235,18 @@ impl Stock {
         if self.settled > now {
             return;
         }
-        // The one that was launched last first.
-        let Some(plan) = self.wanted.pop() else { return };
         // From here on a change of the mounts is told, before it everything is built anew.
         if self.before_launch.changed() {
-            self.drop_templates(now);
-            return self.want(plan);
+            return self.drop_templates(now);
         }
+        // The one that was launched last first.
+        match self.wanted.pop() {
+            Some(plan) => self.make_template(plan),
+            None => self.make_berth(),
+        }
+    }
+
+    fn make_template(&mut self, plan: Arc<Plan>) {
         match Template::build(&plan) {
             Ok(Some(template)) => {
                 if self.templates.len() >= TEMPLATES {
@@ -170,11 +259,31 @@ impl Stock {
         }
     }
 
+    fn make_berth(&mut self) {
+        let Some(place) = self.makes_berth() else { return };
+        let plan = self.berths_wanted.remove(place);
+        let Some(kept) = self.templates.iter().find(|kept| kept.template.is_of(&plan)) else { return };
+        match Berth::make(&plan, &kept.template) {
+            Ok(Some(berth)) => {
+                self.berths.retain(|(known, _)| !Arc::ptr_eq(known, &plan));
+                if self.berths.len() >= BERTHS {
+                    self.berths.remove(0);
+                }
+                self.berths.push((plan, berth));
+            }
+            Ok(None) => {}
+            // The next launch finds the template stale too, and has it built anew.
+            Err(error) => tracing::debug!("{}: {error}; launches make theirs", plan.policy()),
+        }
+    }
+
     /// The machine is being ended: nothing may be kept busy, and nothing is made any more.
     pub(super) fn close(&mut self) {
         self.closed = true;
         self.templates.clear();
         self.wanted.clear();
+        self.berths.clear();
+        self.berths_wanted.clear();
         while self.networks.take().is_some() {}
     }
 }
@@ -199,8 +308,8 @@ mod tests {
         let mut stock = Stock::new().unwrap();
         let (strict, open) = (compiler("base/default"), compiler("unconfined"));
         for name in ["one", "two", "three"] {
-            assert!(stock.template(&plan(&strict, name), Duration::ZERO).is_none());
-            assert!(stock.template(&plan(&open, name), Duration::ZERO).is_none());
+            assert!(stock.take(&plan(&strict, name), Duration::ZERO).template.is_none());
+            assert!(stock.take(&plan(&open, name), Duration::ZERO).template.is_none());
         }
         assert_eq!(stock.wanted.len(), 1);
         assert!(stock.wants(Duration::ZERO));
@@ -232,6 +341,41 @@ mod tests {
             stock.drop_templates(Duration::ZERO);
         }
         assert_eq!(stock.settled, SETTLE_MAX);
+    }
+
+    #[test]
+    fn a_berth_is_wanted_for_who_was_launched_once_there_is_a_template() {
+        let mut stock = Stock::new().unwrap();
+        let strict = compiler("base/default");
+        let (one, other) = (plan(&strict, "one"), plan(&strict, "other"));
+        stock.want_berth(one.clone());
+        stock.want_berth(other.clone());
+        stock.want_berth(one.clone());
+        assert_eq!(stock.berths_wanted.len(), 2, "each once");
+        assert!(Arc::ptr_eq(&stock.berths_wanted[1], &one), "the last to be launched at the end");
+        assert!(stock.makes_berth().is_none() && !stock.wants(Duration::ZERO), "there is no template yet");
+        for number in 0..BERTHS {
+            stock.want_berth(plan(&strict, &format!("s{number}")));
+        }
+        assert_eq!(stock.berths_wanted.len(), BERTHS);
+        assert!(!stock.berths_wanted.iter().any(|wanted| Arc::ptr_eq(wanted, &other)));
+    }
+
+    #[test]
+    fn the_mounts_of_who_has_ended_are_taken_down_one_at_a_time_even_at_the_end() {
+        let mut stock = Stock::new().unwrap();
+        stock.take_down(None);
+        assert!(!stock.wants(Duration::ZERO));
+        for _ in 0..2 {
+            stock.take_down(Some(std::fs::File::open("/dev/null").unwrap().into()));
+        }
+        stock.close();
+        for left in [1, 0] {
+            assert!(stock.wants(Duration::ZERO));
+            stock.make(Duration::ZERO);
+            assert_eq!(stock.ended.len(), left);
+        }
+        assert!(!stock.wants(Duration::ZERO));
     }
 
     #[test]

@@ -12,10 +12,10 @@ use std::{fs::File, os::fd::AsFd};
 
 use sandbox::{
     beside::launch_beside,
-    launch::{Ahead, Handed, Launch, LaunchFailure, Launched, Parent, launch},
+    launch::{Handed, Launch, LaunchFailure, Launched, Parent, launch},
 };
 
-use super::{Daemon, Fatal, now, proc, spawn::Refusal};
+use super::{Daemon, Fatal, ahead::Taken, now, proc, spawn::Refusal};
 use crate::{
     graph::Id,
     service::Program,
@@ -55,7 +55,7 @@ impl Daemon {
             Err(refusal) => Err(refusal),
         };
         let event = match launched {
-            Ok(Launched { pid, pidfd }) => {
+            Ok(Launched { pid, pidfd, .. }) => {
                 self.runtime.entry(id).or_default().command = Some(pidfd);
                 self.watch_cgroup(id);
                 Event::CommandLaunched { pid }
@@ -85,11 +85,7 @@ impl Daemon {
         let null = File::open("/dev/null").map_err(|error| Refusal::io("open /dev/null", &error))?;
         let Some(log) = &runtime.log else { return Err(Refusal::permanent("no log pipe")) };
         let pid_cell = self.table.command_cell(name).filter(|_| wanted.recorded);
-        let (template, pooled) = match wanted.beside {
-            true => (None, None),
-            false => (self.stock.template(&plan, now()), self.stock.network(&plan)),
-        };
-        let pooled = pooled.into();
+        let ready = if wanted.beside { Taken::default() } else { self.stock.take(&plan, now()) };
         let request = Launch {
             plan: &plan,
             argv: wanted.argv,
@@ -98,7 +94,7 @@ impl Daemon {
             handed: Handed::default(),
             cgroup: runtime.cgroup.as_ref(),
             network: network.as_ref().map(AsFd::as_fd),
-            ahead: Ahead { template: template.as_deref(), network: Some(&pooled) },
+            ahead: ready.ahead(),
             parent: Parent::CallersParent,
             pid_cell,
             timings: None,

@@ -139,7 +139,7 @@ impl Daemon {
             Err(refusal) => Err(refusal),
         };
         Ok(match launched {
-            Ok(Launched { pid, pidfd }) => {
+            Ok(Launched { pid, pidfd, .. }) => {
                 let deadline = began.saturating_add(time);
                 self.jobs.running.push(Job { id, purpose, pid, pidfd, began, deadline });
                 Ok(())

@@ -194,6 +194,8 @@ struct Runtime {
     watch: Option<fs::File>,
     /// The main process.
     pidfd: Option<OwnedFd>,
+    /// Its mounts, where they were ready before it: they are taken down some time after its end, and not in it.
+    mounts: Option<OwnedFd>,
     /// The command of its state.
     command: Option<OwnedFd>,
     start_ticks: u64,

@@ -18,7 +18,7 @@ use sandbox::{
     Plan,
     cgroup::Cgroup,
     descriptors::far_up,
-    launch::{Ahead, Handed, Launch, LaunchFailure, Launched, Parent, launch},
+    launch::{Handed, Launch, LaunchFailure, Launched, Parent, launch},
 };
 
 use super::{
@@ -81,7 +81,7 @@ impl Daemon {
         let prepared = self.prepare(id, &name, &program)?;
         let listening = self.prepare_sockets(id)?.map_err(|(what, error)| Refusal::io(&what, &error));
         let event = match prepared.and(listening).and_then(|()| self.start_process(id, &name, &program)) {
-            Ok(Launched { pid, pidfd }) => {
+            Ok(Launched { pid, pidfd, mounts }) => {
                 failpoint::hit("launch.cloned");
                 self.link.store(&process_slot(&name), pidfd.as_fd())?;
                 failpoint::hit("launch.process-kept");
@@ -92,6 +92,7 @@ impl Daemon {
                 });
                 let runtime = self.runtime.entry(id).or_default();
                 runtime.pidfd = Some(far_up(pidfd));
+                runtime.mounts = mounts.map(far_up);
                 runtime.process_kept = true;
                 runtime.start_ticks = start_ticks;
                 self.watch_cgroup(id);
@@ -145,7 +146,7 @@ impl Daemon {
         // As systemd has it: first what listens, then what the service had stored.
         let stored = runtime.held.iter().map(|held| (held.name.as_str(), held.fd.as_fd()));
         let listen: Vec<(&str, BorrowedFd<'_>)> = listening.chain(stored).collect();
-        let (template, pooled) = (self.stock.template(&plan, now()), self.stock.network(&plan).into());
+        let ready = self.stock.take(&plan, now());
         let pid_cell = self.table.cell(name);
         if pid_cell.is_none() {
             return Err(Refusal::permanent("no room for another service in the state"));
@@ -158,7 +159,7 @@ impl Daemon {
             handed: Handed { listen: &listen, own_pid, ..Handed::default() },
             cgroup: runtime.cgroup.as_ref(),
             network: network.as_ref().map(AsFd::as_fd),
-            ahead: Ahead { template: template.as_deref(), network: Some(&pooled) },
+            ahead: ready.ahead(),
             parent: Parent::CallersParent,
             pid_cell,
             timings: None,

@@ -12,6 +12,8 @@
     reason = "the few kinds of steps that matter here are asked for by name"
 )]
 
+mod berth;
+
 use std::{collections::BTreeSet, sync::Arc};
 
 use crate::plan::{Op, Phase, Slot, Step, TemplateBuild, TemplatePlan};
@@ -35,11 +37,9 @@ pub(crate) fn split(steps: &[Step], namespaces: u64, without_id_maps: bool) -> O
         return None;
     }
     let (build, mount_points) = build(&shared);
-    Some(TemplatePlan {
-        build: Arc::new(build),
-        launch: launch(&own, mount_points),
-        namespaces: namespaces & !own_mounts,
-    })
+    let namespaces = namespaces & !own_mounts;
+    let berth = berth::split(&own, &mount_points, namespaces);
+    Some(TemplatePlan { build: Arc::new(build), launch: launch(&own, mount_points), namespaces, berth })
 }
 
 /// Whether each file system that the template makes is read-only at the end: what is shared must not be written to.
@@ -109,24 +109,28 @@ fn build(shared: &[&Step]) -> (TemplateBuild, Vec<Step>) {
 
 /// The launch's own steps. What it copies of the host's tree it copies before it leaves it.
 fn launch(own: &[&Step], mount_points: Vec<Step>) -> Vec<Step> {
-    let mut steps = Vec::new();
     let (before, after): (Vec<&Step>, Vec<&Step>) = own.iter().partition(|step| step.phase <= Phase::Collect);
-    for step in before {
-        steps.push(step.clone());
-        if let Op::CloneTree { into, .. } = &step.op {
-            // Copied in the launcher's namespace, whose mounts may be shared with others.
-            steps.push(Step { op: Op::Unpropagated(*into), ..step.clone() });
-        }
-    }
-    let enter = Step {
-        phase: Phase::Root,
-        op: Op::EnterTemplate,
-        object: String::new(),
-        at: mount_points.first().and_then(|step| step.at.clone()),
-        shared: false,
-    };
-    steps.push(enter);
+    let mut steps = collected(&before);
+    steps.push(entering(Op::EnterTemplate, &mount_points));
     steps.extend(mount_points);
     steps.extend(after.into_iter().cloned());
     steps
+}
+
+/// Steps that come before the host's tree is left. What is copied in the launcher's namespace, whose mounts may be shared
+/// with others, is made private.
+fn collected(steps: &[&Step]) -> Vec<Step> {
+    let mut collected = Vec::new();
+    for step in steps {
+        collected.push((*step).clone());
+        if let Op::CloneTree { into, .. } = &step.op {
+            collected.push(Step { op: Op::Unpropagated(*into), ..(*step).clone() });
+        }
+    }
+    collected
+}
+
+fn entering(op: Op, mount_points: &[Step]) -> Step {
+    let at = mount_points.first().and_then(|step| step.at.clone());
+    Step { phase: Phase::Root, op, object: String::new(), at, shared: false }
 }

@@ -3,7 +3,7 @@
 #[path = "../../tests/inside/skipped.rs"]
 mod skipped;
 
-use std::{fs::File, io::Read, os::fd::AsFd, sync::Arc};
+use std::{cell::RefCell, fs::File, io::Read, os::fd::AsFd, sync::Arc};
 
 use nix::errno::Errno;
 
@@ -14,6 +14,7 @@ use super::{
     described::{DescribedHost, beneath, here, kernel, paths, policy, strict, subject},
 };
 use crate::{
+    berth::Berth,
     diagnostic::Report,
     launch::{Ahead, Fault, Launch, LaunchFailure, launch, launch_with},
     plan::{Op, Plan, Step},
@@ -584,25 +585,62 @@ fn fail_every_call() {
     // The control: none refused, all of it is made, and a launch takes it.
     pool.add().unwrap();
     let template = Template::build(&plan).unwrap().unwrap();
-    launch_true_ahead(&plan, Ahead { template: Some(&template), network: Some(&pool.take().into()) })
-        .unwrap();
+    launch_true_ahead(
+        &plan,
+        Ahead { template: Some(&template), network: Some(&pool.take().into()), berth: None },
+    )
+    .unwrap();
 }
 
 fn fail_every_step(rules: Confinement) {
     let plan = Arc::new(super::compile(&policy(rules), &subject(), &this_machine()).unwrap());
     let template = Template::build(&plan).unwrap();
-    fail_every_step_of(&plan, &plan.steps, None);
-    if let Some(template) = &template {
-        fail_every_step_of(&plan, &plan.template.as_ref().unwrap().launch, Some(template));
+    fail_every_step_of(&plan, &plan.steps, None, &|| None);
+    if let (Some(template), Some(parts)) = (&template, &plan.template) {
+        fail_every_step_of(&plan, &parts.launch, Some(template), &|| None);
+        if let Some(berth) = &parts.berth {
+            fail_every_step_ahead(&plan, &berth.ahead, template);
+            fail_every_step_of(&plan, &berth.launch, None, &|| Berth::make(&plan, template).unwrap());
+        }
     }
 }
 
-fn fail_every_step_of(plan: &Plan, steps: &[Step], template: Option<&Template>) {
+/// What is made for a launch beforehand.
+fn fail_every_step_ahead(plan: &Arc<Plan>, steps: &[Step], template: &Template) {
+    let before = traces();
+    for (number, step) in (0_u32..).zip(steps) {
+        // One that finds the template stale says so.
+        if matches!(step.op, Op::StillMounted { .. }) {
+            continue;
+        }
+        for errno in ERRNOS {
+            let fault = Fault { at: Some((number, errno)), call: None };
+            let error = Berth::make_with(plan, template, fault).unwrap_err();
+            assert_eq!(error.errno(), errno, "{step:?}");
+            assert!(error.to_string().contains(step.op.name()), "{error} for {step:?}");
+        }
+    }
+    for (call, errno) in ["socketpair", "clone3"].into_iter().zip(ERRNOS) {
+        let fault = Fault { at: None, call: Some((call, errno)) };
+        let error = Berth::make_with(plan, template, fault).unwrap_err();
+        assert_eq!(error.to_string(), format!("berth: {call}: {errno:?}"));
+    }
+    assert_eq!(traces(), before);
+    println!("{} steps ahead, each failed in 4 ways", steps.len());
+}
+
+fn fail_every_step_of(
+    plan: &Plan,
+    steps: &[Step],
+    template: Option<&Template>,
+    berth: &dyn Fn() -> Option<Berth>,
+) {
     let null = File::options().read(true).write(true).open("/dev/null").unwrap();
     let (mut reader, writer) = std::io::pipe().unwrap();
     let argv = ["/usr/bin/echo".to_owned(), "ran".to_owned()];
+    let kept = RefCell::new(None);
     let request = Launch {
-        ahead: Ahead { template, network: None },
+        ahead: Ahead { template, network: None, berth: Some(&kept) },
         ..Launch::new(plan, &argv, [null.as_fd(), writer.as_fd(), null.as_fd()])
     };
     let before = traces();
@@ -612,6 +650,7 @@ fn fail_every_step_of(plan: &Plan, steps: &[Step], template: Option<&Template>) 
             continue;
         }
         for errno in ERRNOS {
+            kept.replace(berth());
             let error = launch_with(&request, Fault { at: Some((number, errno)), call: None }).unwrap_err();
             assert_eq!((error.kind(), error.errno()), (LaunchFailure::Sandbox, errno), "{step:?}");
             assert!(error.to_string().contains(step.op.name()), "{error} for {step:?}");
@@ -625,6 +664,7 @@ fn fail_every_step_of(plan: &Plan, steps: &[Step], template: Option<&Template>) 
     }
     assert_eq!(traces(), before);
     // The control: without a fault the command does run, and its word is the only one in the pipe.
+    kept.replace(berth());
     let launched = launch(&request).unwrap();
     drop(writer);
     let mut output = String::new();

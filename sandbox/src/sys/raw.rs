@@ -452,18 +452,26 @@ pub(crate) fn identity(directory: RawFd, path: &CStr) -> Answer<(u64, u64)> {
     Ok((status.st_dev, status.st_ino))
 }
 
-/// sendmsg(2) of one byte and one descriptor (SCM_RIGHTS, unix(7)).
-pub(crate) fn send_descriptor(socket: RawFd, fd: RawFd) -> Answer<()> {
-    /// A `struct cmsghdr` and the one int after it, padded as CMSG_SPACE does.
+/// sendmsg(2) of one byte and up to four descriptors (SCM_RIGHTS, unix(7)).
+pub(crate) fn send_descriptors(socket: RawFd, fds: &[RawFd]) -> Answer<()> {
+    const ROOM: usize = 4;
+    const HEADER: usize = size_of::<libc::cmsghdr>();
+    /// A `struct cmsghdr` and the ints after it, padded as CMSG_SPACE does.
     #[repr(C)]
     struct Rights {
         header: libc::cmsghdr,
-        fd: RawFd,
-        padding: u32,
+        fds: [RawFd; ROOM],
     }
-    const _: () = assert!(size_of::<Rights>() == 24 && size_of::<libc::cmsghdr>() == 16);
-    let header = libc::cmsghdr { cmsg_len: 20, cmsg_level: libc::SOL_SOCKET, cmsg_type: libc::SCM_RIGHTS };
-    let mut rights = Rights { header, fd, padding: 0 };
+    const _: () = assert!(size_of::<Rights>() == 32 && HEADER == 16);
+    let mut rights = Rights {
+        header: libc::cmsghdr {
+            cmsg_len: HEADER + size_of_val(fds),
+            cmsg_level: libc::SOL_SOCKET,
+            cmsg_type: libc::SCM_RIGHTS,
+        },
+        fds: [-1; ROOM],
+    };
+    rights.fds.get_mut(..fds.len()).ok_or(Errno::E2BIG)?.copy_from_slice(fds);
     let mut byte = 0_u8;
     let mut vector = libc::iovec { iov_base: (&raw mut byte).cast(), iov_len: 1 };
     // SAFETY: `msghdr` is a plain struct of integers and pointers, for which all zeroes are valid.
@@ -471,9 +479,10 @@ pub(crate) fn send_descriptor(socket: RawFd, fd: RawFd) -> Answer<()> {
     message.msg_iov = &raw mut vector;
     message.msg_iovlen = 1;
     message.msg_control = (&raw mut rights).cast();
-    message.msg_controllen = size_of::<Rights>();
+    message.msg_controllen = HEADER + size_of_val(fds).next_multiple_of(8);
     let arguments = [int(socket), ptr::from_ref(&message) as usize, libc::MSG_NOSIGNAL as usize, 0, 0, 0];
-    // SAFETY: the message, its one vector and its control part are on this stack, as long as they say, and only read.
+    // SAFETY: the message, its one vector and its control part are on this stack and only read; the control part is as
+    // long as it says, at most `Rights`, since no more than ROOM descriptors were copied.
     unsafe { syscall(libc::SYS_sendmsg, arguments) }.map(drop)
 }
 
