@@ -69,7 +69,7 @@ impl Disk {
         // Links, not copies: nothing here is changed in place.
         run(Command::new("cp").args(["-a", "--link"]).arg(&tree).arg(&folder), "coreutils")?;
         let disk = Self { folder };
-        disk.merge_usr()?;
+        merge_usr(&disk.folder)?;
         for path in
             ["dev", "proc", "sys", "run", "tmp", "mnt", "rootfs", "var/lib/motherd", "var/log/motherd"]
         {
@@ -174,22 +174,6 @@ impl Disk {
         Ok(())
     }
 
-    /// `/bin` and its likes are links into `/usr`, which unpacking alone does not make.
-    fn merge_usr(&self) -> Result<()> {
-        for name in ["bin", "sbin", "lib", "lib64"] {
-            let [from, to] = [self.at(name), self.at(&format!("usr/{name}"))];
-            fs::create_dir_all(&to)?;
-            if from.is_dir() && !from.is_symlink() {
-                run(Command::new("cp").args(["-a", "--link"]).arg(from.join(".")).arg(&to), "coreutils")?;
-                fs::remove_dir_all(&from)?;
-            }
-            if !from.is_symlink() {
-                symlink(format!("usr/{name}"), &from)?;
-            }
-        }
-        Ok(())
-    }
-
     /// base-passwd's lists, a password for root, and who redis runs as.
     fn users(&self) -> Result<()> {
         let read = |path: &str| fs::read_to_string(self.at(path));
@@ -203,6 +187,22 @@ impl Disk {
         self.file("etc/group", 0o644, format!("{group}redis:x:101:\n"))?;
         self.file("etc/shadow", 0o600, format!("root:{HASH}:20000:0:99999:7:::\n"))
     }
+}
+
+/// `/bin` and its likes are links into `/usr`, which unpacking alone does not make.
+pub(crate) fn merge_usr(root: &Path) -> Result<()> {
+    for name in ["bin", "sbin", "lib", "lib64"] {
+        let [from, to] = [root.join(name), root.join("usr").join(name)];
+        fs::create_dir_all(&to)?;
+        if from.is_dir() && !from.is_symlink() {
+            run(Command::new("cp").args(["-a", "--link"]).arg(from.join(".")).arg(&to), "coreutils")?;
+            fs::remove_dir_all(&from)?;
+        }
+        if !from.is_symlink() {
+            symlink(format!("usr/{name}"), &from)?;
+        }
+    }
+    Ok(())
 }
 
 /// Checks a file system that nobody uses: `fsck.ext4 -n -f`, which changes nothing. What it found is the error.

@@ -18,6 +18,10 @@ const LAYOUT: u32 = 2;
 const USERLAND: [&str; 6] =
     ["busybox-static", "libgcc-s1", "nginx", "nginx-common", "redis-server", "redis-tools"];
 
+/// Real daemons, what asks them, and a shell for what they need before they run.
+const DAEMONS: [&str; 8] =
+    ["coreutils", "dash", "memcached", "nginx", "nginx-common", "postgresql", "redis-server", "redis-tools"];
+
 /// A system that people log in to, on a disk of its own.
 const SYSTEM: [&str; 22] = [
     "base-files",
@@ -235,6 +239,22 @@ impl Cache {
             keep: |package| package == "tini" || package == "dumb-init",
         })?;
         Ok(["usr/bin/tini", "usr/bin/dumb-init"].map(|path| tree.join(path)))
+    }
+
+    /// A root with real daemons in it, as Debian lays them out; nothing in it was configured.
+    pub fn daemons(&self) -> Result<PathBuf> {
+        let suite = host_release()?;
+        self.tree(&Tree {
+            name: format!("daemons-{suite}"),
+            suite: &suite,
+            asked: &DAEMONS,
+            // Without what PostgreSQL compiles queries to machine code with: no policy here lets it.
+            keep: |package| {
+                let compiler = package.starts_with("libllvm") || package.starts_with("libz3");
+                let wanted = DAEMONS.contains(&package) || package.starts_with("postgresql-");
+                wanted || (is_library(package) && !compiler)
+            },
+        })
     }
 
     /// The directory of `tree`, fetched if it is not there yet.

@@ -37,6 +37,8 @@ const DAEMONS: [&str; 3] = ["usr/sbin/nginx", "usr/bin/redis-server", "usr/bin/r
 pub struct Image {
     archive: Archive,
     userland: PathBuf,
+    /// Where else libraries are looked for.
+    packages: Vec<PathBuf>,
     /// File names of the libraries that are in already.
     libraries: BTreeSet<String>,
 }
@@ -59,8 +61,7 @@ impl Image {
         }
         image.archive.copy(&image.userland.join("etc/nginx/mime.types"), "/etc/nginx/mime.types", 0o644)?;
         for (path, user) in [("/var/lib/nginx", 33), ("/var/log/nginx", 33), ("/var/lib/redis", 101)] {
-            image.archive.directory(path, 0o750)?;
-            image.archive.give(path, user, user)?;
+            image.folder(path, user)?;
         }
         Ok(image)
     }
@@ -91,7 +92,8 @@ impl Image {
 
     /// Directories and no program. Libraries of what is added come from `userland`.
     pub fn bare(userland: PathBuf) -> Result<Self> {
-        let mut image = Self { archive: Archive::default(), userland, libraries: BTreeSet::new() };
+        let mut image =
+            Self { archive: Archive::default(), userland, packages: vec![], libraries: BTreeSet::new() };
         for (path, permissions) in [
             ("/dev", 0o755),
             ("/proc", 0o555),
@@ -128,6 +130,17 @@ impl Image {
             fs::read(crate::workspace().join("tests/image/init-without-motherd"))?,
         )?;
         Ok(image)
+    }
+
+    /// What is added from now on may need libraries of these unpacked packages.
+    pub fn packages(&mut self, tree: &Path) {
+        self.packages.push(tree.to_owned());
+    }
+
+    /// Adds an empty folder of somebody's.
+    pub fn folder(&mut self, path: &str, owner: u32) -> Result<()> {
+        self.archive.directory(path, 0o750)?;
+        self.archive.give(path, owner, owner)
     }
 
     /// Adds a file of root's.
@@ -192,10 +205,12 @@ impl Image {
     }
 
     fn library(&self, name: &str) -> Result<PathBuf> {
-        for dir in LIBRARY_DIRS {
-            let path = self.userland.join(dir).join(name);
-            if path.exists() {
-                return Ok(path);
+        for tree in std::iter::once(&self.userland).chain(&self.packages) {
+            for dir in LIBRARY_DIRS {
+                let path = tree.join(dir).join(name);
+                if path.exists() {
+                    return Ok(path);
+                }
             }
         }
         bail!("{name} is in none of the unpacked packages in {}", self.userland.display())

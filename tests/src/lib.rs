@@ -2,7 +2,8 @@
 //!
 //! [`fetch`] gets kernels, daemons and QEMU; [`initramfs`] makes a boot image of them and of the [`programs`] of this
 //! workspace; [`machine`] boots it and talks to it over serial lines; [`scratch`] runs the programs on this
-//! very host, in a root directory and a cgroup of their own; [`clients`] are the programs that services speak with;
+//! very host, in a root directory and a cgroup of their own; [`clients`] are the programs that services speak with,
+//! [`daemons`] real services;
 //! [`arena`] is where launches are measured. The tests
 //! themselves stand in `tests/tests`.
 
@@ -10,6 +11,7 @@ pub mod arena;
 pub mod attacks;
 pub mod clients;
 pub mod cpio;
+pub mod daemons;
 pub mod descriptors;
 pub mod differential;
 pub mod disk;
