@@ -348,6 +348,19 @@ impl Manager {
         effects
     }
 
+    /// Another service takes its name, or nobody's: what it was, and how it ended, is told of no other.
+    pub fn reset(&mut self, id: Id) {
+        if !matches!(self.units[id.0].state, State::Stopped | State::Failed) {
+            return;
+        }
+        if self.units[id.0].goal != Goal::Down {
+            self.unwant(id, &Cause::new("another service takes its name"));
+        }
+        self.units[id.0] = Unit::default();
+        self.deadlines.set(id, None);
+        self.dirty.insert(id);
+    }
+
     /// Something happened to a service.
     #[must_use]
     pub fn event(&mut self, id: Id, event: Event, now: Duration) -> Vec<Effect> {

@@ -155,11 +155,14 @@ pub(crate) enum Command {
         #[arg(value_name = "SERVICE", required = true)]
         services: Vec<String>,
     },
-    /// Run one command under a policy, without any daemon
+    /// Run one command under a policy, without any daemon; or as a service without a file
     ///
     /// The exit status is the command's, or 128 and the signal that ended it; 125 the sandbox could not be built,
-    /// 126 not executable, 127 not found.
+    /// 126 not executable, 127 not found. With --service motherd starts it, and it is listed, logged and controlled like
+    /// any other service until it is down; the exit status is then 0 once it is started.
     Run {
+        #[command(flatten)]
+        service: ServiceOptions,
         /// A policy's name, or a file (with a / or ending in .toml)
         #[arg(long, value_name = "NAME|FILE", default_value = "base/default")]
         policy: String,
@@ -184,6 +187,36 @@ pub(crate) enum Command {
     Kexec,
     /// Stop everything and start user space anew, on the file system mounted on /rootfs if there is one
     SoftReboot,
+}
+
+/// What `run` makes a service of.
+#[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
+pub(crate) struct ServiceOptions {
+    /// Have motherd run it as a service of this name
+    #[arg(long = "service", value_name = "SERVICE")]
+    pub(crate) name: Option<String>,
+    /// The slice of its cgroup [default: system]
+    #[arg(long, value_name = "SLICE", requires = "name")]
+    pub(crate) slice: Option<String>,
+    /// A variable, beside those of the policy; may be given again
+    #[arg(long = "env", value_name = "NAME=VALUE", requires = "name", value_parser = variable)]
+    pub(crate) variables: Vec<(String, String)>,
+    /// When it is started again by itself
+    #[arg(long, value_name = "WHEN", requires = "name", default_value = "never")]
+    pub(crate) restart: RestartWhen,
+    /// It is a oneshot, and stays up once it has succeeded, until it is stopped
+    #[arg(long, requires = "name")]
+    pub(crate) remain: bool,
+    /// Wait for its end; the exit status is the command's
+    #[arg(long, requires = "name")]
+    pub(crate) wait: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum RestartWhen {
+    Never,
+    Failure,
+    Always,
 }
 
 #[derive(Debug, Subcommand)]
@@ -264,6 +297,14 @@ impl Global {
     }
 }
 
+/// `NAME=VALUE`; which names there are is for motherd to say.
+fn variable(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err("a variable is written NAME=VALUE".into()),
+    }
+}
+
 /// `TERM`, `sigterm`, `15`; real-time signals by number.
 fn signal(text: &str) -> Result<i32, String> {
     if let Ok(number) = text.parse() {
@@ -299,7 +340,7 @@ mod tests {
     fn what_follows_the_command_of_run_is_the_commands() {
         let check = |line: &str, expected: &[&str]| {
             let args = parse(line).unwrap();
-            let Command::Run { policy, command } = args.command else { panic!("{line}") };
+            let Command::Run { policy, command, .. } = args.command else { panic!("{line}") };
             assert_eq!(
                 (policy.as_str(), command.iter().map(String::as_str).collect()),
                 ("p", expected.to_vec())
@@ -313,8 +354,28 @@ mod tests {
     }
 
     #[test]
+    fn a_run_is_a_service_where_it_has_a_name() {
+        let line = "motherctl run --service job --slice batch --env A=b --env C= --restart failure --wait -- /bin/x -y";
+        let Command::Run { service, policy, command } = parse(line).unwrap().command else { panic!() };
+        assert_eq!((service.name.as_deref(), service.slice.as_deref()), (Some("job"), Some("batch")));
+        assert_eq!(service.variables, [("A".into(), "b".into()), ("C".into(), String::new())]);
+        assert_eq!((service.restart, service.remain, service.wait), (RestartWhen::Failure, false, true));
+        assert_eq!((policy.as_str(), command), ("base/default", vec!["/bin/x".into(), "-y".into()]));
+        let Command::Run { service, .. } = parse("motherctl run ls").unwrap().command else { panic!() };
+        assert_eq!((service.name, service.restart), (None, RestartWhen::Never));
+    }
+
+    #[test]
     fn a_usage_error_has_exit_status_2() {
-        for line in ["motherctl", "motherctl start", "motherctl frobnicate", "motherctl policy check"] {
+        for line in [
+            "motherctl",
+            "motherctl start",
+            "motherctl frobnicate",
+            "motherctl policy check",
+            "motherctl run --wait ls",
+            "motherctl run --service x --env A ls",
+            "motherctl run --service x --restart sometimes ls",
+        ] {
             assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");
         }
         assert_eq!(parse("motherctl --help").unwrap_err().exit_code(), 0);

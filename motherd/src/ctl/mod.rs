@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! args.rs --Command--> remote.rs (asks motherd)            --reply--> render/ --text--> output.rs
-//!                      run.rs, policy.rs, answers.rs, doctor.rs (work by themselves)
+//!                      run.rs, policy.rs, answers.rs, doctor.rs (work by themselves); transient.rs: `run --service`
 //! ```
 //!
 //! Only here is an exit status made, and an error printed: once.
@@ -19,6 +19,7 @@ mod policy;
 mod remote;
 mod render;
 mod run;
+mod transient;
 mod upgrade;
 
 use std::process::ExitCode;
@@ -86,7 +87,10 @@ fn execute(Args { global, command }: Args) -> Result<u8, Failure> {
         Command::Halt => ask(Request::Halt),
         Command::Kexec => ask(Request::Kexec),
         Command::SoftReboot => ask(Request::SoftReboot),
-        Command::Run { policy, command } => run::run(&global, &policy, &command),
+        Command::Run { service, policy, command } => match &service.name {
+            Some(name) => transient::run(&global, name, &service, &policy, &command),
+            None => run::run(&global, &policy, &command),
+        },
         Command::Policy(PolicyCommand::Check { files, host }) => policy::check(&global, &files, host),
         Command::Policy(PolicyCommand::Can { policy, act, object }) => {
             answers::can(&global, &policy, &act, &object)

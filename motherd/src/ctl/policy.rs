@@ -25,7 +25,7 @@ pub(super) fn load(text: &str, store: &Store) -> Result<Policy, Report> {
 }
 
 /// No name ends in `.toml`, and a path that does not is given as `./NAME` would be to a shell: with its ending.
-fn is_file(text: &str) -> bool {
+pub(super) fn is_file(text: &str) -> bool {
     text.ends_with(".toml") || text.starts_with('/') || text.starts_with("./") || text.starts_with("../")
 }
 

@@ -99,6 +99,7 @@ fn ending(request: &Request) -> &'static str {
         | Request::FdStore { .. }
         | Request::Upgrade { .. }
         | Request::Start { .. }
+        | Request::Run { .. }
         | Request::Stop { .. }
         | Request::Restart { .. }
         | Request::Reload { .. }

@@ -36,16 +36,16 @@ use super::{args::Global, failure::Failure, output::complain, policy, render::by
 use crate::control::protocol::LeftOut;
 
 /// The sandbox could not be built.
-const NO_SANDBOX: u8 = 125;
+pub(super) const NO_SANDBOX: u8 = 125;
 /// The command is there and cannot be executed.
 const NOT_EXECUTABLE: u8 = 126;
 /// There is no such command.
-const NOT_FOUND: u8 = 127;
+pub(super) const NOT_FOUND: u8 = 127;
 /// Added to a signal's number.
-const SIGNALED: u8 = 128;
+pub(super) const SIGNALED: u8 = 128;
 
 /// Where commands are looked for if the policy's environment has no PATH: what execvp(3) would do, and sbin.
-const DEFAULT_PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
+pub(super) const DEFAULT_PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// What is passed on.
 const FORWARDED: [Signal; 4] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT];
@@ -137,7 +137,7 @@ fn path(plan: &Plan) -> &str {
 }
 
 /// The absolute paths that a command may mean. A relative one with a slash is the caller's, as in a shell.
-fn candidates(
+pub(super) fn candidates(
     command: &str,
     path: &str,
     directory: impl FnOnce() -> io::Result<PathBuf>,

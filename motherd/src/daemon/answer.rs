@@ -50,8 +50,16 @@ impl Daemon {
                 Ok(ids) => return self.act(*connection, Verb::Start, &ids, who),
                 Err(error) => Err(error),
             },
+            Request::Run { service, definition, hold } => {
+                return self.run_transient(incoming, service, definition, *hold);
+            }
             Request::Stop { services, force } => match self.named(services) {
-                Ok(ids) => return self.act(*connection, Verb::Stop { force: *force }, &ids, who),
+                Ok(ids) => {
+                    for id in &ids {
+                        self.let_transient_go(*id)?;
+                    }
+                    return self.act(*connection, Verb::Stop { force: *force }, &ids, who);
+                }
                 Err(error) => Err(error),
             },
             Request::Restart { services } => match self.named(services) {
@@ -91,7 +99,7 @@ impl Daemon {
         Ok(())
     }
 
-    fn act(
+    pub(super) fn act(
         &mut self,
         connection: crate::control::server::Token,
         verb: Verb,
@@ -164,7 +172,7 @@ impl Daemon {
     }
 
     fn find(&mut self, name: &str) -> Result<Named, RequestError> {
-        if let Some(id) = self.manager.graph().find(name) {
+        if let Some(id) = self.manager.graph().find(name).filter(|id| !self.is_gone(*id)) {
             return Ok(Named::Service(id));
         }
         if self.catalog.broken.contains_key(name) {
@@ -180,6 +188,7 @@ impl Daemon {
             .manager
             .graph()
             .names()
+            .filter(|(_, id)| !self.is_gone(*id))
             .map(|(name, _)| name)
             .chain(self.catalog.broken.keys().map(String::as_str));
         let near = sandbox::diagnostic::nearest(name, known).map(str::to_owned);
@@ -300,7 +309,8 @@ impl Daemon {
     }
 
     fn list(&self) -> Vec<ServiceSummary> {
-        let mut list: Vec<ServiceSummary> = self.manager.graph().ids().map(|id| self.summary(id)).collect();
+        let mut list: Vec<ServiceSummary> =
+            self.manager.graph().ids().filter(|id| !self.is_gone(*id)).map(|id| self.summary(id)).collect();
         for (name, report) in &self.catalog.broken {
             list.push(broken_summary(name, report));
         }

@@ -45,6 +45,7 @@ mod spawn;
 mod streams;
 mod survivors;
 mod timers;
+mod transient;
 mod upgrade;
 
 use std::{
@@ -256,6 +257,7 @@ struct Daemon {
     orphans: BTreeSet<String>,
     /// In an initramfs: the target that ends it, until it has.
     hands_over_at: Option<Id>,
+    transients: transient::Transients,
     installed: upgrade::Installed,
     upgrade: Option<upgrade::Upgrade>,
     /// Which motherd this is.
@@ -401,6 +403,7 @@ impl Daemon {
             ended: BTreeSet::new(),
             orphans: BTreeSet::new(),
             hands_over_at: None,
+            transients: transient::Transients::default(),
             installed,
             upgrade: None,
             about,
@@ -415,6 +418,7 @@ impl Daemon {
         failpoint::hit("adopt.resumed");
         daemon.acknowledge(&exits)?;
         failpoint::hit("adopt.acknowledged");
+        daemon.load_transients()?;
         if !safe {
             daemon.load_sockets()?;
             daemon.load_timers()?;
@@ -426,6 +430,7 @@ impl Daemon {
         } else if !booted && !safe {
             daemon.boot_target(&words.target(phase))?;
         }
+        daemon.let_go()?;
         // A motherd before this one may have seen the target come up, and died of it.
         daemon.hand_over()?;
         Ok(daemon)
@@ -521,7 +526,13 @@ impl Daemon {
         for id in std::mem::take(&mut self.ended) {
             let name = self.manager.graph().name(id).to_owned();
             let at_rest = matches!(self.manager.unit(id).state, State::Stopped | State::Done | State::Failed);
-            let Some(runtime) = self.runtime.get_mut(&id).filter(|_| at_rest) else { continue };
+            if !at_rest {
+                continue;
+            }
+            let Some(runtime) = self.runtime.get_mut(&id) else {
+                self.put_away(id)?;
+                continue;
+            };
             if std::mem::take(&mut runtime.process_kept) {
                 self.link.forget(&spawn::process_slot(&name))?;
                 failpoint::hit("settle.process-dropped");
@@ -534,6 +545,7 @@ impl Daemon {
             if !program.is_some_and(|program| program.notify.fd_store_preserve) {
                 self.let_go_of_all(id)?;
             }
+            self.put_away(id)?;
         }
         self.settle_conditions()?;
         self.settle_sockets()

@@ -29,6 +29,9 @@ impl Request {
             | Request::Start { services }
             | Request::Restart { services }
             | Request::Reload { services } => json!({ "services": services }),
+            Request::Run { service, definition, hold } => {
+                json!({ "service": service, "definition": definition, "hold": hold })
+            }
             Request::Stop { services, force: false } => json!({ "services": services }),
             Request::Stop { services, force: true } => json!({ "services": services, "force": true }),
             Request::Kill { services, signal } => json!({ "services": services, "signal": signal }),
@@ -133,6 +136,15 @@ struct EventsParameters {
     after: Option<u64>,
 }
 
+/// The parameters of `Run`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RunParameters {
+    service: String,
+    definition: String,
+    hold: Option<bool>,
+}
+
 /// The parameters of `Stop`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -200,6 +212,10 @@ fn decode_call(method: &str, parameters: Map<String, Value>, more: bool) -> Resu
             Request::Events { services: services.unwrap_or_default(), after, follow: more }
         }
         "Start" => Request::Start { services: some(parameters)? },
+        "Run" => {
+            let RunParameters { service, definition, hold } = from_parameters(parameters)?;
+            Request::Run { service, definition, hold: hold.unwrap_or_default() }
+        }
         "Stop" => {
             let StopParameters { services, force } = from_parameters(parameters)?;
             Request::Stop { services: Services { services }.some()?, force: force.unwrap_or_default() }
@@ -342,6 +358,7 @@ impl Reply {
                 Reply::Events(Events { events, lost })
             }
             Request::Start { .. }
+            | Request::Run { .. }
             | Request::Stop { .. }
             | Request::Restart { .. }
             | Request::Reload { .. }

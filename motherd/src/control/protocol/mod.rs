@@ -77,6 +77,15 @@ pub enum Request {
         /// Names, at least one.
         services: Vec<String>,
     },
+    /// Start a service that no file describes, and forget it when it is down.
+    Run {
+        /// Its name.
+        service: String,
+        /// The text of a service file.
+        definition: String,
+        /// Do not forget it before somebody stops it.
+        hold: bool,
+    },
     /// Stop them. One that another service needs is refused, unless all who need it are named as well.
     Stop {
         /// Names, at least one.
@@ -265,6 +274,7 @@ impl Request {
             Request::Upgrade { .. } => "Upgrade",
             Request::Timers => "Timers",
             Request::Start { .. } => "Start",
+            Request::Run { .. } => "Run",
             Request::Stop { .. } => "Stop",
             Request::Restart { .. } => "Restart",
             Request::Reload { .. } => "Reload",
@@ -288,6 +298,7 @@ impl Request {
             | Request::Manager
             | Request::FdStore { .. } => true,
             Request::Start { .. }
+            | Request::Run { .. }
             | Request::Stop { .. }
             | Request::ReloadConfig { .. }
             | Request::Upgrade { .. }

@@ -15,6 +15,7 @@ fn requests() -> Vec<Request> {
         Request::Events { services: services(), after: Some(7), follow: true },
         Request::Events { services: vec![], after: None, follow: false },
         Request::Start { services: services() },
+        Request::Run { service: "job".into(), definition: "exec = [\"/bin/true\"]\n".into(), hold: true },
         Request::Stop { services: services(), force: false },
         Request::Stop { services: services(), force: true },
         Request::Restart { services: services() },
@@ -55,6 +56,7 @@ fn answer(request: &Request) -> Reply {
             changes: vec![ConfigChange { service: "web".into(), change: Change::Changed, runs: true }],
         }),
         Request::Start { .. }
+        | Request::Run { .. }
         | Request::Stop { .. }
         | Request::Restart { .. }
         | Request::Reload { .. }
