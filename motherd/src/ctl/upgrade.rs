@@ -126,13 +126,19 @@ pub(super) fn notice(manager: &Manager) -> String {
         printable(&manager.installed),
         printable(&manager.previous)
     );
+    let lost = match manager.lost_exits {
+        0 => String::new(),
+        lost => format!(
+            "motherd: {lost} exits were not recorded: more processes ended while there was no motherd than initldr keeps\n"
+        ),
+    };
     let words = match manager.mode {
-        Mode::Normal => return String::new(),
+        Mode::Normal => return lost,
         Mode::Safe => safe.to_owned(),
         Mode::Previous => previous,
         Mode::PreviousSafe => format!("{previous}, in {safe}"),
     };
-    format!("motherd: {words} (the one before {})\n", printable(why))
+    format!("{lost}motherd: {words} (the one before {})\n", printable(why))
 }
 
 #[cfg(test)]
@@ -162,6 +168,8 @@ mod tests {
         let expected = "motherd: /usr/sbin/motherd keeps dying early, so the previous program runs: \
                         /usr/sbin/motherd.prev (the one before ended by SIGSEGV)\n";
         assert_eq!(notice(&failed), expected);
+        let lossy = Manager { lost_exits: 7, ..manager() };
+        assert!(notice(&lossy).starts_with("motherd: 7 exits were not recorded: "), "{}", notice(&lossy));
         let safe = Manager { mode: Mode::Safe, ..manager() };
         assert!(
             notice(&safe).starts_with("motherd: safe mode: what runs is left alone, and nothing is started.")

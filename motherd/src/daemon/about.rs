@@ -13,6 +13,8 @@ pub(super) struct About {
     /// What became of the one before; `None` for the first.
     pub(super) cause: Option<String>,
     since: Duration,
+    /// So many fell out of initldr's ring.
+    lost_exits: u64,
 }
 
 impl About {
@@ -23,7 +25,8 @@ impl About {
             (false, true) => Mode::Previous,
             (true, true) => Mode::PreviousSafe,
         };
-        Self { generation: replay.generation, mode, cause: replay.cause.clone(), since: now() }
+        let (generation, lost_exits) = (replay.generation, replay.lost_exits);
+        Self { generation, mode, cause: replay.cause.clone(), since: now(), lost_exits }
     }
 
     /// As an event has it; `None` for the first one, of which there is nothing to say.
@@ -58,6 +61,7 @@ impl Daemon {
             installed: text(&self.installed.motherd),
             previous: text(&self.installed.previous),
             since_boottime_usec: u64::try_from(self.about.since.as_micros()).unwrap_or(u64::MAX),
+            lost_exits: self.about.lost_exits,
             initldr_pid: initldr,
             initldr_program: program(initldr),
         }

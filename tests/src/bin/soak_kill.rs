@@ -1,47 +1,70 @@
-//! Kills motherd at every named point and at random instants under load, and compares the accounts: `cargo run --release
-//! -p e2e --bin soak_kill -- [--kills N] [--services N] [--no-points]`, as root.
+//! Troubles motherd in every way under load, and compares the accounts: `cargo run --release -p e2e --bin soak_kill --
+//! [--only MODE,...] [--times N] [--services N] [--kernel 6.1|6.12|all]`, as root.
+//!
+//! Without `--kernel` it works on this host; with it in a guest, where this very program is run with `--guest`. Each mode has
+//! counts of its own, all of which are to be 0; `--times` is how often, for all modes that are run, where their own numbers
+//! are not wanted.
 
-use std::{fs, time::Instant};
+use std::{fs, path::Path, time::Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use e2e::{
     programs::SoakPrograms,
     scratch::Scratch,
     soak::{
-        client::{Clients, ask_echo},
+        client::Clients,
+        guest,
         load::Scale,
-        run::{Churn, Pair, Report, points},
+        modes::Mode,
+        run::{Churn, Pair, Report},
     },
 };
-use nix::sys::signal::Signal;
 
 struct Options {
-    kills: usize,
-    services: usize,
-    points: bool,
+    only: Vec<Mode>,
+    times: Option<usize>,
+    services: Option<usize>,
+    kernel: Option<String>,
+    guest: bool,
 }
 
 fn main() -> Result<()> {
-    let mut options = Options { kills: 1000, services: 200, points: true };
+    let mut options = Options { only: vec![], times: None, services: None, kernel: None, guest: false };
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
-        let mut number = || -> Result<usize> { Ok(words.next().context("a number")?.parse()?) };
+        let mut value = || words.next().with_context(|| format!("{word} needs a value"));
         match word.as_str() {
-            "--kills" => options.kills = number()?,
-            "--services" => options.services = number()?,
-            "--no-points" => options.points = false,
+            "--only" => {
+                options.only = value()?.split(',').map(Mode::named).collect::<Result<_>>()?;
+            }
+            // `--kills` is what it was called when killing was all.
+            "--times" | "--kills" => options.times = Some(value()?.parse()?),
+            "--services" => options.services = Some(value()?.parse()?),
+            "--kernel" => options.kernel = Some(value()?),
+            "--guest" => options.guest = true,
             other => bail!("not understood: {other}"),
         }
     }
-    on_this_host(&options)
+    match &options.kernel {
+        Some(kernel) => {
+            let modes: Vec<&str> = options.only.iter().map(|mode| mode.name()).collect();
+            guest::run(kernel, &modes, options.times, options.services.unwrap_or(guest::SERVICES))
+        }
+        None if options.guest => {
+            let services = options.services.unwrap_or(guest::SERVICES);
+            let mut pair = Pair::in_guest(Scale { services, port: 47_100, loud: false })?;
+            all_modes(&mut pair, &options, |_| true)
+        }
+        None => on_this_host(&options),
+    }
 }
 
 fn on_this_host(options: &Options) -> Result<()> {
     let programs = SoakPrograms::built()?;
     let mut scratch = Scratch::new("soak_kill")?.context("run it as root")?;
-    let begun = Instant::now();
-    let mut pair = Pair::start(&mut scratch, &programs, Scale { services: options.services, port: 47_100 })?;
-    let result = soak(&mut pair, options, begun);
+    let services = options.services.unwrap_or(200);
+    let mut pair = Pair::start(&mut scratch, &programs, Scale { services, port: 47_100, loud: true })?;
+    let result = all_modes(&mut pair, options, |mode| !mode.needs_a_machine());
     if result.is_err() {
         let kept = std::env::temp_dir().join(format!("soak-kill-{}.log", std::process::id()));
         fs::copy(scratch.path("log"), &kept)?;
@@ -50,36 +73,47 @@ fn on_this_host(options: &Options) -> Result<()> {
     result
 }
 
-fn soak(pair: &mut Pair, options: &Options, begun: Instant) -> Result<()> {
+fn all_modes(pair: &mut Pair, options: &Options, can: impl Fn(Mode) -> bool) -> Result<()> {
+    let begun = Instant::now();
     pair.settled()?;
-    println!("{} services are up after {:.1} s", options.services, begun.elapsed().as_secs_f64());
+    println!("{} services are up after {:.1} s", pair.load.services.len(), begun.elapsed().as_secs_f64());
     let baseline = pair.baseline()?;
-    let clients = Clients::start(pair.load.ports().into_iter().map(ask_echo).collect());
-    let mut report = Report::default();
-    if options.points {
-        let mut all = points()?;
-        all.retain(|point| !point.starts_with("boot."));
-        for point in &all {
-            report.recoveries.push(pair.end_at(point, "kill").with_context(|| point.clone())?);
-            report.kills += 1;
+    let clients = Clients::start(pair.load.asks());
+    let wanted = |mode: &Mode| options.only.is_empty() || options.only.contains(mode);
+    let (mut failed, mut crashes, mut before) = (Vec::new(), 0, [0; 3]);
+    for mode in Mode::ALL.into_iter().filter(wanted) {
+        if !can(mode) {
+            println!("\n== {}: needs a machine of its own: --kernel all --only {}", mode.name(), mode.name());
+            continue;
         }
-        println!("killed at each of {} points", all.len());
+        if !fs::exists(points_file())? && mode == Mode::Points && options.guest {
+            println!("\n== {}: its list is not here", mode.name());
+            continue;
+        }
+        let times = options.times.unwrap_or_else(|| mode.times());
+        println!("\n== {} ({times})", mode.name());
+        let mut report = Report::default();
+        let churn = mode.churns().then(|| Churn::start(pair));
+        let troubled = pair.trouble(&mut report, mode, times);
+        if let Some(churn) = churn {
+            report.requests = churn.stop()?;
+        }
+        troubled?;
         pair.audit(&mut report, &baseline)?;
-        println!("{}", report.text());
+        report.crashes -= std::mem::replace(&mut crashes, report.crashes);
+        before = report.answered_since(&clients, before);
+        print!("{}", report.text());
+        println!("{:.0} s so far", begun.elapsed().as_secs_f64());
+        if report.counts.total() > 0 {
+            failed.push(mode.name());
+        }
     }
-    let churn = Churn::start(pair);
-    let mut left = options.kills;
-    while left > 0 {
-        let batch = left.min(100);
-        pair.kill_at_random(&mut report, batch, &[Signal::SIGKILL])?;
-        left -= batch;
-        println!("{} kills so far, {:.0} s", report.kills, begun.elapsed().as_secs_f64());
-    }
-    report.requests = churn.stop()?;
-    pair.audit(&mut report, &baseline)?;
-    report.answered(&clients.stop());
-    println!("{}", report.text());
-    ensure!(report.counts.total() == 0, "something was lost");
-    println!("nothing was lost");
+    drop(clients.stop());
+    ensure!(failed.is_empty(), "something was lost: {}", failed.join(", "));
+    println!("\nnothing was lost");
     Ok(())
+}
+
+fn points_file() -> &'static Path {
+    Path::new(e2e::soak::run::POINTS)
 }

@@ -2,7 +2,7 @@
 //!
 //! `soak_service MODE FOLDER NAME [ARGUMENT]...`: the ledger is `FOLDER/NAME.ledger`, a line for each event: `S` it
 //! started, `D` it started while another copy ran, `H` it got SIGHUP, `X STATUS` it is about to exit, `L COUNT` it has
-//! logged so many lines and logs no more. While `FOLDER/quiet` exists nobody exits or logs by itself.
+//! logged so many lines and logs no more, `O COUNT` it has made so many orphans. While `FOLDER/quiet` exists nobody exits or logs by itself.
 
 use std::{
     fs::File,
@@ -10,12 +10,13 @@ use std::{
     net::{TcpListener, TcpStream},
     os::{fd::AsRawFd, unix::net::UnixDatagram},
     path::{Path, PathBuf},
-    process::{ExitCode, exit},
+    process::{Command, ExitCode, exit},
     thread,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::{Context, Result, bail};
+use e2e::soak::audit::LINE;
 use nix::sys::{
     signal::{SigSet, Signal},
     socket::{ControlMessage, MsgFlags, sendmsg},
@@ -65,6 +66,10 @@ fn main() -> Result<ExitCode> {
                     thread::spawn(move || echo(stream));
                 }
             });
+        }
+        "storm" => {
+            let service = Service { folder: folder.into(), name: name.clone() };
+            thread::spawn(move || or_die(storm(&service)));
         }
         "push" => push(number(0)?)?,
         other => bail!("no mode {other}"),
@@ -130,6 +135,28 @@ fn push(count: u64) -> Result<()> {
     Ok(())
 }
 
+/// Makes as many orphans as the file `storm` says, each time there is one; each ends by itself, and says so with status 9.
+fn storm(service: &Service) -> Result<()> {
+    let wanted = service.folder.join("storm");
+    loop {
+        let Ok(text) = std::fs::read_to_string(&wanted) else {
+            thread::sleep(LOOK);
+            continue;
+        };
+        let mut left: u64 = text.trim().parse()?;
+        while left > 0 {
+            // Each shell makes a hundred, and ends before they do.
+            let batch = left.min(100);
+            let script = format!("i=0; while [ $i -lt {batch} ]; do (exit 9) & i=$((i+1)); done");
+            let status = Command::new("/bin/sh").args(["-c", &script]).status()?;
+            anyhow::ensure!(status.success(), "{status}");
+            left -= batch;
+        }
+        service.write(&format!("O {}", text.trim()))?;
+        std::fs::remove_file(&wanted)?;
+    }
+}
+
 /// Lives for 30 to 330 ms and ends with a status that nobody can guess.
 fn crash(service: &Service) -> Result<()> {
     let nanoseconds = SystemTime::now().duration_since(UNIX_EPOCH)?.subsec_nanos();
@@ -160,7 +187,7 @@ fn log(service: &Service, burst: u64, pause: Duration) -> Result<()> {
         let mut output = BufWriter::with_capacity(4 << 10, io::stdout().lock());
         for _ in 0..burst {
             count += 1;
-            writeln!(output, "{count} a line of some length, as programs write them when something happens")?;
+            writeln!(output, "{count} {LINE}")?;
         }
         output.flush()?;
         drop(output);

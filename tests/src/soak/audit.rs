@@ -7,6 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use sandbox::cgroup::Cgroup;
 use serde_json::{Value, json};
 
 use super::{
@@ -76,6 +77,26 @@ impl Counts {
             + self.leaked_cgroups
     }
 
+    /// A service that ended once is to have started once since.
+    pub(super) fn unlike_one(&mut self, name: &str, starts: u64) {
+        let detail = || format!("{name}: {starts} starts after one end");
+        match starts {
+            1 => {}
+            0 => self.add(|counts| &mut counts.exits_lost, 1, detail),
+            more => self.add(|counts| &mut counts.duplicated, more - 1, detail),
+        }
+    }
+
+    /// What motherd says of an end is what it was.
+    pub(super) fn exit(&mut self, name: &str, told: &Value, expected: (&str, i32)) {
+        let right = told["how"] == expected.0 && told["status"] == expected.1;
+        self.add(
+            |counts| &mut counts.exits_wrong,
+            u64::from(!right),
+            || format!("{name}: ended {expected:?}, and motherd says {told}"),
+        );
+    }
+
     pub(super) fn add(
         &mut self,
         which: fn(&mut Self) -> &mut u64,
@@ -139,6 +160,22 @@ fn process(pid: u64) -> Result<Seen> {
     let telling = ["NoNewPrivs:", "Seccomp:", "Seccomp_filters:", "CapEff:", "CapBnd:", "Uid:"];
     let lines = status.lines().filter(|line| telling.iter().any(|key| line.starts_with(key)));
     let mut confinement = lines.collect::<Vec<_>>().join(" ");
+    // What is on its cgroup are filters too.
+    let programs = fs::read_to_string(format!("/proc/{pid}/cgroup"))?
+        .lines()
+        .find_map(|line| line.strip_prefix("0::/"))
+        .map(|relative| {
+            Cgroup::open(&crate::scratch::cgroup2()?, relative)?
+                .context("no cgroup")?
+                .programs()
+                .map_err(Into::into)
+        })
+        .transpose()
+        .unwrap_or_else(|error: anyhow::Error| {
+            confinement.push_str(&format!(" {error:#}"));
+            None
+        });
+    confinement.push_str(&format!(" {programs:?}"));
     for namespace in ["mnt", "pid", "ipc", "uts", "cgroup"] {
         let link = fs::read_link(format!("/proc/{pid}/ns/{namespace}"))?;
         confinement.push_str(&format!(" {}", link.display()));
@@ -170,6 +207,14 @@ pub struct Ledger {
     exits: Vec<i64>,
     /// What a logger had written each time it fell quiet.
     lines: Vec<u64>,
+}
+
+impl Ledger {
+    /// How often it was started.
+    #[must_use]
+    pub fn starts(&self) -> u64 {
+        self.starts
+    }
 }
 
 /// Reads it.
@@ -217,6 +262,18 @@ pub fn exits(counts: &mut Counts, load: &Load, places: &Places) -> Result<u64> {
         let twice = ledger(load, name).map_or(0, |ledger| ledger.twice);
         counts.add(|counts| &mut counts.duplicated, twice, || format!("{name} ({kind:?}) started twice"));
     }
+    let events = call(&places.socket, "Events", json!({}))?;
+    for event in events["events"].as_array().into_iter().flatten() {
+        let words = event["words"].as_str().unwrap_or_default();
+        counts.add(
+            |counts| &mut counts.exits_lost,
+            u64::from(words.contains("lost: its main process") || words.contains("lost: no exit")),
+            || format!("an event: {event}"),
+        );
+    }
+    let manager = call(&places.socket, "Manager", json!({}))?;
+    let lost = manager["manager"]["lost_exits"].as_u64().context("lost_exits")?;
+    counts.add(|counts| &mut counts.exits_lost, lost, || format!("initldr could not keep {lost} exits"));
     if let Some(said) = &places.said {
         let said = fs::read_to_string(said)?;
         let lost = said.lines().filter(|line| line.contains("(lost: its main process")).count();
@@ -247,17 +304,7 @@ pub fn logs(counts: &mut Counts, load: &Load, places: &Places, nth: usize) -> Re
                 Err(error) => return Err(error.into()),
             }
         }
-        let (mut last, mut first, mut wrong) = (0, None, 0);
-        for line in text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
-            // The time at which motherd took it stands before what the service wrote.
-            let mut words = line.split(|byte| *byte == b' ').take(2);
-            let number: u64 = words.find_map(|word| str::from_utf8(word).ok()?.parse().ok()).unwrap_or(0);
-            // What was rotated away is no loss: the oldest line that is kept is where counting begins.
-            if first.replace(number).is_some() {
-                wrong += number.abs_diff(last + 1);
-            }
-            last = number;
-        }
+        let Walked { last, mut wrong } = walk(&text);
         if last < written {
             return Ok(None);
         }
@@ -268,6 +315,84 @@ pub fn logs(counts: &mut Counts, load: &Load, places: &Places, nth: usize) -> Re
     counts.lines_lost += found.lines_lost;
     counts.details.append(&mut found.details);
     Ok(Some(all))
+}
+
+/// How many bytes motherd says in a log that no disk took.
+pub fn told_lost(folder: &Path) -> Result<u64> {
+    let mut told = 0;
+    for file in fs::read_dir(folder)? {
+        let file = file?;
+        if file.file_type()?.is_file() {
+            let text = String::from_utf8_lossy(&fs::read(file.path())?).into_owned();
+            let of = |line: &str| {
+                let bytes = line.split_once('!')?.1.strip_suffix(LOST)?;
+                bytes.parse::<u64>().ok()
+            };
+            told += text.lines().filter_map(of).sum::<u64>();
+        }
+    }
+    Ok(told)
+}
+
+/// motherd's own words.
+const LOST: &str = " bytes were lost here: the log could not be written";
+
+/// What a logger writes behind each number.
+pub const LINE: &str = "a line of some length, as programs write them when something happens";
+
+#[derive(Debug, PartialEq, Eq)]
+struct Walked {
+    /// The number of the last whole line.
+    last: u64,
+    /// Lines that are missing without a word, or there twice; or bytes that are missing and not told of.
+    wrong: u64,
+}
+
+/// Reads a log. What was rotated away is no loss: the oldest line that is kept is where counting begins. Nor is what
+/// motherd says that no disk took, if it is as much as is missing there.
+fn walk(text: &[u8]) -> Walked {
+    let size = |number: u64| number.to_string().len() as u64 + 1 + LINE.len() as u64 + 1;
+    let mut walked = Walked { last: 0, wrong: 0 };
+    let mut next: Option<u64> = None;
+    // Told of, found in pieces, and missing between whole lines.
+    let (mut told, mut pieces, mut missing, mut holes): (u64, u64, u64, u64) = (0, 0, 0, 0);
+    let mut open = false;
+    for line in text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+        // Behind the time stands whose words they are, and then the words.
+        let (Some(whose), Some(words)) = (line.get(27), line.get(28..)) else {
+            walked.wrong += 1;
+            continue;
+        };
+        let words = String::from_utf8_lossy(words);
+        if *whose == b'!' {
+            if let Some(bytes) = words.strip_suffix(LOST) {
+                told += bytes.parse().unwrap_or(0);
+                holes += 1;
+                open = true;
+            }
+            continue;
+        }
+        let whole = words.split_once(' ').filter(|(_, rest)| *rest == LINE);
+        let Some(number) = whole.and_then(|(number, _)| number.parse::<u64>().ok()) else {
+            // The beginning of a line before what was lost, or the end of one behind it, with its newline.
+            pieces += words.len() as u64 + u64::from(open);
+            continue;
+        };
+        match next {
+            Some(expected) if number > expected && open => {
+                missing += (expected..number).map(size).sum::<u64>();
+            }
+            Some(expected) => walked.wrong += number.abs_diff(expected),
+            None => {}
+        }
+        open = false;
+        next = Some(number + 1);
+        walked.last = number;
+    }
+    // A newline by itself leaves no trace: one a hole.
+    let found = missing.saturating_sub(pieces);
+    walked.wrong += u64::from(told.abs_diff(found) > holes);
+    walked
 }
 
 /// How many descriptors a process has open.
@@ -299,12 +424,53 @@ pub fn cgroups(counts: &mut Counts, places: &Places) -> Result<()> {
 
 /// The motherd that an initldr has started: the newest child that runs this program, and is not on the way to become a
 /// service: such a one runs it too, in its service's cgroup.
-pub fn motherd_of(init: i32, program: &Path) -> Option<i32> {
+pub fn motherd_of(init: i32, programs: &[PathBuf]) -> Option<i32> {
     let children = fs::read_to_string(format!("/proc/{init}/task/{init}/children")).ok()?;
     let runs = |pid: &&str| {
         let exe = fs::read_link(format!("/proc/{pid}/exe"));
         let cgroup = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
-        exe.is_ok_and(|exe| exe == program) && !cgroup.contains(".service")
+        exe.is_ok_and(|exe| programs.contains(&exe)) && !cgroup.contains(".service")
     };
     children.split_whitespace().rev().find(runs)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STAMP: &str = "2026-11-22T23:50:01.000042Z";
+
+    fn line(number: u64) -> String {
+        format!("{STAMP} {number} {LINE}\n")
+    }
+
+    fn lost(bytes: usize) -> String {
+        format!("{STAMP}!{bytes}{LOST}\n")
+    }
+
+    fn check(text: &[String], last: u64, wrong: u64) {
+        assert_eq!(walk(text.concat().as_bytes()), Walked { last, wrong }, "{text:?}");
+    }
+
+    #[test]
+    fn each_line_is_to_be_there_once() {
+        check(&[line(7), line(8), line(9)], 9, 0);
+        check(&[line(7), line(9)], 9, 1);
+        check(&[line(7), line(7)], 7, 1);
+        check(&[line(7), "garbage\n".to_owned()], 7, 1);
+    }
+
+    #[test]
+    fn what_no_disk_took_is_to_be_told_to_the_byte() {
+        let of = |number: u64| line(number).len() - STAMP.len() - 1;
+        check(&[line(7), lost(of(8) + of(9)), line(10)], 10, 0);
+        check(&[line(7), lost(of(8)), line(10)], 10, 1);
+        check(&[line(7), lost(0), line(10)], 10, 1);
+        // Half a line before it, and half a line behind.
+        let (before, behind) =
+            (line(8)[..STAMP.len() + 11].to_owned() + "\n", format!("{STAMP} {}\n", &LINE[20..]));
+        let gone = of(8) + of(9) - 10 - (LINE.len() - 20 + 1);
+        check(&[line(7), before.clone(), lost(gone), behind.clone(), line(10)], 10, 0);
+        check(&[line(7), before, lost(gone - 9), behind, line(10)], 10, 1);
+    }
 }

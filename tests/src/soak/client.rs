@@ -60,9 +60,57 @@ pub fn ask_for(port: u16, question: &'static str, expected: &'static str) -> Ask
     })
 }
 
-fn exchange(port: u16, question: &[u8], answer: usize) -> std::io::Result<Vec<u8>> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+/// Asks a web server for `/`, over a new connection each time.
+#[must_use]
+pub fn ask_http(port: u16, body: &'static str) -> Ask {
+    Arc::new(move |_| {
+        let mut stream = connect(port)?;
+        stream.write_all(b"GET / HTTP/1.0\r\n\r\n")?;
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer)?;
+        Ok(answer.starts_with(b"HTTP/1.1 200 ") && answer.ends_with(body.as_bytes()))
+    })
+}
+
+/// Asks the nth question over the one connection that it has from the beginning: what is sent, and how the answer ends.
+#[must_use]
+pub fn ask_over_one(port: u16, question: fn(u64) -> (Vec<u8>, Vec<u8>)) -> Ask {
+    let connection: Mutex<Option<(TcpStream, u64)>> = Mutex::default();
+    Arc::new(move |_| {
+        let Ok(mut connection) = connection.lock() else { return Ok(false) };
+        // One that broke was told of; the next begins anew, and is told of as well if the counting did.
+        let (mut stream, nth) = match connection.take() {
+            Some(held) => held,
+            None => (connect(port)?, 0),
+        };
+        let (sent, end) = question(nth);
+        stream.write_all(&sent)?;
+        let mut answer = Vec::new();
+        let mut chunk = [0; 1024];
+        // A line is an answer, whatever is in it; a page has many.
+        let line = end.ends_with(b"\r\n");
+        while !(answer.ends_with(&end) || line && answer.ends_with(b"\r\n")) {
+            match stream.read(&mut chunk)? {
+                0 => return Err(ErrorKind::UnexpectedEof.into()),
+                count => answer.extend_from_slice(&chunk[..count]),
+            }
+        }
+        let right = answer.ends_with(&end);
+        if right {
+            *connection = Some((stream, nth + 1));
+        }
+        Ok(right)
+    })
+}
+
+fn connect(port: u16) -> std::io::Result<TcpStream> {
+    let stream = TcpStream::connect(("127.0.0.1", port))?;
     stream.set_read_timeout(Some(ANSWER))?;
+    Ok(stream)
+}
+
+fn exchange(port: u16, question: &[u8], answer: usize) -> std::io::Result<Vec<u8>> {
+    let mut stream = connect(port)?;
     stream.write_all(question)?;
     let mut bytes = vec![0; answer];
     stream.read_exact(&mut bytes)?;

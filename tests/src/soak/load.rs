@@ -3,6 +3,14 @@
 
 use std::path::{Path, PathBuf};
 
+use anyhow::{Context, Result};
+
+use super::client::{Ask, ask_echo, ask_for, ask_http, ask_over_one};
+use crate::fetch::Cache;
+
+/// What the body of nginx's answer is, which comes after its header.
+pub const NGINX_ANSWERS: &str = "nginx answers\n";
+
 /// What a service does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -20,23 +28,84 @@ pub enum Kind {
     Once,
     /// It logs bursts of so many lines, so many milliseconds apart.
     Log(u64, u64),
+    /// nginx, on a TCP port.
+    Nginx(u16),
+    /// redis, on a TCP port.
+    Redis(u16),
+    /// It makes orphans by the thousand when it is told to.
+    Storm,
 }
 
 impl Kind {
     /// Whether its process is to be the same from the first moment to the last.
     #[must_use]
     pub fn stays(self) -> bool {
-        matches!(self, Kind::Idle | Kind::Ready | Kind::Echo(_) | Kind::Log(..))
+        match self {
+            Kind::Idle | Kind::Ready | Kind::Echo(_) | Kind::Log(..) => true,
+            Kind::Nginx(_) | Kind::Redis(_) | Kind::Storm => true,
+            Kind::Crash | Kind::Churn | Kind::Once => false,
+        }
+    }
+}
+
+/// Where it runs: on this host or inside of a guest.
+#[derive(Debug, Clone)]
+pub struct Place {
+    /// Where the ledgers are.
+    pub folder: PathBuf,
+    /// `soak_service`.
+    pub program: PathBuf,
+    /// How nginx and redis are begun, up to their own arguments.
+    pub nginx: Vec<String>,
+    /// Likewise.
+    pub redis: Vec<String>,
+    /// What of that is in no folder that a service may read anyway.
+    pub readable: Option<PathBuf>,
+    /// What every service needs.
+    pub needs: Vec<String>,
+}
+
+impl Place {
+    /// This host, with nginx and redis out of the packages that the tests unpack.
+    pub fn host(folder: &Path, program: &Path) -> Result<Self> {
+        let tree = Cache::open()?.userland()?;
+        let at = |path: &str| tree.join(path).display().to_string();
+        let loader = ["lib64/ld-linux-x86-64.so.2", "usr/lib64/ld-linux-x86-64.so.2"];
+        let loader = loader.into_iter().find(|path| tree.join(path).exists()).context("no loader")?;
+        let libraries = ["lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu"].map(at).join(":");
+        let run =
+            |program: &str| vec![at(loader), "--library-path".to_owned(), libraries.clone(), at(program)];
+        Ok(Self {
+            folder: folder.to_owned(),
+            program: program.to_owned(),
+            nginx: run("usr/sbin/nginx"),
+            redis: run("usr/bin/redis-server"),
+            readable: Some(tree.clone()),
+            needs: Vec::new(),
+        })
+    }
+
+    /// The guest of `soak_kill`, with everything where a system has it.
+    #[must_use]
+    pub fn guest() -> Self {
+        Self {
+            folder: "/var/soak".into(),
+            program: "/usr/lib/e2e/soak_service".into(),
+            nginx: vec!["/usr/sbin/nginx".into()],
+            redis: vec!["/usr/bin/redis-server".into()],
+            readable: None,
+            needs: vec!["loopback".into(), "small".into()],
+        }
     }
 }
 
 /// All of it.
 #[derive(Debug, Clone)]
 pub struct Load {
+    /// Where it runs.
+    pub place: Place,
     /// Where the ledgers are.
     pub folder: PathBuf,
-    /// `soak_service`.
-    pub program: PathBuf,
     /// By name.
     pub services: Vec<(String, Kind)>,
 }
@@ -48,12 +117,15 @@ pub struct Scale {
     pub services: usize,
     /// The first port of the answering ones.
     pub port: u16,
+    /// How many lines a second the loggers write at most: 160,000 each, or a hundredth of it where a processor is
+    /// emulated.
+    pub loud: bool,
 }
 
 impl Load {
     /// Half a dozen of each kind, or fewer where there are few services, and the rest idle.
     #[must_use]
-    pub fn new(folder: &Path, program: &Path, scale: Scale) -> Self {
+    pub fn new(place: Place, scale: Scale) -> Self {
         let few = (scale.services / 20).clamp(1, 10);
         let mut services = Vec::new();
         let mut add = |name: &str, count: usize, kind: &dyn Fn(u16) -> Kind| {
@@ -67,12 +139,15 @@ impl Load {
         add("churn", few, &|_| Kind::Churn);
         add("once", few, &|_| Kind::Once);
         add("ready", 2 * few, &|_| Kind::Ready);
+        add("nginx", 1, &|_| Kind::Nginx(scale.port + 100));
+        add("redis", 1, &|_| Kind::Redis(scale.port + 101));
+        add("storm", 1, &|_| Kind::Storm);
         // As fast as 12 MB/s, and as slow as most programs.
-        add("fast", few.min(2), &|_| Kind::Log(800, 5));
+        add("fast", few.min(2), &|_| if scale.loud { Kind::Log(800, 5) } else { Kind::Log(80, 50) });
         add("slow", few, &|_| Kind::Log(10, 20));
         let left = scale.services.saturating_sub(services.len());
         (0..left).for_each(|number| services.push((format!("idle-{number}"), Kind::Idle)));
-        Self { folder: folder.to_owned(), program: program.to_owned(), services }
+        Self { folder: place.folder.clone(), place, services }
     }
 
     /// The names of one sort.
@@ -80,33 +155,105 @@ impl Load {
         self.services.iter().filter(|(_, kind)| wanted(*kind)).map(|(name, _)| name.as_str()).collect()
     }
 
-    /// The ports that answer.
+    /// Who asks all that answer, over a new connection for each question: echo, nginx and redis, by name.
     #[must_use]
-    pub fn ports(&self) -> Vec<u16> {
-        let port = |kind: &Kind| if let Kind::Echo(port) = kind { Some(*port) } else { None };
+    pub fn asks_anew(&self) -> Vec<(&str, Ask)> {
+        let ask = |kind: &Kind| match kind {
+            Kind::Echo(port) => Some(ask_echo(*port)),
+            Kind::Nginx(port) => Some(ask_http(*port, NGINX_ANSWERS)),
+            Kind::Redis(port) => Some(ask_for(*port, "PING\r\n", "+PONG\r\n")),
+            Kind::Idle
+            | Kind::Ready
+            | Kind::Crash
+            | Kind::Churn
+            | Kind::Once
+            | Kind::Log(..)
+            | Kind::Storm => None,
+        };
+        self.services.iter().filter_map(|(name, kind)| Some((name.as_str(), ask(kind)?))).collect()
+    }
+
+    /// The same, and nginx and redis over connections that stay. redis counts the questions: to be had once.
+    #[must_use]
+    pub fn asks(&self) -> Vec<Ask> {
+        let mut asks: Vec<Ask> = self.asks_anew().into_iter().map(|(_, ask)| ask).collect();
+        for (_, kind) in &self.services {
+            if let Kind::Nginx(port) = kind {
+                asks.push(ask_over_one(*port, |_| {
+                    (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n".to_vec(), NGINX_ANSWERS.as_bytes().to_vec())
+                }));
+            }
+            if let Kind::Redis(port) = kind {
+                // It starts at 0 with the process: whoever started it again would be found out.
+                asks.push(ask_over_one(*port, |nth| {
+                    (b"INCR counter\r\n".to_vec(), format!(":{}\r\n", nth + 1).into_bytes())
+                }));
+            }
+        }
+        asks
+    }
+
+    fn ports(&self) -> Vec<u16> {
+        let port = |kind: &Kind| match kind {
+            Kind::Echo(port) | Kind::Nginx(port) | Kind::Redis(port) => Some(*port),
+            Kind::Idle
+            | Kind::Ready
+            | Kind::Crash
+            | Kind::Churn
+            | Kind::Once
+            | Kind::Log(..)
+            | Kind::Storm => None,
+        };
         self.services.iter().filter_map(|(_, kind)| port(kind)).collect()
     }
 
-    /// `soak.toml`: strict, but for the ledgers, the ports and the program.
+    /// What has to be there before the services are: their folder's files.
     #[must_use]
-    pub fn policy(&self) -> String {
+    pub fn configuration(&self) -> Vec<(PathBuf, String)> {
         let folder = self.folder.display();
-        let programs = self.program.parent().unwrap_or(Path::new("/")).display();
+        let nginx = |port: &u16| {
+            format!(
+                "daemon off;\nworker_processes 1;\npid {folder}/nginx.pid;\nerror_log stderr;\n\
+                 events {{ worker_connections 512; }}\nhttp {{\n  access_log off;\n  keepalive_requests 1000000000;\n  \
+                 keepalive_timeout 1d;\n  client_body_temp_path {folder}/nginx.body;\n  proxy_temp_path {folder}/nginx.proxy;\n  \
+                 fastcgi_temp_path {folder}/nginx.fastcgi;\n  uwsgi_temp_path {folder}/nginx.uwsgi;\n  \
+                 scgi_temp_path {folder}/nginx.scgi;\n  server {{ listen 127.0.0.1:{port}; location / {{ return 200 \
+                 \"nginx answers\\n\"; }} }}\n}}\n"
+            )
+        };
+        let port = |kind: &Kind| if let Kind::Nginx(port) = kind { Some(*port) } else { None };
+        let found = self.services.iter().filter_map(|(_, kind)| port(kind));
+        found.map(|port| (self.folder.join("nginx.conf"), nginx(&port))).collect()
+    }
+
+    /// `soak`, strict but for the ledgers, the ports and the programs; and `soak-storm`, whose orphans come to initldr.
+    #[must_use]
+    pub fn policies(&self) -> [(&'static str, String); 2] {
+        let storm = "extends = [\"soak\"]\n[namespaces]\npid = \"host\"\n[cgroup]\npids_max = 40000\n";
+        [("soak", self.policy()), ("soak-storm", storm.to_owned())]
+    }
+
+    fn policy(&self) -> String {
+        let folder = self.folder.display();
+        let mut programs = vec![self.place.program.parent().unwrap_or(Path::new("/")).to_owned()];
+        programs.extend(self.place.readable.clone());
+        let programs: Vec<String> = programs.iter().map(|path| format!("\"{}\"", path.display())).collect();
+        let programs = programs.join(", ");
         let ports: Vec<String> = self.ports().iter().map(u16::to_string).collect();
         let ports = ports.join(", ");
         format!(
             "extends = [\"base/default\"]\n[namespaces]\nnet = \"host\"\n[filesystem]\n\
-             read_write = [\"{folder}\"]\n[landlock]\nread = {{ add = [\"{folder}\", \"{programs}\"] }}\n\
-             write = {{ add = [\"{folder}\"] }}\nexecute = {{ add = [\"{programs}\"] }}\nbind_tcp = [{ports}]\n"
+             read_write = [\"{folder}\"]\n[landlock]\nread = {{ add = [\"{folder}\", {programs}] }}\n\
+             write = {{ add = [\"{folder}\"] }}\nexecute = {{ add = [{programs}] }}\nbind_tcp = [{ports}]\n"
         )
     }
 
-    /// Each service file: its name and its text; `system` among them.
+    /// Each service file: its name and its text; that of the target which wants all of them has this name.
     #[must_use]
-    pub fn files(&self) -> Vec<(String, String)> {
+    pub fn files(&self, target: &str) -> Vec<(String, String)> {
         let names: Vec<String> = self.services.iter().map(|(name, _)| format!("\"{name}\"")).collect();
         let system = format!("[dependencies]\nwants = [{}]\n", names.join(", "));
-        let mut files = vec![("system".to_owned(), system)];
+        let mut files = vec![(target.to_owned(), system)];
         for (name, kind) in &self.services {
             files.push((name.clone(), self.file(name, *kind)));
         }
@@ -114,27 +261,61 @@ impl Load {
     }
 
     fn file(&self, name: &str, kind: Kind) -> String {
-        let (mode, arguments, start) = match kind {
-            Kind::Idle => ("idle", String::new(), "exec"),
-            Kind::Ready | Kind::Churn => ("idle", String::new(), "notify"),
-            Kind::Echo(port) => ("echo", format!(", \"{port}\""), "notify"),
-            Kind::Crash => ("crash", String::new(), "exec"),
-            Kind::Once => ("once", String::new(), "oneshot"),
-            Kind::Log(burst, pause) => ("log", format!(", \"{burst}\", \"{pause}\""), "exec"),
+        let folder = self.folder.display();
+        let mut policy = "soak";
+        let own = |mode: &str| {
+            let words = [&self.place.program.display().to_string(), mode, &folder.to_string(), name];
+            words.map(str::to_owned).to_vec()
         };
-        let (program, folder) = (self.program.display(), self.folder.display());
+        let (exec, start) = match kind {
+            Kind::Idle => (own("idle"), "exec"),
+            Kind::Ready | Kind::Churn => (own("idle"), "notify"),
+            Kind::Echo(port) => ([own("echo"), vec![port.to_string()]].concat(), "notify"),
+            Kind::Crash => (own("crash"), "exec"),
+            Kind::Once => (own("once"), "oneshot"),
+            Kind::Log(burst, pause) => {
+                ([own("log"), vec![burst.to_string(), pause.to_string()]].concat(), "exec")
+            }
+            Kind::Storm => {
+                policy = "soak-storm";
+                (own("storm"), "notify")
+            }
+            Kind::Nginx(_) => {
+                let own = ["-p", &folder.to_string(), "-c", &format!("{folder}/nginx.conf"), "-e", "stderr"];
+                ([self.place.nginx.clone(), own.map(str::to_owned).to_vec()].concat(), "exec")
+            }
+            Kind::Redis(port) => {
+                let own =
+                    ["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"];
+                let dir = ["--dir", &folder.to_string()].map(str::to_owned);
+                ([self.place.redis.clone(), own.map(str::to_owned).to_vec(), dir.to_vec()].concat(), "exec")
+            }
+        };
+        let exec: Vec<String> = exec.iter().map(|word| format!("\"{word}\"")).collect();
+        let exec = exec.join(", ");
+        let needs: Vec<String> = self.place.needs.iter().map(|name| format!("\"{name}\"")).collect();
+        let needs = if needs.is_empty() {
+            String::new()
+        } else {
+            format!("[dependencies]\nneeds = [{}]\n", needs.join(", "))
+        };
         // Made and dropped with each start and stop.
         let socket = match kind {
             Kind::Churn => format!("[[socket]]\nlisten = \"unix:/run/{name}.sock\"\n"),
-            Kind::Idle | Kind::Ready | Kind::Echo(_) | Kind::Crash | Kind::Once | Kind::Log(..) => {
-                String::new()
-            }
+            Kind::Idle
+            | Kind::Ready
+            | Kind::Echo(_)
+            | Kind::Crash
+            | Kind::Once
+            | Kind::Log(..)
+            | Kind::Nginx(_)
+            | Kind::Redis(_)
+            | Kind::Storm => String::new(),
         };
         let when = if kind == Kind::Once { "failure" } else { "always" };
         // Whoever crashes is tried again at once and without end.
         format!(
-            "exec = [\"{program}\", \"{mode}\", \"{folder}\", \"{name}\"{arguments}]\npolicy = \"soak\"\n\
-             [start]\ntype = \"{start}\"\n[reload]\nsignal = \"SIGHUP\"\n[restart]\nwhen = \"{when}\"\n\
+            "exec = [{exec}]\npolicy = \"{policy}\"\n{needs}[start]\ntype = \"{start}\"\n[reload]\nsignal = \"SIGHUP\"\n[restart]\nwhen = \"{when}\"\n\
              delay = \"10ms\"\nfactor = 1.0\nmax_delay = \"10ms\"\nlimit = 1000000000\n[log]\nkeep = \"64M\"\n{socket}"
         )
     }

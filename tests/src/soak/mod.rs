@@ -4,5 +4,7 @@
 
 pub mod audit;
 pub mod client;
+pub mod guest;
 pub mod load;
+pub mod modes;
 pub mod run;

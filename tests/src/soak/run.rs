@@ -4,10 +4,10 @@ use std::{
     collections::BTreeMap,
     fs,
     os::unix::fs::PermissionsExt,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     thread::{self, JoinHandle},
     time::{Duration, Instant},
@@ -23,8 +23,9 @@ use serde_json::json;
 
 use super::{
     audit::{self, Counts, Places, Seen, motherd_of},
-    client::{Answers, call},
-    load::{Kind, Load, Scale},
+    client::{Clients, call},
+    load::{Kind, Load, Place, Scale},
+    modes::{FULL_LOG, SmallFs},
 };
 use crate::{programs::SoakPrograms, scratch::Scratch};
 
@@ -40,12 +41,16 @@ pub struct Pair {
     pub places: Places,
     /// initldr.
     pub init: i32,
-    /// motherd's program.
-    pub motherd: PathBuf,
+    /// What may run as motherd: the installed program, and the previous one.
+    pub motherds: Vec<PathBuf>,
     /// The load.
     pub load: Load,
+    /// The command line of a second pair with the same paths.
+    pub second: Vec<String>,
     quiets: usize,
     seed: u64,
+    /// Unmounted with the pair.
+    _mounts: Vec<SmallFs>,
 }
 
 /// What the killing came to.
@@ -57,6 +62,10 @@ pub struct Report {
     pub kills: usize,
     /// From a kill to the first answer of the next motherd, where it was left to come up.
     pub recoveries: Vec<Duration>,
+    /// From a hang to the first answer of the next motherd.
+    pub hangs: Vec<Duration>,
+    /// What a mode has to say beside the counts.
+    pub notes: Vec<String>,
     /// Services that crashed, by their own account.
     pub crashes: u64,
     /// Lines that were logged.
@@ -87,19 +96,32 @@ impl Report {
             self.counts.line(),
             times.len()
         );
+        if let (Some(first), Some(worst)) = (self.hangs.iter().min(), self.hangs.iter().max()) {
+            let (first, worst) = (first.as_secs_f64(), worst.as_secs_f64());
+            text.push_str(&format!(
+                "{} hangs, replaced after {first:.1} to {worst:.1} s\n",
+                self.hangs.len()
+            ));
+        }
+        for note in &self.notes {
+            text.push_str(&format!("{note}\n"));
+        }
         for detail in &self.counts.details {
             text.push_str(&format!("  {detail}\n"));
         }
         text
     }
 
-    /// Takes in what the clients of the services saw.
-    pub fn answered(&mut self, answers: &Answers) {
-        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        self.answers += count(&answers.right);
+    /// Takes in what the clients of the services saw since then; what they have seen by now.
+    pub fn answered_since(&mut self, clients: &Clients, before: [u64; 3]) -> [u64; 3] {
+        let answers = &clients.answers;
+        let counters = [&answers.right, &answers.refused, &answers.wrong];
+        let now = counters.map(|counter| counter.load(Ordering::Relaxed));
         let troubles = || answers.troubles.lock().map(|troubles| troubles.join("; ")).unwrap_or_default();
-        self.counts.add(|counts| &mut counts.refused, count(&answers.refused), troubles);
-        self.counts.add(|counts| &mut counts.wrong_answers, count(&answers.wrong), troubles);
+        self.answers += now[0] - before[0];
+        self.counts.add(|counts| &mut counts.refused, now[1] - before[1], troubles);
+        self.counts.add(|counts| &mut counts.wrong_answers, now[2] - before[2], troubles);
+        now
     }
 }
 
@@ -109,31 +131,78 @@ impl Pair {
         let folder = scratch.path("soak");
         fs::create_dir_all(&folder)?;
         fs::set_permissions(&folder, fs::Permissions::from_mode(0o777))?;
-        let load = Load::new(&folder, &programs.service, scale);
-        scratch.policy("soak", &load.policy())?;
-        for (name, text) in load.files() {
+        let load = Load::new(Place::host(&folder, &programs.service)?, scale);
+        for (name, text) in load.policies() {
+            scratch.policy(name, &text)?;
+        }
+        for (name, text) in load.files("system") {
             scratch.service(&name, &text)?;
         }
-        scratch.start_as(&programs.initldr, &programs.motherd, &[])?;
+        for (path, text) in load.configuration() {
+            fs::write(path, text)?;
+        }
+        let mounts = vec![
+            SmallFs::mount(&scratch.path("run"), "size=4M,nr_inodes=2000,mode=755")?,
+            SmallFs::mount(
+                &scratch.path("var/log/motherd").join(FULL_LOG),
+                "size=64M,nr_inodes=200,mode=755",
+            )?,
+        ];
+        let previous = folder.join("motherd.prev");
+        fs::copy(&programs.motherd, &previous)?;
+        fs::set_permissions(&previous, fs::Permissions::from_mode(0o755))?;
+        let words = ["--previous", &previous.display().to_string()].map(str::to_owned);
+        scratch.start_as(&programs.initldr, &programs.motherd, &words.each_ref().map(String::as_str))?;
         let places = Places {
             socket: scratch.path("run/motherd/motherd.sock"),
             cgroup: scratch.cgroup().to_owned(),
             logs: scratch.path("var/log/motherd"),
             said: Some(scratch.path("log")),
         };
-        let seed = u64::from(std::process::id()).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-        let (init, motherd) = (scratch.init()?.as_raw(), programs.motherd.clone());
-        Ok(Self { places, init, motherd, load, quiets: 0, seed })
+        let text = |path: &Path| path.display().to_string();
+        let mut second = vec![text(&programs.initldr), "--motherd".to_owned(), text(&programs.motherd)];
+        second.extend(["--".to_owned(), "--root".to_owned(), text(&scratch.path(""))]);
+        second.extend(["--cgroup".to_owned(), text(scratch.cgroup())]);
+        let init = scratch.init()?.as_raw();
+        Ok(Self::over(places, init, vec![programs.motherd.clone(), previous], load, second, mounts))
     }
 
-    fn random(&mut self, below: u64) -> u64 {
+    /// The system that this program runs in, which was made for it: see [`Place::guest`].
+    pub fn in_guest(scale: Scale) -> Result<Self> {
+        let places = Places {
+            socket: "/run/motherd/motherd.sock".into(),
+            cgroup: "/sys/fs/cgroup".into(),
+            logs: "/var/log/motherd".into(),
+            said: None,
+        };
+        let motherds = ["/usr/sbin/motherd", "/usr/sbin/motherd.prev"].map(PathBuf::from).to_vec();
+        let second = ["/usr/sbin/initldr", "--motherd", "/usr/sbin/motherd"].map(str::to_owned).to_vec();
+        let load = Load::new(Place::guest(), scale);
+        Ok(Self::over(places, 1, motherds, load, second, Vec::new()))
+    }
+
+    fn over(
+        places: Places,
+        init: i32,
+        motherds: Vec<PathBuf>,
+        load: Load,
+        second: Vec<String>,
+        mounts: Vec<SmallFs>,
+    ) -> Self {
+        let seed = u64::from(std::process::id()).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+        Self { places, init, motherds, load, second, quiets: 0, seed, _mounts: mounts }
+    }
+
+    /// A number below this one.
+    pub fn random(&mut self, below: u64) -> u64 {
         self.seed ^= self.seed << 13;
         self.seed ^= self.seed >> 7;
         self.seed ^= self.seed << 17;
         self.seed % below
     }
 
-    fn eventually<T>(&self, what: &str, mut check: impl FnMut() -> Option<T>) -> Result<T> {
+    /// Looks again and again until there is an answer.
+    pub fn eventually<T>(&self, what: &str, mut check: impl FnMut() -> Option<T>) -> Result<T> {
         let deadline = Instant::now() + LIMIT;
         loop {
             if let Some(found) = check() {
@@ -146,7 +215,7 @@ impl Pair {
 
     /// The motherd there is.
     pub fn motherd(&self) -> Result<i32> {
-        self.eventually("there is a motherd", || motherd_of(self.init, &self.motherd))
+        self.eventually("there is a motherd", || motherd_of(self.init, &self.motherds))
     }
 
     /// Waits until everything is up that is to be.
@@ -158,7 +227,12 @@ impl Pair {
             missing = wanted.iter().filter(|name| !pids.contains_key(**name)).collect();
             missing.is_empty().then_some(())
         });
-        up.with_context(|| format!("missing: {missing:?}"))
+        up.with_context(|| format!("missing: {missing:?}"))?;
+        // Running is from the execve on; they answer a little later.
+        for (name, ask) in self.load.asks_anew() {
+            self.eventually(&format!("{name} answers"), || ask(0).is_ok_and(|right| right).then_some(()))?;
+        }
+        Ok(())
     }
 
     /// Kills motherd with a signal, and waits for the next one to answer: how long that took.
@@ -173,7 +247,7 @@ impl Pair {
     /// Waits until a motherd other than this one answers.
     pub fn answers_after(&self, pid: i32) -> Result<()> {
         self.eventually("another motherd answers", || {
-            let other = motherd_of(self.init, &self.motherd).filter(|other| *other != pid);
+            let other = motherd_of(self.init, &self.motherds).filter(|other| *other != pid);
             other.and_then(|_| audit::main_pids(&self.places).ok()).map(drop)
         })
     }
@@ -271,7 +345,7 @@ impl Pair {
                 let killed = Instant::now();
                 end(pid, signal)?;
                 thread::sleep(Duration::from_micros(self.random(30_000)));
-                if let Some(next) = motherd_of(self.init, &self.motherd).filter(|next| *next != pid) {
+                if let Some(next) = motherd_of(self.init, &self.motherds).filter(|next| *next != pid) {
                     end(next, signal)?;
                     report.kills += 1;
                     self.answers_after(next)?;
@@ -349,7 +423,7 @@ impl Pair {
 
 /// Sends a signal until the process is no more: Rust's runtime takes the first SIGSEGV for a fault that will come again,
 /// and goes on.
-fn end(pid: i32, signal: Signal) -> Result<()> {
+pub fn end(pid: i32, signal: Signal) -> Result<()> {
     kill(Pid::from_raw(pid), signal)?;
     for _ in 0..1000 {
         thread::sleep(Duration::from_millis(1));
@@ -421,8 +495,14 @@ impl Churn {
     }
 }
 
+/// Where a guest has the names of the points, a line each: it has no source.
+pub const POINTS: &str = "/usr/lib/e2e/points";
+
 /// Every named point in motherd's source.
 pub fn points() -> Result<Vec<String>> {
+    if let Ok(text) = fs::read_to_string(POINTS) {
+        return Ok(text.lines().map(str::to_owned).collect());
+    }
     let mut found = Vec::new();
     let mut left = vec![crate::workspace().join("motherd/src")];
     while let Some(dir) = left.pop() {

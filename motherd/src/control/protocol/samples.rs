@@ -173,6 +173,7 @@ pub(crate) fn manager() -> Manager {
         installed: "/usr/sbin/motherd".into(),
         previous: "/usr/sbin/motherd.prev".into(),
         since_boottime_usec: 4_000_000,
+        lost_exits: 0,
         initldr_pid: 1,
         initldr_program: "/usr/sbin/initldr".into(),
     }

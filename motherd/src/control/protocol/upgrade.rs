@@ -24,6 +24,8 @@ pub struct Manager {
     pub previous: String,
     /// When it began.
     pub since_boottime_usec: u64,
+    /// So many exits initldr could not keep while there was no motherd, ever.
+    pub lost_exits: u64,
     /// initldr's process.
     pub initldr_pid: u32,
     /// The file that initldr runs.
