@@ -2,7 +2,9 @@
 
 use std::{fs, path::Path, time::Duration};
 
-use super::{Daemon, link::Replay, now, upgrade::Installed};
+use initldr::link::ANSWER_WITHIN_SECONDS;
+
+use super::{Daemon, Fatal, link::Replay, now, upgrade::Installed};
 use crate::control::protocol::{Manager, Mode};
 
 /// What does not change while it runs.
@@ -15,6 +17,8 @@ pub(super) struct About {
     since: Duration,
     /// So many fell out of initldr's ring.
     lost_exits: u64,
+    /// In safe mode: since when initldr was not told that this motherd is there, while exits are not acknowledged.
+    pub(super) owes_since: Option<Duration>,
 }
 
 impl About {
@@ -26,7 +30,17 @@ impl About {
             (true, true) => Mode::PreviousSafe,
         };
         let (generation, lost_exits) = (replay.generation, replay.lost_exits);
-        Self { generation, mode, cause: replay.cause.clone(), since: now(), lost_exits }
+        Self { generation, mode, cause: replay.cause.clone(), since: now(), lost_exits, owes_since: None }
+    }
+
+    /// What runs is left alone, and no record is believed.
+    pub(super) fn is_safe(&self) -> bool {
+        matches!(self.mode, Mode::Safe | Mode::PreviousSafe)
+    }
+
+    /// When initldr is to hear next that this motherd is there.
+    pub(super) fn says_at(&self) -> Option<Duration> {
+        self.owes_since.map(|since| since + Duration::from_secs(ANSWER_WITHIN_SECONDS / 3))
     }
 
     /// As an event has it; `None` for the first one, of which there is nothing to say.
@@ -43,6 +57,15 @@ impl About {
 }
 
 impl Daemon {
+    /// Says so, if it is time.
+    pub(super) fn say_alive(&mut self, now: Duration) -> Result<(), Fatal> {
+        if self.about.says_at().is_some_and(|at| at <= now) {
+            self.link.alive()?;
+            self.about.owes_since = Some(now);
+        }
+        Ok(())
+    }
+
     /// For whoever asks.
     pub(super) fn manager_status(&self) -> Manager {
         let program = |pid: u32| {

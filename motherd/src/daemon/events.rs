@@ -175,6 +175,7 @@ impl Daemon {
             .chain(self.next_check())
             .chain(self.timers.next_boot())
             .chain(self.upgrade.as_ref().map(Upgrade::deadline))
+            .chain(self.about.says_at())
             .chain(self.stock.next(now()))
             .chain(self.conditions.next())
             .min();
@@ -233,6 +234,7 @@ impl Daemon {
         self.search(now())?;
         self.end_jobs(now())?;
         self.end_upgrade(now())?;
+        self.say_alive(now())?;
         self.tell_dropped();
         self.end_silences(now())?;
         self.run_checks(now())?;
