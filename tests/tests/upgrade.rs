@@ -222,7 +222,7 @@ fn what_cannot_take_over_is_refused_with_the_reason() -> Result<()> {
         let script = format!("#!/bin/sh\n{real} \"$@\" | /usr/bin/sed '{filter}'\n");
         installed.script(name, &script)
     };
-    let older = says("older", r#"s/"records":4/"records":3/"#)?;
+    let older = says("older", r#"s/"records":[0-9][0-9]*/"records":0/"#)?;
     let other = says("other", &format!(r#"s/"link":{}/"link":99/"#, initldr::link::VERSION))?;
     let blind = says("blind", r#"s/"clock",//g; s/,"clock"//g"#)?;
     let crashes = installed.script("crashes", "#!/bin/sh\necho 'no, thank you' >&2\nkill -SEGV $$\n")?;
@@ -233,7 +233,7 @@ fn what_cannot_take_over_is_refused_with_the_reason() -> Result<()> {
         (installed.scratch.path("nothing"), "No such file or directory"),
         (installed.bin.clone(), "is no regular file"),
         ("/usr/bin/true".into(), "it is no motherd, or cannot read the state"),
-        (older, "it knows layout 3 of records, and 4 is in use"),
+        (older, "it knows layout 0 of records, and "),
         (other, "it speaks version 99 of the link"),
         (blind, "it cannot read the record of clock"),
         (crashes, "signal: 11 (SIGSEGV)"),

@@ -260,7 +260,9 @@ impl Load {
         files
     }
 
-    fn file(&self, name: &str, kind: Kind) -> String {
+    /// One of them.
+    #[must_use]
+    pub fn file(&self, name: &str, kind: Kind) -> String {
         let folder = self.folder.display();
         let mut policy = "soak";
         let own = |mode: &str| {

@@ -395,6 +395,17 @@ impl Pair {
                 }
                 continue;
             }
+            if point.starts_with("transient.") {
+                let name = format!("passing-{}-{round}", point.rsplit('.').next().unwrap_or_default());
+                // What it did is over with its process, and so is it.
+                let once = self.load.file(&name, Kind::Once);
+                let definition = once.replace("type = \"oneshot\"", "type = \"exec\"");
+                let run = json!({ "service": name, "definition": definition });
+                if let Err(error) = call(&self.places.socket, "Run", run) {
+                    refused = format!("{error:#}");
+                }
+                continue;
+            }
             let (ready, churn, once) =
                 (format!("ready-{number}"), format!("churn-{number}"), format!("once-{number}"));
             let requests = [
