@@ -51,7 +51,7 @@ const MAGIC: u64 = u64::from_le_bytes(*b"MotherDs");
 /// another is not.
 pub(crate) const LAYOUT: u32 = 2;
 /// The layout of the fields of a slot: in the upper 16 bits of its sequence word, where layout 1 has 0.
-pub(crate) const FIELDS: u16 = 5;
+pub(crate) const FIELDS: u16 = 6;
 /// The boot target was begun. No bit that flips makes this word, or one of [`ENDINGS`].
 const BOOTED: u32 = u32::from_le_bytes(*b"boot");
 /// The machine is being ended, and how.
@@ -110,6 +110,9 @@ pub struct Record {
     pub start_ticks: u64,
     /// The id of its cgroup; 0 where there is none.
     pub cgroup_id: u64,
+    /// Which text of its policy the main process was launched with: the beginning of its digest, or zeroes where that is not
+    /// known.
+    pub policy: [u8; 8],
 }
 
 /// The mapped state.
@@ -366,7 +369,8 @@ fn decode(slot: &[u8; SLOT_SIZE]) -> Option<(u64, Record)> {
         return None;
     }
     let mut fields = Fields::new(*slot, layout_of(slot));
-    let mut record = Record { name: String::new(), unit: Unit::default(), start_ticks: 0, cgroup_id: 0 };
+    let mut record =
+        Record { name: String::new(), unit: Unit::default(), start_ticks: 0, cgroup_id: 0, policy: [0; 8] };
     fields.record(&mut record, false);
     fields.sound.then_some((sequence, record))
 }
@@ -427,6 +431,9 @@ impl Fields {
             if let (false, Some(command)) = (write, command) {
                 command.overdue = overdue;
             }
+        }
+        if self.layout >= 6 {
+            self.raw(&mut record.policy, write);
         }
     }
 
@@ -729,7 +736,7 @@ mod tests {
             history: History { streak: 3, in_window: 2, failing: true, total: 9, ..History::default() },
             last_exit: Some(Exit { how: ExitHow::Dumped, status: 11, at: Duration::from_secs(5) }),
         };
-        Record { name: name.to_owned(), unit, start_ticks: 77, cgroup_id: 1 << 40 }
+        Record { name: name.to_owned(), unit, start_ticks: 77, cgroup_id: 1 << 40, policy: [7; 8] }
     }
 
     fn main() -> Main {
@@ -896,7 +903,8 @@ mod tests {
         state_of_layout_1(&fd, std::slice::from_ref(&web));
         let (mut table, found, records) = Table::map(&fd).unwrap();
         assert_eq!(found, Found::Known { booted: true, ending: Some(End::Halt), torn: 0, foreign: 1 });
-        assert_eq!(records, std::slice::from_ref(&web));
+        // What that layout has not is not known.
+        assert_eq!(records, [Record { policy: [0; 8], ..web.clone() }]);
         table.set_booted();
         table.set_ending(End::Halt);
         assert!(table.write(&web));

@@ -301,7 +301,10 @@ fn apply(op: &Op, context: &Context<'_>, slots: &mut Slots) -> Answer<()> {
         }
         Op::IoPriority(priority) => raw::ioprio_set(*priority),
         Op::TimerSlack(nanoseconds) => raw::prctl(libc::PR_SET_TIMERSLACK, *nanoseconds, 0),
-        Op::DisableSpeculation(kind) => raw::prctl(libc::PR_SET_SPECULATION_CTRL, *kind, raw::FORCE_DISABLE),
+        Op::DisableSpeculation(kind) => {
+            raw::prctl(libc::PR_SET_SPECULATION_CTRL, *kind, raw::FORCE_DISABLE)?;
+            if raw::speculation(*kind)? & raw::FORCE_DISABLE != 0 { Ok(()) } else { Err(Errno::ENXIO) }
+        }
         // What the child has inherited need not be written.
         Op::OomScoreAdj(text) if context.oom_score_adj == Some(&**text) => Ok(()),
         Op::OomScoreAdj(text) => write_file(c"/proc/self/oom_score_adj", text),

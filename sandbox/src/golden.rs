@@ -79,26 +79,43 @@ fn store() -> (PathBuf, Store) {
     static NUMBER: atomic::AtomicU32 = atomic::AtomicU32::new(0);
     let number = NUMBER.fetch_add(1, atomic::Ordering::Relaxed);
     let folder = std::env::temp_dir().join(format!("golden-{}-{number}", std::process::id()));
-    fs::create_dir_all(folder.join("base")).unwrap();
-    for name in NAMES {
+    for name in all() {
         let (from, to) = (shipped().join(format!("{name}.toml")), folder.join(format!("{name}.toml")));
+        let above = to.parent().unwrap();
+        fs::create_dir_all(above).unwrap();
         fs::copy(from, &to).unwrap();
-        fs::set_permissions(to, fs::Permissions::from_mode(0o644)).unwrap();
-    }
-    for dir in [folder.clone(), folder.join("base")] {
-        fs::set_permissions(dir, fs::Permissions::from_mode(0o755)).unwrap();
+        fs::set_permissions(&to, fs::Permissions::from_mode(0o644)).unwrap();
+        for dir in [&folder, above] {
+            fs::set_permissions(dir, fs::Permissions::from_mode(0o755)).unwrap();
+        }
     }
     (folder.clone(), Store::new(vec![folder]))
 }
 
-pub(crate) const NAMES: [&str; 5] = ["base/default", "hello", "nginx", "redis", "unconfined"];
+/// Those of which the tools' answers are kept.
+const NAMES: [&str; 5] = ["base/default", "hello", "nginx", "redis", "unconfined"];
 
-/// Loads every shipped policy; their files seem to be where they are installed.
+/// The names of all shipped policies.
+pub(crate) fn all() -> Vec<String> {
+    let names = Store::new(vec![shipped()]).names();
+    assert!(NAMES.iter().all(|name| names.iter().any(|known| known == name)), "{names:?}");
+    names
+}
+
+/// Loads a shipped policy; its files seem to be where they are installed.
 pub(crate) fn load(name: &str) -> Policy {
     let (folder, store) = store();
     let policy = store.load(name).unwrap_or_else(|report| panic!("{report}"));
     fs::remove_dir_all(folder).unwrap();
     policy
+}
+
+/// What is wrong with a policy that extends the shipped ones.
+pub(crate) fn refused(text: &str) -> String {
+    let (folder, store) = store();
+    let report = load_text(std::path::Path::new("t.toml"), text, &store).unwrap_err();
+    fs::remove_dir_all(folder).unwrap();
+    report.to_string()
 }
 
 fn plan(policy: &Policy, kernel: &Kernel) -> Plan {

@@ -10,6 +10,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -23,7 +24,7 @@ use sandbox::compile::{Subject, compile};
 use sandbox::kernel::Kernel;
 use sandbox::launch::{Ahead, Launch, launch};
 use sandbox::netpool::PooledNetwork;
-use sandbox::policy::Store;
+use sandbox::policy::{Policy, Store, load_text};
 use sandbox::template::Template;
 use sandbox::timings::Timings;
 
@@ -95,24 +96,63 @@ pub fn bare(namespaces: i32) -> Result<()> {
     Ok(())
 }
 
-/// A shipped policy on this machine.
+fn shipped() -> Store {
+    Store::new(vec![crate::workspace().join("policies")])
+}
+
+/// A policy on this machine.
 #[derive(Debug)]
 pub struct Confined {
     /// Compiled.
     pub plan: Arc<Plan>,
     base: PathBuf,
+    /// Its own, so that two of these programs can run at once.
+    slice: String,
     null: File,
 }
 
 impl Confined {
     /// Compiles one.
     pub fn new(policy: &str) -> Result<Self> {
+        Self::of(&shipped().load(policy)?)
+    }
+
+    /// Compiles a text that extends them.
+    pub fn of_text(text: &str) -> Result<Self> {
+        Self::of(&load_text(Path::new("arena.toml"), text, &shipped())?)
+    }
+
+    fn of(policy: &Policy) -> Result<Self> {
         let kernel = Kernel::probe(None)?;
-        let policy = Store::new(vec![crate::workspace().join("policies")]).load(policy)?;
         let subject = Subject { name: "bench".to_owned(), root: "/".into(), sockets: vec![] };
-        let plan = Arc::new(compile(&policy, &subject, &kernel)?);
+        let plan = Arc::new(compile(policy, &subject, &kernel)?);
         let base = kernel.cgroup_base.context("no cgroup2 tree is mounted")?;
-        Ok(Self { plan, base, null: File::options().read(true).write(true).open("/dev/null")? })
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let slice = format!("bench-{}-{number}.slice", std::process::id());
+        Ok(Self { plan, base, slice, null: File::options().read(true).write(true).open("/dev/null")? })
+    }
+
+    /// The cgroup below which its launches get theirs.
+    #[must_use]
+    pub fn slice(&self) -> PathBuf {
+        self.base.join(&self.slice)
+    }
+
+    fn cgroup(&self) -> Result<Cgroup> {
+        Ok(Cgroup::create(&self.base, &format!("{}/bench.service", self.slice), &self.plan)?)
+    }
+
+    /// A launch of another program, in a cgroup of its own, that is expected to fail.
+    pub fn refused(&self, program: &str) -> Result<()> {
+        let cgroup = self.cgroup()?;
+        let null = self.null.as_fd();
+        let launched = launch(&Launch {
+            cgroup: Some(&cgroup),
+            ..Launch::new(&self.plan, &[program.to_owned()], [null, null, null])
+        });
+        cgroup.remove()?;
+        Ok(launched.map(drop)?)
     }
 
     /// One launch of the program in a cgroup of its own, to its end.
@@ -124,7 +164,7 @@ impl Confined {
     /// The same, with anything ready, and where its time went. What is left of it are its mounts, if they were ready.
     pub fn run_from(&self, ahead: Ahead<'_>, timings: Option<&Timings>) -> Result<Option<OwnedFd>> {
         let mark = |what| timings.into_iter().for_each(|timings| timings.mark(what));
-        let cgroup = Cgroup::create(&self.base, "bench.slice/bench.service", &self.plan)?;
+        let cgroup = self.cgroup()?;
         mark("cgroup made");
         let null = self.null.as_fd();
         let launched = launch(&Launch {
@@ -139,6 +179,17 @@ impl Confined {
         cgroup.remove()?;
         mark("cgroup removed");
         Ok(launched.mounts)
+    }
+}
+
+impl Drop for Confined {
+    fn drop(&mut self) {
+        match fs::remove_dir(self.slice()) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                eprintln!("cannot remove {}: {error}", self.slice().display());
+            }
+            Ok(()) | Err(_) => {}
+        }
     }
 }
 

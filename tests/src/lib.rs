@@ -18,6 +18,7 @@ pub mod disk;
 pub mod faults;
 pub mod fetch;
 pub mod initramfs;
+pub mod leaks;
 pub mod machine;
 pub mod modules;
 pub mod peers;

@@ -117,6 +117,7 @@ attacks! {
     inherited_state_of_the_launcher
     environment_of_the_caller_reaches_the_loader
     groups_and_inheritable_capabilities_kept_cve_2022_29162
+    program_exchanged_before_execve
     masked_path_through_dev_null_cve_2025_31133
     dev_symlink_in_root_cve_2026_41579
     procfs_write_misdirection_cve_2019_16884

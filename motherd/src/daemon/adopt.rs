@@ -35,7 +35,7 @@ use super::{
     link::Replay,
     log::Left,
     notify::{Readiness, held_slots, is_held},
-    now, proc,
+    now, policies, proc,
     spawn::{PROCESS, notify_slot},
 };
 use crate::{
@@ -229,7 +229,7 @@ impl Daemon {
         events: &mut Vec<(Id, Event)>,
         gone: &mut Vec<Gone>,
     ) {
-        let Record { name, mut unit, start_ticks, cgroup_id } = record;
+        let Record { name, mut unit, start_ticks, cgroup_id, policy } = record;
         unit.extend(outage);
         let launching = unit.state == State::Launching;
         let pid = match unit.main() {
@@ -252,6 +252,8 @@ impl Daemon {
         let runtime = self.runtime.entry(id).or_default();
         runtime.cgroup = cgroup.map(|(_, cgroup)| cgroup);
         runtime.process_kept = kept;
+        // What is being launched is recorded by what was launched before.
+        runtime.policy = Some(policy).filter(|policy| !launching && *policy != policies::Digest::default());
         if let (Some(pid), true) = (pid, launching) {
             // It was made: whether it still runs is the next question.
             events.push((id, Event::Launched { pid }));

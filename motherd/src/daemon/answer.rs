@@ -389,13 +389,7 @@ impl Daemon {
         let service = self.manager.graph().service(id).clone();
         let unit = self.manager.unit(id).clone();
         let name = service.name().to_owned();
-        let plan = match service.program() {
-            Some(program) if unit.main().is_some() => self.plan(id, &name, program).map_err(|error| {
-                tracing::warn!("{name}: {}", error.0);
-            }),
-            Some(_) | None => Err(()),
-        };
-        let plan = plan.ok();
+        let plan = if unit.main().is_some() { self.plan_in_force(id) } else { None };
         let landlock = plan.as_ref().and_then(|plan| LandlockApplied::of(plan));
         let cgroup = unit.is_active().then(|| self.cgroup(id)).flatten();
         let figures = cgroup.map(|cgroup| cgroup.figures().into());
@@ -426,6 +420,7 @@ impl Daemon {
                 boottime_usec: Some(microseconds(exit.at)),
             }),
             policy: service.program().map(|program| program.policy.value.clone()).unwrap_or_default(),
+            policy_in_force: if unit.main().is_some() { self.policy_in_force(id) } else { None },
             left_out: plan.iter().flat_map(|plan| plan.left_out()).map(LeftOut::from).collect(),
             cgroup,
             figures,
@@ -525,6 +520,7 @@ fn bare_status(name: &str, state: Wire, sub_state: Option<String>, words: String
         restarts: 0,
         last_exit: None,
         policy: String::new(),
+        policy_in_force: None,
         left_out: vec![],
         cgroup: None,
         figures: None,

@@ -76,7 +76,12 @@ impl Daemon {
         program: &Program,
         wanted: &Wanted<'_>,
     ) -> Result<Launched, Refusal> {
-        let plan = self.plan(id, name, program)?;
+        // What runs beside the main process is confined as that is.
+        let in_force = if wanted.beside { self.plan_in_force(id) } else { None };
+        let plan = match in_force {
+            Some(plan) => plan,
+            None => self.plan(id, name, program)?,
+        };
         let environment = self.command_environment(id);
         let network =
             if wanted.beside { None } else { self.network(plan.network_of()).map_err(Refusal::passing)? };

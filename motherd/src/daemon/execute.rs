@@ -183,6 +183,7 @@ impl Daemon {
         runtime.watch = None;
         runtime.pidfd = None;
         runtime.command = None;
+        runtime.policy = None;
         self.stock.take_down(runtime.mounts.take());
         runtime.start_ticks = 0;
         self.log_ended(id);

@@ -190,6 +190,8 @@ impl Paths {
 struct Runtime {
     /// Compiled for the current run, and kept for restarts that nobody asked for.
     planned: Option<policies::Planned>,
+    /// Which text of its policy the main process was launched with, as far as that is known.
+    policy: Option<policies::Digest>,
     cgroup: Option<Cgroup>,
     /// `cgroup.events`, in the epoll set.
     watch: Option<fs::File>,
@@ -460,6 +462,7 @@ impl Daemon {
                 unit: unit.clone(),
                 start_ticks: runtime.map_or(0, |runtime| runtime.start_ticks),
                 cgroup_id: runtime.and_then(|runtime| runtime.cgroup.as_ref()).map_or(0, Cgroup::id),
+                policy: runtime.and_then(|runtime| runtime.policy).unwrap_or_default(),
             });
             self.clear_cells(name, unit);
             if !recorded {

@@ -18,7 +18,10 @@ use sandbox::{
 };
 
 use super::{Daemon, spawn::Refusal};
-use crate::{graph::Id, service::Program};
+use crate::{control::protocol::PolicyInForce, graph::Id, service::Program};
+
+/// The beginning of a policy's digest: enough to tell whether its text is another.
+pub(super) type Digest = [u8; 8];
 
 /// The policies that were read, by their names.
 #[derive(Debug, Default)]
@@ -50,6 +53,11 @@ pub(super) struct Planned {
 impl Planned {
     pub(super) fn plan(&self) -> &Arc<Plan> {
         &self.compiled.plan
+    }
+
+    /// Of the text that it is by.
+    pub(super) fn digest(&self) -> Digest {
+        digest(&self.compiler)
     }
 }
 
@@ -96,6 +104,37 @@ impl Daemon {
         Ok(plan)
     }
 
+    /// What the main process of a service was launched with: by this motherd, or with the text of which the record has the
+    /// digest, if its files still say that. `None` where it cannot be known any more.
+    pub(super) fn plan_in_force(&mut self, id: Id) -> Option<Arc<Plan>> {
+        let runtime = self.runtime.get(&id)?;
+        let in_force = runtime.policy?;
+        if let Some(known) = runtime.planned.as_ref().filter(|known| known.digest() == in_force) {
+            return Some(known.plan().clone());
+        }
+        let service = self.manager.graph().service(id).clone();
+        let program = service.program()?;
+        let compiler = self.policies.read(&program.policy.value, &self.store, &self.kernel).ok()?;
+        if digest(&compiler) != in_force {
+            return None;
+        }
+        let compiled = compiler.compile(&self.subject(service.name(), program)).ok()?;
+        let plan = compiled.plan.clone();
+        self.runtime.entry(id).or_default().planned = Some(Planned { compiler, compiled, outdated: false });
+        Some(plan)
+    }
+
+    /// Which text of its policy the main process of a service was launched with, and whether its files say something else
+    /// now.
+    pub(super) fn policy_in_force(&mut self, id: Id) -> Option<PolicyInForce> {
+        let in_force = self.runtime.get(&id)?.policy?;
+        let service = self.manager.graph().service(id).clone();
+        let now = self.policies.read(&service.program()?.policy.value, &self.store, &self.kernel);
+        let hexadecimal = in_force.iter().map(|byte| format!("{byte:02x}")).collect();
+        let drift = now.map_or(true, |compiler| digest(&compiler) != in_force);
+        Some(PolicyInForce { digest: hexadecimal, drift })
+    }
+
     fn subject(&self, name: &str, program: &Program) -> Subject {
         let socket = self.notify_path(name).display().to_string();
         let sockets = if program.may_say() { vec![socket] } else { vec![] };
@@ -125,6 +164,11 @@ impl Daemon {
             ))),
         }
     }
+}
+
+fn digest(compiler: &Compiler) -> Digest {
+    let [a, b, c, d, e, f, g, h, ..] = compiler.digest();
+    [a, b, c, d, e, f, g, h]
 }
 
 /// `a.toml:1:2: message`, and how many more there are; `Err` with the message alone where the report knows no place.

@@ -25,7 +25,9 @@ use super::{
     Daemon, Fatal,
     events::{Source, watch},
     notify::Readiness,
-    now, proc,
+    now,
+    policies::Planned,
+    proc,
 };
 use crate::{
     failpoint,
@@ -93,6 +95,7 @@ impl Daemon {
                 let runtime = self.runtime.entry(id).or_default();
                 runtime.pidfd = Some(far_up(pidfd));
                 runtime.mounts = mounts.map(far_up);
+                runtime.policy = runtime.planned.as_ref().map(Planned::digest);
                 runtime.process_kept = true;
                 runtime.start_ticks = start_ticks;
                 self.watch_cgroup(id);

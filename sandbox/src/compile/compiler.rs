@@ -28,6 +28,7 @@ use crate::{
 pub struct Compiler {
     policy: Policy,
     kernel: Kernel,
+    digest: OnceCell<[u8; 32]>,
     filter: OnceCell<Step>,
     programs: RefCell<Vec<CgroupProgram>>,
     builds: RefCell<Vec<Weak<TemplateBuild>>>,
@@ -55,14 +56,21 @@ impl Compiler {
     /// Nothing is compiled yet.
     #[must_use]
     pub fn new(policy: Policy, kernel: Kernel) -> Self {
-        let (filter, programs, builds) = (OnceCell::new(), RefCell::default(), RefCell::default());
-        Self { policy, kernel, filter, programs, builds }
+        let (digest, filter) = (OnceCell::new(), OnceCell::new());
+        let (programs, builds) = (RefCell::default(), RefCell::default());
+        Self { policy, kernel, digest, filter, programs, builds }
     }
 
     /// What is compiled.
     #[must_use]
     pub fn policy(&self) -> &Policy {
         &self.policy
+    }
+
+    /// [`Policy::digest`], computed once.
+    #[must_use]
+    pub fn digest(&self) -> [u8; 32] {
+        *self.digest.get_or_init(|| self.policy.digest())
     }
 
     /// Compiles for a subject on the real host.

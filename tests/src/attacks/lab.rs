@@ -125,14 +125,24 @@ impl Lab {
         cgroup: Option<&Cgroup>,
         stdin: Option<BorrowedFd<'_>>,
     ) -> Result<Service> {
-        let plan = self.plan(sections)?;
+        self.start_program(&self.program, &self.plan(sections)?, words, cgroup, stdin)
+    }
+
+    /// The same of another program, which attacks as well, by a plan.
+    pub fn start_program(
+        &self,
+        program: &str,
+        plan: &Plan,
+        words: &[&str],
+        cgroup: Option<&Cgroup>,
+        stdin: Option<BorrowedFd<'_>>,
+    ) -> Result<Service> {
         let (output, writer) = std::io::pipe()?;
         let (pipe, input) = std::io::pipe()?;
-        let argv: Vec<String> =
-            [self.program.as_str(), "act"].iter().chain(words).map(|word| (*word).to_owned()).collect();
+        let argv: Vec<String> = [program, "act"].iter().chain(words).map(|word| (*word).to_owned()).collect();
         let launched = launch(&Launch {
             cgroup,
-            ..Launch::new(&plan, &argv, [stdin.unwrap_or(pipe.as_fd()), writer.as_fd(), writer.as_fd()])
+            ..Launch::new(plan, &argv, [stdin.unwrap_or(pipe.as_fd()), writer.as_fd(), writer.as_fd()])
         })?;
         Ok(Service { launched, output, input: Some(input), ended: false })
     }

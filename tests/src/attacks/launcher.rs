@@ -2,10 +2,15 @@
 
 use std::fs::{self, File};
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::symlink;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use nix::errno::Errno::{EACCES, ENOENT, EPERM, EROFS};
+use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
+use sandbox::launch::LaunchError;
 
 use super::lab::Lab;
 use super::{Verdict, attacks, sys};
@@ -22,6 +27,8 @@ attacks! {
         "the whole environment is the policy's";
     groups_and_inheritable_capabilities_kept_cve_2022_29162 [24]
         "setgroups to the policy's, capset with an empty inheritable set";
+    program_exchanged_before_execve [44]
+        "execve resolves the path inside the finished sandbox, as the service: what is there then runs confined, or may not run";
 }
 
 /// A service of root's, with the host's pid namespace and the whole of /proc: as near to its launcher as it gets.
@@ -179,4 +186,62 @@ fn groups_and_inheritable_capabilities_kept_cve_2022_29162(lab: &Lab) -> Result<
 /// Runs for [`environment_of_the_caller_reaches_the_loader`]: launches what prints its environment.
 pub fn print_confined_environment() -> Result<String> {
     Lab::new()?.confined("", &["environment"])?.ok()
+}
+
+/// While services are launched, their program is exchanged for a link to one that no rule lets them execute.
+fn program_exchanged_before_execve(lab: &Lab) -> Result<Verdict> {
+    const LAUNCHES: u32 = 100;
+    const LONG: Duration = Duration::from_secs(15);
+    let plan = lab.plan("")?;
+    lab.folder("outside")?;
+    let (current, link, outside) =
+        (lab.path("bin/current"), lab.path("bin/link"), lab.path("outside/attacks"));
+    for copy in [&current, &outside] {
+        fs::copy(lab.program(), copy)?;
+    }
+    lab.mode("bin/current", 0o755)?;
+    lab.mode("outside/attacks", 0o755)?;
+    symlink(&outside, &link)?;
+    let words = ["show", "/proc/self/status"];
+    let free = lab.plain(&link, &["act", words[0], words[1]])?.ok()?;
+    ensure!(
+        free.contains("Seccomp:\t0") && free.contains("NoNewPrivs:\t0"),
+        "control: unconfined it runs: {free}"
+    );
+    let stop = AtomicBool::new(false);
+    let (ran, refused) = std::thread::scope(|scope| -> Result<(u32, u32)> {
+        let exchanger = scope.spawn(|| -> nix::Result<()> {
+            while !stop.load(Ordering::Relaxed) {
+                renameat2(AT_FDCWD, &*current, AT_FDCWD, &*link, RenameFlags::RENAME_EXCHANGE)?;
+            }
+            Ok(())
+        });
+        let end = Instant::now() + LONG;
+        let mut told = Ok((0, 0));
+        while let Ok((ran, refused)) = &mut told
+            && (*ran == 0 || *refused == 0 || *ran + *refused < LAUNCHES)
+            && Instant::now() < end
+        {
+            match lab.start_program(&current, &plan, &words, None, None) {
+                Ok(service) => {
+                    let status = service.end()?.ok()?;
+                    let confined = status.contains("Seccomp:\t2") && status.contains("NoNewPrivs:\t1");
+                    if confined && !status.contains("Uid:\t0") {
+                        *ran += 1;
+                    } else {
+                        told = Err(anyhow::anyhow!("it ran unconfined: {status}"));
+                    }
+                }
+                Err(error) => match error.downcast_ref::<LaunchError>() {
+                    Some(error) if error.errno() == EACCES => *refused += 1,
+                    _ => told = Err(error),
+                },
+            }
+        }
+        stop.store(true, Ordering::Relaxed);
+        exchanger.join().map_err(|_| anyhow::anyhow!("the exchanger panicked"))??;
+        told
+    })?;
+    ensure!(ran > 0 && refused > 0, "control: it was exchanged meanwhile: {ran} ran, {refused} were refused");
+    Ok(Verdict::Resisted)
 }

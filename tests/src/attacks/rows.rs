@@ -50,7 +50,7 @@ rows! {
     17 "filters that decide on memory" [] "no handler of ours decides on memory either: there is none";
     18 "arguments compared as 64 bits"
         [no_shipped_filter_sees_the_high_half_of_an_argument] "";
-    19 "a notified call answered for another process" []
+    19 "a notified call answered for another process" [no_filter_asks_another_process]
         "no filter of ours notifies: there is no handler that could answer for the wrong one";
     20 "ptrace and its relatives between services of one user" [] "";
     21 "calls that only attackers make"
@@ -102,8 +102,7 @@ rows! {
     42 "an empty list that means everything" [an_empty_list_means_none] "";
     43 "signals, masks, descriptors and limits of the launcher" [] "against a golden table";
     44 "the program exchanged between a check and execve" []
-        "nothing of the program is checked beforehand that execve itself would not check, and it is executed by its path \
-         inside the finished sandbox: what is there then runs confined, whichever it is";
+        "nothing of the program is checked beforehand that execve itself would not check";
     45 "variables of the caller's that the loader obeys"
         [nothing_of_the_caller_leaks_in] "";
     46 "walls that fall with the manager"
@@ -113,9 +112,12 @@ rows! {
         [a_file_that_somebody_else_could_have_written_is_refused,
          deep_nesting_is_an_error_and_no_crash,
          any_text_is_loaded_or_refused] "";
-    48 "a policy that was changed after the start" [] "not told yet: `status` names the policy and not its text";
+    48 "a policy that was changed after the start"
+        [a_policy_that_was_changed_after_the_start_is_told_until_the_service_is_started_by_it]
+        "motherd's: `status` has a digest of the text in force, and says when the files say something else";
     49 "speculation" [speculation_is_disabled_or_the_policy_is_refused]
         "core scheduling is not offered";
     50 "clocks set from a sandbox"
-        [a_clock_cannot_be_before_the_machines_start] "";
+        [no_shipped_policy_lets_a_clock_be_set,
+         a_clock_cannot_be_before_the_machines_start] "";
 }

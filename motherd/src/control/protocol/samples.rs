@@ -21,6 +21,7 @@ pub(crate) fn web() -> ServiceStatus {
         restarts: 2,
         last_exit: Some(LastExit { how: ExitHow::Killed, status: 9, boottime_usec: Some(2_900_000) }),
         policy: "web-server".into(),
+        policy_in_force: Some(PolicyInForce { digest: "5f2c9a0b7d31e846".into(), drift: true }),
         left_out: vec![LeftOut {
             what: "landlock scope".into(),
             why: "needs ABI 6, this kernel has 2".into(),
@@ -139,6 +140,7 @@ pub(crate) fn stopped() -> ServiceStatus {
         restarts: 0,
         last_exit: None,
         policy: "base/default".into(),
+        policy_in_force: None,
         left_out: vec![],
         cgroup: None,
         figures: None,

@@ -144,6 +144,9 @@ pub struct ServiceStatus {
     pub last_exit: Option<LastExit>,
     /// The policy it is confined by.
     pub policy: String,
+    /// Which text of it the main process was launched with; missing where there is none, or where that is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy_in_force: Option<PolicyInForce>,
     /// What the policy asks for, calls optional, and this kernel or host lacks. The lines that were said at launch.
     pub left_out: Vec<LeftOut>,
     /// Its cgroup as an absolute path on the host, while it has one.
@@ -163,6 +166,15 @@ pub struct ServiceStatus {
     pub sockets: Vec<SocketStatus>,
     /// When it is started by itself.
     pub timers: Vec<TimerStatus>,
+}
+
+/// The text of a policy, as a process was launched with it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyInForce {
+    /// The beginning of a digest of all its files, in hexadecimal.
+    pub digest: String,
+    /// Its files say something else now, or cannot be read: what runs is confined by what they said.
+    pub drift: bool,
 }
 
 /// How a process ended.

@@ -37,6 +37,9 @@ fn block(service: &ServiceStatus, style: Style) -> String {
     }
     page.line("restarts", &restarts(service));
     page.line("policy", &printable(&service.policy));
+    if service.policy_in_force.as_ref().is_some_and(|in_force| in_force.drift) {
+        page.warning("", "its files were changed since: what runs is confined by what they said; restart it");
+    }
     for (number, line) in by_reason(&service.left_out).iter().enumerate() {
         page.warning(if number == 0 { "left out" } else { "" }, line);
     }
@@ -396,6 +399,7 @@ web: static web server
   main pid   1234
   restarts   2, last killed by SIGKILL 1d 2h ago
   policy     web-server
+             its files were changed since: what runs is confined by what they said; restart it
   left out   landlock scope (needs ABI 6, this kernel has 2)
   cgroup     /sys/fs/cgroup/web.slice/web.service
   memory     24.3M now, 512M max, 0 swap, 0 oom kills

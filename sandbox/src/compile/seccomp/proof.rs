@@ -21,12 +21,16 @@ fn numbers() -> Vec<u32> {
     (0..=1100).chain((0..=1100).map(|number| number | X32_BIT)).chain(corners).collect()
 }
 
-fn shipped() -> Vec<(&'static str, Box<Confinement>)> {
-    let confined = |name| match golden::load(name).rules {
+fn shipped() -> Vec<(String, Box<Confinement>)> {
+    let confined = |name: String| match golden::load(&name).rules {
         Rules::Confined(rules) => Some((name, rules)),
         Rules::Unconfined(_) => None,
     };
-    golden::NAMES.into_iter().filter_map(confined).collect()
+    let shipped: Vec<_> = golden::all().into_iter().filter_map(confined).collect();
+    for name in ["base/default", "boot/random-seed", "boot/sysctl", "nginx"] {
+        assert!(shipped.iter().any(|(known, _)| known == name), "{name} is not among them");
+    }
+    shipped
 }
 
 /// What one condition is as an OR of ANDs of comparisons under a mask.
@@ -172,12 +176,20 @@ fn every_shipped_filter_says_what_its_policy_and_seccompiler_say() {
                 assert_eq!(oracle == ALLOW, wanted, "{name}: seccompiler: {call:#x} with {arguments:x?}");
                 let unknown = syscalls::name(call).is_none();
                 assert!(!unknown || said == ENOSYS, "{name}: {call:#x} is unknown and gets {said:#x}");
+                // A refusal is one that the policy names, or the one on which libraries fall back.
+                let default = denial(rules.seccomp.default.value);
+                let named = rules.seccomp.actions.iter().map(|action| denial(action.value.denial));
+                let refusal =
+                    said == ENOSYS || said == default || named.into_iter().any(|named| said == named);
+                assert!(wanted || refusal, "{name}: {call:#x} with {arguments:x?} gets {said:#x}");
                 compared += 1;
             }
             for architecture in [I386, AARCH64, 0, u32::MAX] {
                 for arguments in [[0; 6], [u64::MAX; 6]] {
                     let said = interpret(&program, architecture, call, Some(arguments));
                     assert_eq!(said, Some(KILL_PROCESS), "{name}: {call:#x} on {architecture:#x}");
+                    let oracle = interpret(&oracle, architecture, call, Some(arguments));
+                    assert_eq!(said, oracle, "{name}: seccompiler: {call:#x} on {architecture:#x}");
                     compared += 1;
                 }
             }
@@ -210,5 +222,43 @@ fn no_shipped_filter_is_long() {
     for (name, rules) in shipped() {
         let length = program(&rules, &closed(&rules)).len();
         assert!(length <= 200, "{name} has {length} instructions");
+    }
+}
+
+/// No clock is anybody's to set: no policy that ships is of a time service.
+#[test]
+fn no_shipped_policy_lets_a_clock_be_set() {
+    for (name, rules) in shipped() {
+        let program = program(&rules, &closed(&rules));
+        for call in ["clock_settime", "settimeofday", "clock_adjtime", "adjtimex"] {
+            let number = syscalls::number(call).unwrap();
+            for arguments in [[0; 6], [1; 6], [u64::MAX; 6]] {
+                let said = interpret(&program, X86_64, number, Some(arguments)).unwrap();
+                assert!(said != ALLOW && said != LOG, "{name} lets {call} through");
+            }
+        }
+        // The control: looking at one is everybody's.
+        let look = syscalls::number("clock_gettime").unwrap();
+        assert_eq!(interpret(&program, X86_64, look, Some([0; 6])), Some(ALLOW), "{name}");
+    }
+}
+
+/// A call that is decided by somebody else could be decided for another process: a pid is given anew, memory is exchanged.
+/// So nobody else decides.
+#[test]
+fn no_filter_asks_another_process() {
+    const USER_NOTIF: u32 = 0x7fc0_0000; // SECCOMP_RET_USER_NOTIF
+    const TRACE: u32 = 0x7ff0_0000; // SECCOMP_RET_TRACE
+    for (name, rules) in shipped() {
+        for instruction in program(&rules, &closed(&rules)) {
+            let action = instruction.k & 0xffff_0000;
+            let asks = instruction.code == RETURN && [USER_NOTIF, TRACE].contains(&action);
+            assert!(!asks, "{name}: {:#x}", instruction.k);
+        }
+    }
+    for word in ["notify", "user-notif", "trace"] {
+        let text = format!("extends = [\"base/default\"]\n[seccomp]\ndefault = \"{word}\"\n");
+        let told = golden::refused(&text);
+        assert!(told.contains(word) && told.contains("kill-process"), "{told}");
     }
 }
