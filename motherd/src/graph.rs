@@ -91,9 +91,10 @@ impl Graph {
 
     /// This generation in the ids of the one before it. A service keeps its id, and while it `runs` also the definition
     /// under which it was started: the new one comes [next](Self::next). Its relations are the new ones at once. One that
-    /// no file describes any more stays without relations, and new ones come last.
+    /// no file describes any more stays without relations, and new ones come last; or in the places that are `free`, of
+    /// whose services nobody knows anything any more: without that each name that was ever used would stay for ever.
     #[must_use]
-    pub fn following(self, before: &Self, runs: impl Fn(Id) -> bool) -> Self {
+    pub fn following(self, before: &Self, free: &BTreeSet<Id>, runs: impl Fn(Id) -> bool) -> Self {
         let mut new: BTreeMap<String, Service> =
             self.services.into_iter().map(|service| (service.name().to_owned(), service)).collect();
         let mut services = Vec::new();
@@ -113,7 +114,13 @@ impl Graph {
                 Some(service) => services.push(service),
             }
         }
-        services.extend(new.into_values());
+        let places: Vec<Id> = free.intersection(&retired).copied().collect();
+        let mut new = new.into_values();
+        for (place, service) in places.into_iter().zip(&mut new) {
+            retired.remove(&place);
+            services[place.0] = service;
+        }
+        services.extend(new);
         for (id, dependencies) in relations {
             services[id.0].relate(dependencies);
         }

@@ -120,6 +120,8 @@ pub struct Manager {
     /// Nothing is started.
     held: bool,
     touched: BTreeSet<Id>,
+    /// Places of services that nobody describes and of which nothing is known any more.
+    free: BTreeSet<Id>,
     /// Everybody is looked at for every event: what the short way is compared with.
     #[cfg(test)]
     naive: bool,
@@ -163,7 +165,8 @@ impl Manager {
     pub fn grow(&mut self, graph: Graph) {
         let first = self.graph.is_empty();
         let runs = |id| self.unit(id).is_active();
-        let graph = if first { graph } else { graph.following(&self.graph, runs) };
+        let graph = if first { graph } else { graph.following(&self.graph, &self.free, runs) };
+        self.free.retain(|id| graph.is_retired(*id));
         self.rules = graph.services().iter().map(rules_of).collect();
         self.units.resize_with(graph.len(), Unit::default);
         self.fates.resize_with(graph.len(), Fate::default);
@@ -348,8 +351,10 @@ impl Manager {
         effects
     }
 
-    /// Another service takes its name, or nobody's: what it was, and how it ended, is told of no other.
-    pub fn reset(&mut self, id: Id) {
+    /// Another service takes its name, or nobody does: what it was, and how it ended, is told of no other. To be called
+    /// when nothing else knows its id, or with `reusable` false: where no file describes it, another service may have that
+    /// from then on.
+    pub fn reset(&mut self, id: Id, reusable: bool) {
         if !matches!(self.units[id.0].state, State::Stopped | State::Failed) {
             return;
         }
@@ -357,8 +362,13 @@ impl Manager {
             self.unwant(id, &Cause::new("another service takes its name"));
         }
         self.units[id.0] = Unit::default();
+        self.met[id.0] = Met::default();
         self.deadlines.set(id, None);
+        self.due.remove(&id);
         self.dirty.insert(id);
+        if reusable && self.graph.is_retired(id) && !self.pending.iter().any(|request| request.is_about(id)) {
+            self.free.insert(id);
+        }
     }
 
     /// Something happened to a service.

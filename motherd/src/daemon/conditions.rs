@@ -114,6 +114,12 @@ impl Conditions {
         self.changed.insert(id);
     }
 
+    /// The service is not there any more.
+    pub(super) fn forget(&mut self, id: Id) {
+        self.looked_at.remove(&id);
+        self.changed.remove(&id);
+    }
+
     /// When sockets are looked at again.
     pub(super) fn next(&self) -> Option<Duration> {
         self.again.map(|(at, _)| at)

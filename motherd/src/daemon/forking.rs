@@ -26,6 +26,11 @@ const PIDFILE_BYTES: u64 = 32;
 pub(super) struct Searches(BTreeMap<Id, Duration>);
 
 impl Searches {
+    /// Nothing is looked for any more.
+    pub(super) fn forget(&mut self, id: Id) {
+        self.0.remove(&id);
+    }
+
     /// When the next look is due.
     pub(super) fn next(&self) -> Option<Duration> {
         self.0.values().min().copied()

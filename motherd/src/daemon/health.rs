@@ -63,6 +63,13 @@ struct Attempt {
 #[derive(Debug, Default)]
 pub(super) struct Checks(BTreeMap<Id, Vec<Check>>);
 
+impl Checks {
+    /// The service is not there any more.
+    pub(super) fn forget(&mut self, id: Id) {
+        self.0.remove(&id);
+    }
+}
+
 impl Daemon {
     /// A new run.
     pub(super) fn begin_checks(&mut self, id: Id) {

@@ -59,6 +59,12 @@ pub(super) struct Jobs {
 }
 
 impl Jobs {
+    /// Whether anything runs beside this service, or somebody waits for what did.
+    pub(super) fn is_about(&self, id: Id) -> bool {
+        let reloads = self.reloads.values().any(|reload| reload.asked.contains(&id));
+        reloads || self.running.iter().any(|job| job.id == id)
+    }
+
     /// When the time of the next one is over.
     pub(super) fn next(&self) -> Option<Duration> {
         self.running.iter().map(|job| job.deadline).min()

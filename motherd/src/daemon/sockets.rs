@@ -64,6 +64,13 @@ impl Sockets {
         self.changed.insert(id);
     }
 
+    /// The service is not there any more, and none of its sockets.
+    pub(super) fn forget(&mut self, id: Id) {
+        self.refused.retain(|(of, _), _| *of != id);
+        self.starts.remove(&id);
+        self.changed.remove(&id);
+    }
+
     /// The descriptors of a service with their numbers.
     pub(super) fn of(&self, id: Id) -> impl Iterator<Item = (usize, BorrowedFd<'_>)> {
         self.held.range((id, 0)..=(id, usize::MAX)).map(|((_, number), fd)| (*number, fd.as_fd()))

@@ -57,6 +57,11 @@ fn both() -> Now {
 }
 
 impl Timers {
+    /// The service is not there any more.
+    pub(super) fn forget(&mut self, id: Id) {
+        self.started.remove(&id);
+    }
+
     /// No timer yet; stamps are in `folder`.
     pub(super) fn new(folder: PathBuf) -> io::Result<Self> {
         let flags = TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK;

@@ -224,7 +224,16 @@ impl Daemon {
         self.let_go_of_all(id)?;
         self.runtime.remove(&id);
         self.said.remove(&id);
-        self.manager.reset(id);
+        self.log_due.remove(&id);
+        self.ended.remove(&id);
+        self.guarded.remove(id);
+        self.searches.forget(id);
+        self.checks.forget(id);
+        self.sockets.forget(id);
+        self.timers.forget(id);
+        self.conditions.forget(id);
+        // Whoever waits for a command of it still knows its id.
+        self.manager.reset(id, !self.jobs.is_about(id));
         Ok(())
     }
 

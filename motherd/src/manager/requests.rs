@@ -39,6 +39,13 @@ pub(super) struct Pending {
     announced: bool,
 }
 
+impl Pending {
+    /// Whether it waits for this service.
+    pub(super) fn is_about(&self, id: Id) -> bool {
+        self.services.iter().any(|(about, _)| *about == id)
+    }
+}
+
 impl Manager {
     /// Somebody's request; [`Effect::Reply`] with this token follows, now or later.
     #[must_use]

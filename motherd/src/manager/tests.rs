@@ -767,3 +767,29 @@ fn an_orphan_is_left_alone_until_somebody_stops_it() {
     assert_eq!(*world.state("db"), State::Stopped);
     assert!(world.others.is_empty());
 }
+
+#[test]
+fn a_place_is_given_to_another_service_once_nobody_asks_about_the_one_before() {
+    let graph = |names: &[&str]| {
+        let services = names.iter().map(|name| parse_text(name, "exec = [\"/bin/x\"]").unwrap());
+        Graph::build(services.collect(), &BTreeSet::new()).graph
+    };
+    let mut manager = Manager::new(graph(&["job-0", "web"]));
+    let id = |manager: &Manager, name: &str| manager.graph().find(name).unwrap();
+    let web = id(&manager, "web");
+    for number in 0..1000 {
+        let (old, new) = (format!("job-{number}"), format!("job-{}", number + 1));
+        let place = id(&manager, &old);
+        assert!(manager.reload(graph(&["web"]), BOOT).is_empty());
+        manager.reset(place, true);
+        manager.grow(graph(&["web", &new]));
+        assert_eq!((id(&manager, &new), id(&manager, "web"), manager.graph().len()), (place, web, 2));
+        assert!(!manager.graph().is_retired(place) && manager.graph().find(&old).is_none());
+    }
+    // One of which somebody still knows the id keeps its place.
+    let place = id(&manager, "job-1000");
+    assert!(manager.reload(graph(&["web"]), BOOT).is_empty());
+    manager.reset(place, false);
+    manager.grow(graph(&["web", "other"]));
+    assert_ne!(id(&manager, "other"), place);
+}
