@@ -47,6 +47,15 @@ use crate::{
     sys::process::{exit_info, pidfd_open},
 };
 
+/// The instances of templates that the motherd before this one had made and that are not over: no file names them. Known by
+/// their records, or where these are damaged by the process that initldr keeps.
+pub(super) fn instances(records: &[Record], stored: &BTreeMap<String, OwnedFd>) -> Vec<String> {
+    let over = |unit: &Unit| unit.state == State::Stopped && unit.goal == Goal::Down;
+    let recorded = records.iter().filter(|record| !over(&record.unit)).map(|record| record.name.as_str());
+    let kept = stored.keys().filter_map(|slot| slot.strip_prefix(PROCESS));
+    recorded.chain(kept).filter(|name| name.contains('@')).map(str::to_owned).collect()
+}
+
 /// What became of a main process.
 enum Look {
     /// It runs.

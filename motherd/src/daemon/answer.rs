@@ -17,7 +17,7 @@ use crate::{
     failpoint,
     graph::{Graph, Id},
     manager::{End, Outcome, Verb},
-    service::check_service_name,
+    service::{Template, check_service_name},
     supervise::{Cause, ExitHow, Requester, State, Unit},
 };
 
@@ -29,6 +29,9 @@ enum Named {
     Service(Id),
     Broken,
     Orphan,
+    /// An instance of a template that nobody has asked to be started: it is made when somebody does. Who only looks makes
+    /// none, or a reader could have any number made.
+    Unmade,
 }
 
 impl Daemon {
@@ -148,9 +151,13 @@ impl Daemon {
     fn named(&mut self, names: &[String]) -> Result<Vec<Id>, RequestError> {
         let mut ids = Vec::new();
         for name in names {
-            match self.find(name)? {
+            let mut found = self.find(name)?;
+            if matches!(found, Named::Unmade) {
+                found = Named::Service(self.instantiate(name)?);
+            }
+            match found {
                 Named::Service(id) if !ids.contains(&id) => ids.push(id),
-                Named::Service(_) => {}
+                Named::Service(_) | Named::Unmade => {}
                 Named::Broken => {
                     let why = self.catalog.broken.get(name).map(brief).unwrap_or_default();
                     let failures = vec![Failure { service: name.clone(), why }];
@@ -167,19 +174,25 @@ impl Daemon {
     }
 
     /// Whether there is anything of this name.
-    pub(super) fn check_name(&mut self, name: &str) -> Result<(), RequestError> {
+    pub(super) fn check_name(&self, name: &str) -> Result<(), RequestError> {
         self.find(name).map(|_found| ())
     }
 
-    fn find(&mut self, name: &str) -> Result<Named, RequestError> {
+    fn find(&self, name: &str) -> Result<Named, RequestError> {
         if let Some(id) = self.manager.graph().find(name).filter(|id| !self.is_gone(*id)) {
             return Ok(Named::Service(id));
         }
         if self.catalog.broken.contains_key(name) {
             return Ok(Named::Broken);
         }
-        if let Some(id) = self.instantiate(name)? {
-            return Ok(Named::Service(id));
+        if self.template_of(name).is_some() {
+            return match check_service_name(name) {
+                Ok(()) => Ok(Named::Unmade),
+                Err(why) => {
+                    let parameter = format!("services: `{name}` is not the name of an instance: {why}");
+                    Err(RequestError::InvalidParameter { parameter })
+                }
+            };
         }
         if self.orphans.iter().any(|path| orphan_name(path) == name) {
             return Ok(Named::Orphan);
@@ -195,18 +208,21 @@ impl Daemon {
         Err(RequestError::NoSuchService { service: name.to_owned(), near })
     }
 
+    /// The template that an instance is made of: `worker@.toml` for `worker@blue`.
+    fn template_of(&self, name: &str) -> Option<&Template> {
+        name.split_once('@').and_then(|(template, _)| self.catalog.templates.get(template))
+    }
+
     /// Makes `worker@blue` out of `worker@.toml`, with the instances that it depends on.
-    fn instantiate(&mut self, name: &str) -> Result<Option<Id>, RequestError> {
+    fn instantiate(&mut self, name: &str) -> Result<Id, RequestError> {
         let mut services = self.manager.graph().described();
-        let described = services.len();
         let mut wanted = vec![name.to_owned()];
         while let Some(next) = wanted.pop() {
             if services.iter().any(|service| service.name() == next) {
                 continue;
             }
-            let template =
-                next.split_once('@').and_then(|(template, _)| self.catalog.templates.get(template));
-            let Some(template) = template.filter(|_| check_service_name(&next).is_ok()) else { continue };
+            let template = self.template_of(&next).filter(|_| check_service_name(&next).is_ok());
+            let Some(template) = template else { continue };
             let refused = |report: &Report| RequestError::Failed {
                 failures: vec![Failure { service: next.clone(), why: brief(report) }],
                 done: vec![],
@@ -216,9 +232,6 @@ impl Daemon {
             wanted.extend(crate::service::named_instances(&service));
             services.push(service);
         }
-        if services.len() == described {
-            return Ok(None);
-        }
         let broken = self.catalog.broken.keys().cloned().collect();
         let built = Graph::build(services, &broken);
         if let Some((service, report)) = built.refused.first_key_value() {
@@ -227,7 +240,8 @@ impl Daemon {
         }
         self.manager.grow(built.graph);
         self.timers.services_changed();
-        Ok(self.manager.graph().find(name))
+        let missing = || RequestError::NoSuchService { service: name.to_owned(), near: None };
+        self.manager.graph().find(name).ok_or_else(missing)
     }
 
     /// Sends what is to be sent, and answers who was asked, and who has commands for it.
@@ -376,6 +390,7 @@ impl Daemon {
                     let words = self.catalog.broken.get(&name).map(brief).unwrap_or_default();
                     bare_status(&name, Wire::Failed, Some("not loaded".to_owned()), words)
                 }
+                Named::Unmade => bare_status(&name, Wire::Stopped, None, "never started".to_owned()),
                 Named::Orphan => {
                     let words = "its cgroup has processes, and no file describes it".to_owned();
                     bare_status(&name, Wire::Orphan, None, words)

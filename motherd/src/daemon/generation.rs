@@ -11,7 +11,7 @@ use super::{Daemon, Fatal, networks, now};
 use crate::{
     control::protocol::{Change, ConfigChange, ConfigPlan},
     graph::{Built, Graph},
-    service::{self, Catalog, check_service_name},
+    service::{self, Catalog},
     supervise::{Cause, Requester},
 };
 
@@ -56,22 +56,8 @@ impl Daemon {
     /// Instances that somebody started by name are described by their template.
     fn keep_instances(&self, catalog: &mut Catalog) {
         let graph = self.manager.graph();
-        let instances = graph.names().map(|(name, _)| name).filter(|name| name.contains('@'));
-        for name in instances.filter(|name| check_service_name(name).is_ok()) {
-            if catalog.services.contains_key(name) || catalog.broken.contains_key(name) {
-                continue;
-            }
-            let template = name.split_once('@').and_then(|(template, _)| catalog.templates.get(template));
-            match template.map(|template| template.instantiate(name)) {
-                Some(Ok(service)) => {
-                    catalog.services.insert(name.to_owned(), service);
-                }
-                Some(Err(report)) => {
-                    catalog.broken.insert(name.to_owned(), report);
-                }
-                None => {}
-            }
-        }
+        let known = graph.names().filter(|(_, id)| !self.is_gone(*id)).map(|(name, _)| name.to_owned());
+        service::make_instances(catalog, known.filter(|name| name.contains('@')).collect());
     }
 
     /// What another generation says differently, by name.

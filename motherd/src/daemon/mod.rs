@@ -357,12 +357,13 @@ impl Daemon {
         let kernel = Kernel::probe(Some(&base))?;
         leave_base(&base, &kernel);
         let store = Store::new(paths.policies.clone());
-        let mut catalog = service::load_dirs(&paths.services);
-        networks::imply_needs(&mut catalog, &store);
-        let (graph, catalog) = build(catalog);
         let (table, found, records) =
             Table::map(&state).map_err(io::Error::from).map_err(Fatal::system("map the state"))?;
         failpoint::hit("adopt.mapped");
+        let mut catalog = service::load_dirs(&paths.services);
+        service::make_instances(&mut catalog, adopt::instances(&records, &replay.stored));
+        networks::imply_needs(&mut catalog, &store);
+        let (graph, catalog) = build(catalog);
         let epoll = Epoll::new(nix::sys::epoll::EpollCreateFlags::EPOLL_CLOEXEC)
             .map_err(io::Error::from)
             .map_err(Fatal::system("epoll_create1"))?;

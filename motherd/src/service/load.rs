@@ -14,7 +14,7 @@ use sandbox::{
     policy::read_file,
 };
 
-use super::{Body, Service, raw, validate::validate, words::check_name};
+use super::{Body, Service, raw, validate::validate, words::check_name, words::check_service_name};
 
 /// What the folders of service files say.
 #[derive(Debug, Default)]
@@ -67,7 +67,8 @@ pub fn load_dirs(dirs: &[PathBuf]) -> Catalog {
             }
         }
     }
-    instances(&mut catalog);
+    let named = catalog.services.values().flat_map(named_instances).collect();
+    make_instances(&mut catalog, named);
     catalog
 }
 
@@ -125,14 +126,15 @@ fn load(name: &str, path: &Path, catalog: &mut Catalog) {
     }
 }
 
-/// Makes the instances that services name: `wants = ["worker@blue"]`. Instances can name instances.
-fn instances(catalog: &mut Catalog) {
-    let mut wanted: Vec<String> = catalog.services.values().flat_map(named_instances).collect();
+/// Makes instances of their templates: those that services name (`wants = ["worker@blue"]`), or those that somebody has
+/// started; and those that these name. A name that no template is for is passed over.
+pub(crate) fn make_instances(catalog: &mut Catalog, mut wanted: Vec<String>) {
     while let Some(name) = wanted.pop() {
         if catalog.services.contains_key(&name) || catalog.broken.contains_key(&name) {
             continue;
         }
         let template = name.split_once('@').and_then(|(template, _)| catalog.templates.get(template));
+        let template = template.filter(|_| check_service_name(&name).is_ok());
         match template.map(|template| template.instantiate(&name)) {
             Some(Ok(service)) => {
                 wanted.extend(named_instances(&service));

@@ -28,7 +28,7 @@ pub use condition::{Condition, OnLoss, Resource};
 pub use dependencies::{Dependencies, Relation};
 pub use health::{Health, Probe};
 pub use load::{Catalog, Template, load_dirs};
-pub(crate) use load::{named_instances, parse};
+pub(crate) use load::{make_instances, named_instances, parse};
 pub use log::LogRate;
 pub(crate) use notify::ACCESS;
 pub use notify::{Access, Notify};

@@ -3,7 +3,11 @@
 //! It starts nothing and changes nothing: it reads a copy of the records, the service files and their policies as it would
 //! after a relaunch, and says what it could read, as JSON. So a motherd that runs can ask one that is to take over.
 
-use std::{collections::BTreeSet, os::fd::AsFd, path::PathBuf};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    os::fd::AsFd,
+    path::PathBuf,
+};
 
 use initldr::link;
 use sandbox::policy::Store;
@@ -32,7 +36,8 @@ pub(super) fn look(
     };
     let names: Vec<&str> = records.iter().map(|record| record.name.as_str()).collect();
 
-    let catalog = service::load_dirs(services);
+    let mut catalog = service::load_dirs(services);
+    service::make_instances(&mut catalog, super::super::adopt::instances(&records, &BTreeMap::new()));
     let broken: BTreeSet<String> = catalog.broken.keys().cloned().collect();
     let built = Graph::build(catalog.services.values().cloned().collect(), &broken);
     let mut problems: Vec<String> = catalog.problems.iter().map(|problem| problem.message.clone()).collect();
