@@ -128,6 +128,8 @@ pub(crate) struct Context<'a> {
     /// What is noted now.
     pub(crate) noted: &'a Notes,
     pub(crate) id_maps: &'a [UserNamespace],
+    /// The open file that is executed, where it is not the one that argv names.
+    pub(crate) program: Option<RawFd>,
     pub(crate) argv: &'a PointerArray,
     pub(crate) envp: &'a PointerArray,
     pub(crate) outcome: &'a Outcome,
@@ -164,6 +166,7 @@ impl<'a> Context<'a> {
             notes: Notes::none(),
             noted,
             id_maps: &[],
+            program: None,
             argv: none,
             envp: none,
             outcome,
@@ -179,7 +182,7 @@ impl Context<'_> {
     /// descriptors, and has most of them far up, launches as fast as one that has ten.
     fn highest_descriptor(&self) -> RawFd {
         let user_namespaces = self.namespaces.into_iter().chain(self.id_maps);
-        let single = [self.beside, self.ruleset, self.network, self.pooled, self.template];
+        let single = [self.beside, self.ruleset, self.network, self.pooled, self.template, self.program];
         let all = self.stdio.into_iter().chain(self.handed.iter().map(|(from, _)| *from));
         let berth = self.berth.iter().filter_map(|(_, namespace)| *namespace);
         let all = all.chain(single.into_iter().flatten()).chain(berth);
@@ -213,8 +216,11 @@ pub(crate) fn run(context: &Context<'_>) -> ! {
     if let Err(errno) = context.envp.write_own_pid() {
         context.outcome.fail(EXEC, errno);
     }
-    let Some(program) = context.argv.first() else { context.outcome.fail(EXEC, Errno::ENOENT) };
-    let errno = raw::execve(program, context.argv, context.envp);
+    let errno = match (context.program, context.argv.first()) {
+        (Some(program), _) => raw::execute_open(program, context.argv, context.envp),
+        (None, Some(program)) => raw::execve(program, context.argv, context.envp),
+        (None, None) => Errno::ENOENT,
+    };
     context.outcome.fail(EXEC, errno)
 }
 

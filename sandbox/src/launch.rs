@@ -22,8 +22,8 @@ use crate::{
     credentials::Secret,
     inherited,
     netpool::PooledNetwork,
-    plan::{CredentialPlan, Op, Plan, Step, TemplatePlan, UserNamespacePlan},
-    sys::{clone, raw::PointerArray},
+    plan::{CredentialPlan, Op, Phase, Plan, Step, TemplatePlan, UserNamespacePlan},
+    sys::{clone, parked, raw::PointerArray},
     template::Template,
     timings::Timings,
     userns::UserNamespace,
@@ -229,9 +229,19 @@ pub(crate) fn launch_in(
     beside: Option<RawFd>,
     fault: Fault,
 ) -> Result<Launched, LaunchError> {
+    begin(request, beside, None, fault)
+}
+
+/// `parking` is what is executed in the place of the program, with what it is to be given.
+pub(crate) fn begin(
+    request: &Launch<'_>,
+    beside: Option<RawFd>,
+    parking: Option<&Parking<'_>>,
+    fault: Fault,
+) -> Result<Launched, LaunchError> {
     let berth = request.ahead.berth.and_then(RefCell::take);
     if let Some(berth) = berth {
-        match launch_from(request, From::Berth(&berth), beside, fault) {
+        match launch_from(request, From::Berth(&berth), beside, parking, fault) {
             // Something on the host was renamed since it was made.
             Err(error) if error.stale => {}
             answer => {
@@ -240,12 +250,12 @@ pub(crate) fn launch_in(
         }
     }
     if let Some(template) = request.ahead.template {
-        match launch_from(request, From::Template(template), beside, fault) {
+        match launch_from(request, From::Template(template), beside, parking, fault) {
             Err(error) if error.stale => template.found_stale(),
             answer => return answer,
         }
     }
-    launch_from(request, From::Nothing, beside, fault)
+    launch_from(request, From::Nothing, beside, parking, fault)
 }
 
 /// What a launch finds ready.
@@ -282,10 +292,30 @@ impl<'a> From<'a> {
     }
 }
 
+/// What a process is that waits right before execve ([`crate::standby`]).
+#[derive(Debug)]
+pub(crate) struct Parking<'a> {
+    /// What it executes in the meantime.
+    pub(crate) image: BorrowedFd<'a>,
+    /// By these it is told what to execute.
+    pub(crate) gate: BorrowedFd<'a>,
+    /// See above.
+    pub(crate) order: BorrowedFd<'a>,
+}
+
+impl Parking<'_> {
+    /// What is done once it is told to go on is left out.
+    fn steps(steps: &[Step]) -> Vec<Step> {
+        let waits = |phase| matches!(phase, Phase::Landlock | Phase::Signals | Phase::Seccomp);
+        steps.iter().filter(|step| !waits(step.phase)).cloned().collect()
+    }
+}
+
 fn launch_from(
     request: &Launch<'_>,
     from: From<'_>,
     beside: Option<RawFd>,
+    parking: Option<&Parking<'_>>,
     fault: Fault,
 ) -> Result<Launched, LaunchError> {
     let plan = request.plan;
@@ -297,6 +327,8 @@ fn launch_from(
             request.ahead.network.and_then(RefCell::take).filter(|_| plan.takes_network())
         }
     };
+    let parked = parking.map(|_| Parking::steps(steps));
+    let steps: &[Step] = parked.as_deref().unwrap_or(steps);
     if pooled.is_some() {
         namespaces_of_clone &= !u64::from(libc::CLONE_NEWNET.cast_unsigned());
     }
@@ -306,8 +338,17 @@ fn launch_from(
         return Err(LaunchError::parent_side(&message, Errno::EINVAL));
     }
     let argv = PointerArray::new(c_strings("argument", request.argv.iter().cloned())?);
-    let envp = environment(plan, request)?;
-    let handed = Placed::prepare(request.handed)?;
+    let envp = match parking {
+        None => environment(plan, request)?,
+        Some(_) => PointerArray::new(Vec::new()),
+    };
+    let mut handed = match parking {
+        None => Placed::prepare(request.handed)?,
+        Some(parking) => {
+            let targets = vec![(parked::GATE, parking.gate), (parked::ORDER, parking.order)];
+            Placed::at(targets, parked::RULESET + 1)?
+        }
+    };
     let mark = |what| request.timings.into_iter().for_each(|timings| timings.mark(what));
     mark("argv, environment");
     fault.tells("landlock")?;
@@ -323,6 +364,9 @@ fn launch_from(
         Some(ruleset) if ruleset.as_raw_fd() < handed.free => Some(copy_above(ruleset.as_fd(), handed.free)?),
         other => other,
     };
+    if let (Some(_), Some(ruleset)) = (parking, &ruleset) {
+        handed.moves.push((ruleset.as_raw_fd(), parked::RULESET));
+    }
     mark("landlock ruleset");
     fault.tells("stdio")?;
     let stdio = request.stdio.map(|fd| copy_above(fd, handed.free));
@@ -359,6 +403,7 @@ fn launch_from(
         notes: from.notes(),
         noted: Notes::none(),
         id_maps: &id_maps,
+        program: parking.map(|parking| parking.image.as_raw_fd()),
         argv: &argv,
         envp: &envp,
         outcome: &outcome,
@@ -447,8 +492,18 @@ pub(crate) fn explain(
 
 /// The plan's variables, what the launcher adds, and what tells of the descriptors; a later name wins.
 fn environment(plan: &Plan, request: &Launch<'_>) -> Result<PointerArray, LaunchError> {
+    let (strings, pids) = variables(plan, request.environment, request.handed)?;
+    Ok(PointerArray::with_own_pid(strings, &pids))
+}
+
+/// The same, and the names of those that hold the process's own pid.
+pub(crate) fn variables<'a>(
+    plan: &Plan,
+    environment: &[(String, String)],
+    handed: Handed<'a>,
+) -> Result<(Vec<CString>, Vec<&'a str>), LaunchError> {
     const OF_LISTENING: [&str; 3] = ["LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PID"];
-    let Handed { listen, own_pid, .. } = request.handed;
+    let Handed { listen, own_pid, .. } = handed;
     let mut pids = own_pid.to_vec();
     let mut told = Vec::new();
     if !listen.is_empty() {
@@ -457,7 +512,7 @@ fn environment(plan: &Plan, request: &Launch<'_>) -> Result<PointerArray, Launch
         told.push(("LISTEN_FDNAMES".to_owned(), names.join(":")));
         pids.push("LISTEN_PID");
     }
-    let added = request.environment.iter().chain(&told);
+    let added = environment.iter().chain(&told);
     let replaced = |name: &String| {
         added.clone().any(|(other, _)| other == name)
             || pids.contains(&name.as_str())
@@ -466,10 +521,13 @@ fn environment(plan: &Plan, request: &Launch<'_>) -> Result<PointerArray, Launch
     let kept = plan.environment.iter().filter(|(name, _)| !replaced(name));
     let strings =
         c_strings("environment", kept.chain(added.clone()).map(|(name, value)| format!("{name}={value}")))?;
-    Ok(PointerArray::with_own_pid(strings, &pids))
+    Ok((strings, pids))
 }
 
-fn c_strings(what: &str, strings: impl IntoIterator<Item = String>) -> Result<Vec<CString>, LaunchError> {
+pub(crate) fn c_strings(
+    what: &str,
+    strings: impl IntoIterator<Item = String>,
+) -> Result<Vec<CString>, LaunchError> {
     strings
         .into_iter()
         .map(CString::new)
@@ -503,6 +561,10 @@ impl Placed {
         if let Some((name, _)) = handed.listen.iter().find(|(name, _)| name.contains(':')) {
             return Err(wrong(&format!("a colon in the name of a descriptor, `{name}`")));
         }
+        Self::at(targets, free)
+    }
+
+    fn at(targets: Vec<(RawFd, BorrowedFd<'_>)>, free: RawFd) -> Result<Self, LaunchError> {
         let mut placed = Self { copies: Vec::new(), moves: Vec::new(), free };
         for (target, fd) in targets {
             let copy = copy_above(fd, free)?;

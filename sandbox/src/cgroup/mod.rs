@@ -65,6 +65,24 @@ impl Cgroup {
     /// # Errors
     /// The first write that failed or did not take. The cgroup is removed again then.
     pub fn create(base: &Path, relative: &str, plan: &Plan) -> Result<Self, CgroupError> {
+        Self::make(base, relative, plan, Self::populated)
+    }
+
+    /// The same for one whose processes are in cgroups below it ([`Cgroup::new_child`]), and whose limits are those of all of
+    /// them: it has to have none itself.
+    ///
+    /// # Errors
+    /// As for [`Cgroup::create`].
+    pub fn create_above(base: &Path, relative: &str, plan: &Plan) -> Result<Self, CgroupError> {
+        Self::make(base, relative, plan, |cgroup| Ok(!pids(&cgroup.read("cgroup.procs")?).is_empty()))
+    }
+
+    fn make(
+        base: &Path,
+        relative: &str,
+        plan: &Plan,
+        in_use: fn(&Self) -> Result<bool, CgroupError>,
+    ) -> Result<Self, CgroupError> {
         // A base that is not there yet is made on the way, like a slice.
         let missing = |error: &CgroupError| error.errno() == Some(Errno::ENOENT);
         let (existing, mut directory) = match open_directory(base) {
@@ -88,7 +106,7 @@ impl Cgroup {
             directory = open_below(&directory, &path, name)?;
         }
         let cgroup = Self::held(directory, path)?;
-        if !is_new && cgroup.populated()? {
+        if !is_new && in_use(&cgroup)? {
             return Err(CgroupError::new("use", &cgroup.path, io::Error::other("it has processes already")));
         }
         let limited = cgroup.limit(plan).and_then(|()| protect_from_above(base, &cgroup.path, plan));
@@ -99,6 +117,39 @@ impl Cgroup {
                 Err(error)
             }
         }
+    }
+
+    /// Makes a new cgroup below this one, without limits of its own: `name-1`, or the first after it that is not there.
+    ///
+    /// # Errors
+    /// mkdirat(2), openat(2)
+    pub fn new_child(&self, name: &str) -> Result<Self, CgroupError> {
+        for number in 1..=u32::MAX {
+            let child = format!("{name}-{number}");
+            let path = self.path.join(&child);
+            match mkdirat(&self.directory, child.as_str(), Mode::from_bits_truncate(0o755)) {
+                Ok(()) => {
+                    let directory = open_below(&self.directory, &path, &child)?;
+                    return Self::held(directory, path);
+                }
+                Err(Errno::EEXIST) => {}
+                Err(errno) => return Err(CgroupError::new("make", path, errno)),
+            }
+        }
+        Err(CgroupError::new("make", self.path.join(name), Errno::EEXIST))
+    }
+
+    /// The cgroups right below it.
+    ///
+    /// # Errors
+    /// It is gone.
+    pub fn children(&self) -> Result<Vec<Self>, CgroupError> {
+        let mut found = Vec::new();
+        for name in children(&self.directory, &self.path)? {
+            // One that went away meanwhile is none.
+            found.extend(Self::open(&self.path, &name)?);
+        }
+        Ok(found)
     }
 
     /// Opens a cgroup that is there; `None` where it is not.

@@ -6,6 +6,7 @@
 
 pub(crate) mod bpf;
 pub(crate) mod clone;
+pub(crate) mod parked;
 pub(crate) mod raw;
 
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};

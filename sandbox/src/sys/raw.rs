@@ -666,6 +666,15 @@ pub(crate) fn execve(path: &CStr, argv: &PointerArray, envp: &PointerArray) -> E
     answer.err().unwrap_or(Errno::EINVAL)
 }
 
+/// execveat(2) of an open file. Returns only the error.
+pub(crate) fn execute_open(program: RawFd, argv: &PointerArray, envp: &PointerArray) -> Errno {
+    let (argv, envp) = (argv.pointers.as_ptr() as usize, envp.pointers.as_ptr() as usize);
+    let arguments = [int(program), text(c""), argv, envp, int(libc::AT_EMPTY_PATH), 0];
+    // SAFETY: as for `execve`; the path is empty, and the descriptor stands for the file.
+    let answer = unsafe { syscall(libc::SYS_execveat, arguments) };
+    answer.err().unwrap_or(Errno::EINVAL)
+}
+
 /// A null-terminated array of C strings, as execve(2) takes it. It owns the strings, so the pointers stay good.
 #[derive(Debug)]
 pub(crate) struct PointerArray {
