@@ -172,11 +172,11 @@ pub enum ToManager {
     Exit(ExitRecord),
     /// All stored descriptors and unacknowledged exits were sent.
     ReplayEnd,
-    /// What became of a [`ToInit::Store`] or [`ToInit::Drop`].
+    /// A [`ToInit::Store`] or [`ToInit::Drop`] failed, or what became of a [`ToInit::Execute`].
     StoreAnswer {
         /// The slot.
         name: SlotName,
-        /// 0 where it was done; `ENOSPC`: no slot is free; `EDQUOT`: a service has its share; `EBADF`: no descriptor
+        /// 0 where another initldr took over; `ENOSPC`: no slot is free; `EDQUOT`: a service has its share; `EBADF`: no descriptor
         /// came; `ENOENT`: no such slot.
         errno: i32,
     },

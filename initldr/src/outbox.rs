@@ -95,9 +95,9 @@ impl Outbox {
         self.stage != Stage::Live || waits || self.asked || self.ring.after(0).is_some()
     }
 
-    /// Does what motherd asks of the store, which is then to be answered.
-    pub fn answer(&mut self, name: SlotName, request: impl FnOnce(&mut Store) -> i32) {
-        self.answer = Some((name, request(&mut self.store)));
+    /// Does what motherd asks of the store, and answers if there is something to say.
+    pub fn answer(&mut self, name: SlotName, request: impl FnOnce(&mut Store) -> Option<i32>) {
+        self.answer = request(&mut self.store).map(|errno| (name, errno));
     }
 
     /// An acknowledgement cannot reach further than what was sent.
@@ -250,7 +250,7 @@ mod tests {
         (1..=6).for_each(|pid| push(&mut outbox, pid));
         outbox.signal(signal(1));
         outbox.signal(signal(1));
-        outbox.answer(name("x"), |_| 28);
+        outbox.answer(name("x"), |_| Some(28));
         assert!(!outbox.listens());
         assert_eq!(drain(&mut outbox), ["answer x 28", "signal 1", "exit 6"]);
         assert!(outbox.listens());
@@ -280,7 +280,7 @@ mod tests {
     fn a_new_link_starts_silent_and_keeps_the_signals_that_wait() {
         let mut outbox = live();
         outbox.signal(signal(15));
-        outbox.answer(name("x"), |_| 0);
+        outbox.answer(name("x"), |_| Some(0));
         outbox.reset(Some(signal(1)));
         assert!(outbox.listens());
         assert_eq!(drain(&mut outbox), [""; 0]);

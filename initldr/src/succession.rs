@@ -31,7 +31,7 @@ impl Init {
         self.log.say(format_args!("execute {}: {errno}", path.as_str()));
         self.log.tried("close_range", sys::close_from(RESUME_FD, CLOSE_RANGE_CLOEXEC));
         self.outbox.go_on(cursor);
-        self.outbox.answer(path, |_| errno.0);
+        self.outbox.answer(path, |_| Some(errno.0));
     }
 
     fn execute(&mut self, path: SlotName, told: u64) -> Result<Errno> {
@@ -79,7 +79,7 @@ impl Init {
                     self.outbox.ring.push(exit);
                 }
                 ToManager::Signal(signal) => self.outbox.signal(signal),
-                ToManager::StoreAnswer { name, errno } => self.outbox.answer(name, |_| errno),
+                ToManager::StoreAnswer { name, errno } => self.outbox.answer(name, |_| Some(errno)),
                 ToManager::ReplayEnd => {}
                 ToManager::Left([pids @ .., told, since, deaths, expected]) if sum == expected => {
                     let [motherd, rescue, link, state] = pids.map(low);

@@ -49,12 +49,10 @@ fn another_initldr_takes_over_and_motherd_does_not_notice() -> Result<()> {
     for name in ["one", "two", "three"] {
         let path = machine.folder.join(name);
         fs::write(&path, format!("text {name}\n"))?;
-        motherd.tell(&format!("store slot/{name} {}", path.display()))?;
-        motherd.expect(&format!("answer slot/{name} 0"))?;
+        motherd.store(&format!("slot/{name}"), &path)?;
         fs::remove_file(path)?;
     }
     motherd.tell("drop slot/two")?;
-    motherd.expect("answer slot/two 0")?;
     assert_eq!(motherd.exits("(sh -c 'exit 3' &) ; sleep 0.1; (sh -c 'exit 4' &)", 2)?, [(1, 3), (2, 4)]);
     motherd.tell("acknowledge 1")?;
     motherd.tell("write remember me")?;
@@ -99,8 +97,7 @@ fn a_program_that_cannot_be_executed_changes_nothing() -> Result<()> {
     motherd.hello()?;
     let (first, text) = (machine.runs()?, machine.folder.join("text"));
     fs::write(&text, "no program")?;
-    motherd.tell(&format!("store slot/text {}", text.display()))?;
-    motherd.expect("answer slot/text 0")?;
+    motherd.store("slot/text", &text)?;
     assert_eq!(motherd.exits("(sh -c 'exit 3' &)", 1)?, [(1, 3)]);
     let (before, of_motherd) = (machine.open()?, descriptors(motherd.pid)?);
     motherd.succeed(Path::new("/no/such/file"), libc::ENOENT)?;
@@ -148,8 +145,7 @@ fn thirty_successions_with_two_hundred_slots_lose_and_leak_nothing() -> Result<(
     let file = machine.folder.join("file");
     fs::write(&file, "text")?;
     for slot in 0..200 {
-        motherd.tell(&format!("store kind/service-{slot}/x {}", file.display()))?;
-        motherd.expect(&format!("answer kind/service-{slot}/x 0"))?;
+        motherd.store(&format!("kind/service-{slot}/x"), &file)?;
     }
     let successors = [machine.copy("a")?, machine.copy("b")?];
     motherd.exits("i=0; while [ $i -lt 300 ]; do (exit 9 & ); i=$((i+1)); done", 300)?;
