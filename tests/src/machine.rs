@@ -54,6 +54,8 @@ pub struct Setup {
     pub words: String,
     /// Its memory in MiB, where it is not the usual 512.
     pub memory: Option<u32>,
+    /// One processor, on which each instruction takes two nanoseconds, whatever this machine does meanwhile.
+    pub counted: bool,
 }
 
 /// What a command in the guest came to.
@@ -144,7 +146,12 @@ impl Machine {
         command
             .args(before)
             .envs(qemu.environment)
-            .args(["-machine", "q35", "-accel", "tcg", "-cpu", "max,-cx16", "-smp", "2"])
+            .args(["-machine", "q35", "-accel", "tcg", "-cpu", "max,-cx16"])
+            .args(if setup.counted {
+                &["-smp", "1", "-icount", "shift=1,sleep=off"][..]
+            } else {
+                &["-smp", "2"]
+            })
             .args(["-m", &setup.memory.unwrap_or(512).to_string()])
             .args(["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"])
             // A disk that reads as nothing, for limits on devices: cloud kernels have the driver of no other built in.

@@ -12,7 +12,7 @@ use e2e::peers::tables::Results;
 use e2e::say;
 
 const USAGE: &str = "\
-usage: peers_boot [--only NAME,...] [--services N,...] [--measure WORD,...] [--rounds N] [--kernel 6.1|6.12]
+usage: peers_boot [--only NAME,...] [--services N,...] [--measure WORD,...] [--rounds N] [--kernel 6.1|6.12] [--count]
 
 Boots each contender in QEMU with each number of services and prints tables: times as ratios to the floor of this run.
 Whoever cannot be fetched is skipped, and counted at the end.
@@ -23,7 +23,9 @@ Whoever cannot be fetched is skipped, and counted at the end.
                        number; restarts, orphans=N, crash with 50, or with the largest where 50 is not asked for.
                        All of them if it is not given (idle=60, orphans=4000); `boot` measures nothing else
   --rounds N           so many boots of each, 1 if it is not given; all contenders take turns in each round
-  --kernel             6.12 if it is not given";
+  --kernel             6.12 if it is not given
+  --count              guests have one processor, and a clock that counts its instructions, two nanoseconds each: figures
+                       that a busy machine does not disturb, and that know nothing of caches";
 
 /// Peers of whom there is no package.
 const WITHOUT_PACKAGE: [&str; 1] = ["dinit"];
@@ -36,6 +38,7 @@ struct Arguments {
     measures: Vec<String>,
     rounds: usize,
     kernel: Kernel,
+    counted: bool,
 }
 
 fn main() -> ExitCode {
@@ -68,8 +71,13 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Arguments> {
             .to_vec(),
         rounds: 1,
         kernel: Kernel::V6_12,
+        counted: false,
     };
     while let Some(word) = words.next() {
+        if word == "--count" {
+            arguments.counted = true;
+            continue;
+        }
         let value = words.next().with_context(|| format!("{word} needs a value"))?;
         let list = || value.split(',');
         match word.as_str() {
@@ -114,7 +122,8 @@ fn run(arguments: &Arguments) -> Result<()> {
                 }
                 let begin = Instant::now();
                 let measures = measures_of(arguments, *contender, services);
-                let boot = Boot { contender: *contender, services, measures: &measures };
+                let counted = arguments.counted;
+                let boot = Boot { contender: *contender, services, measures: &measures, counted };
                 match boot.run(arguments.kernel, image) {
                     Ok(report) => {
                         let last = report.median("last").unwrap_or(f64::NAN);
@@ -136,7 +145,8 @@ fn run(arguments: &Arguments) -> Result<()> {
             }
         }
     }
-    println!("Linux {}, {} rounds, QEMU without KVM.", arguments.kernel.version(), arguments.rounds);
+    let clock = if arguments.counted { ", two nanoseconds for each instruction" } else { "" };
+    println!("Linux {}, {} rounds, QEMU without KVM{clock}.", arguments.kernel.version(), arguments.rounds);
     for (contender, _, version) in &images {
         println!("- {}: {version}", contender.name());
     }

@@ -5,6 +5,8 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::thread::sleep;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use nix::mount::{MsFlags, mount};
@@ -22,6 +24,9 @@ const MOUNTS: [(&str, &str, &str); 7] = [
     ("cgroup2", "/sys/fs/cgroup", "nsdelegate,memory_recursiveprot"),
     ("tmpfs", files::WRITABLE, "mode=0755"),
 ];
+
+/// Until nobody but the contender has anything to do.
+const SETTLING: Duration = Duration::from_secs(1);
 
 /// Of the contender and of the controller alike.
 const ENVIRONMENT: [(&str, &str); 3] =
@@ -58,6 +63,8 @@ pub(super) fn become_contender(order: &Order) -> Result<()> {
         }
     }
     stamps::prepare()?;
+    // The kernel itself is not done with its boot yet.
+    sleep(SETTLING);
     let mut controller = Command::new("/proc/self/exe");
     controller.env_clear().envs(ENVIRONMENT).stdin(Stdio::null()).spawn().context("start the controller")?;
     let (path, argv) = order.contender.command(order.services);
