@@ -55,6 +55,8 @@ pub struct Graph {
     order: Vec<Id>,
     rank: Vec<usize>,
     by_name: BTreeMap<String, Id>,
+    /// Who is in the network of another, or will be when it is started the next time. Few, if any.
+    joining: Vec<Id>,
     /// Whom no file describes any more. They have no relations.
     retired: BTreeSet<Id>,
     /// Definitions that take effect when what runs under the one before has ended.
@@ -175,7 +177,19 @@ impl Graph {
         for (place, id) in order.iter().enumerate() {
             rank[id.0] = place;
         }
-        Self { services, edges, order, rank, by_name, retired, next }
+        let joins = |service: &Service| service.network_of().is_some();
+        let joining = services.iter().enumerate().map(|(index, service)| (Id(index), service));
+        let joining = joining
+            .filter(|(id, service)| joins(service) || next.get(id).is_some_and(joins))
+            .map(|(id, _)| id)
+            .collect();
+        Self { services, edges, order, rank, by_name, joining, retired, next }
+    }
+
+    /// Who is in the network of that service.
+    pub fn joined_to(&self, owner: Id) -> impl Iterator<Item = Id> {
+        let of_it = move |id: &Id| self.service(*id).network_of() == Some(self.name(owner));
+        self.joining.iter().copied().filter(of_it)
     }
 
     /// How many services there are.

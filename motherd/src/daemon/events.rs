@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     convert::Infallible,
-    io::{self, Read, Seek},
+    io::{self, Seek},
     os::fd::BorrowedFd,
     time::Duration,
 };
@@ -18,7 +18,7 @@ use nix::{
     },
 };
 
-use super::{Daemon, Fatal, conditions::Kind, now, upgrade::Upgrade};
+use super::{Daemon, Fatal, conditions::Kind, now, proc, upgrade::Upgrade};
 use crate::{
     control::server::Token,
     eventlog::What,
@@ -320,8 +320,7 @@ impl Daemon {
             return Ok(());
         };
         // Reading is what lets the next change wake us.
-        let mut text = String::new();
-        if let Err(error) = watch.rewind().and_then(|()| watch.read_to_string(&mut text)) {
+        if let Err(error) = watch.rewind().and_then(|()| proc::read_small(watch)) {
             tracing::debug!("cgroup.events of {}: {error}", self.manager.graph().name(id));
         }
         let state = &self.manager.unit(id).state;

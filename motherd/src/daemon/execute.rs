@@ -2,10 +2,7 @@
 //!
 //! An effect that events have overtaken does not come here: each was confirmed by the manager just now.
 
-use std::{
-    io::Read,
-    os::fd::{AsFd, OwnedFd},
-};
+use std::os::fd::{AsFd, OwnedFd};
 
 use nix::{errno::Errno, sys::epoll::EpollFlags};
 use sandbox::{cgroup::Cgroup, descriptors::far_up};
@@ -196,8 +193,8 @@ impl Daemon {
         let Some(cgroup) = runtime.cgroup.as_ref().filter(|_| runtime.watch.is_none()) else { return };
         let watched = cgroup.events_fd().map_err(|error| error.to_string()).and_then(|fd| {
             let mut file = std::fs::File::from(far_up(fd));
-            let mut text = String::new();
-            file.read_to_string(&mut text).map_err(|error| error.to_string())?;
+            // What is polled for is a change since it was read last.
+            proc::read_small(&mut file).map_err(|error| error.to_string())?;
             watch(&self.epoll, file.as_fd(), Source::Cgroup(id), EpollFlags::EPOLLPRI)
                 .map_err(|error| error.to_string())?;
             Ok(file)

@@ -493,6 +493,7 @@ impl Daemon {
     /// Records, then executes what is still meant, and again with what follows from that.
     fn dispatch(&mut self, effects: Vec<Effect>) -> Result<(), Fatal> {
         let mut queue = VecDeque::from(effects);
+        self.policies.begin();
         self.record();
         while let Some(effect) = queue.pop_front() {
             if let Confirmed::Instead(effects) = self.manager.confirm(&effect, now()) {
@@ -521,6 +522,7 @@ impl Daemon {
                 }
             }
         }
+        self.policies.end();
         self.let_go()?;
         self.hand_over()
     }

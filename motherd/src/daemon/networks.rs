@@ -119,11 +119,12 @@ impl Daemon {
     /// A service was started anew: who is in the network that it had is restarted, to be in the one that it has.
     pub(super) fn renew_network(&mut self, owner: Id) -> Vec<Effect> {
         let graph = self.manager.graph();
+        let runs = |id: &Id| self.manager.unit(*id).main().is_some();
+        let ids: Vec<Id> = graph.joined_to(owner).filter(runs).collect();
+        if ids.is_empty() {
+            return vec![];
+        }
         let name = graph.name(owner);
-        let in_it = |id: &Id| {
-            graph.service(*id).network_of() == Some(name) && self.manager.unit(*id).main().is_some()
-        };
-        let ids: Vec<Id> = graph.ids().filter(in_it).collect();
         let cause = Cause::new(format!("restarted: it is in the network of {name}, which was started anew"));
         self.manager.restart(&ids, &cause, now())
     }

@@ -4,10 +4,15 @@
 //! A plan follows from the policy's text and those that it extends, from the service's name and sockets, from this kernel,
 //! and from what compiling asks of the host: which paths are there, who users are. The text is read again when somebody
 //! asks for a start, and compared; a restart that nobody asked for stays with the text that the service was started with.
+//! What is started by one decision (a boot, say) goes by one look at each policy.
 //! The host is asked again before every launch. Where all answers are the same the plan is the same, and launching is all
 //! that a launch costs.
 
-use std::{collections::BTreeMap, rc::Rc, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    rc::Rc,
+    sync::Arc,
+};
 
 use sandbox::{
     Plan,
@@ -23,20 +28,41 @@ use crate::{control::protocol::PolicyInForce, graph::Id, service::Program};
 /// The beginning of a policy's digest: enough to tell whether its text is another.
 pub(super) type Digest = [u8; 8];
 
-/// The policies that were read, by their names.
+/// The policies that were read.
 #[derive(Debug, Default)]
-pub(super) struct Policies(BTreeMap<String, Rc<Compiler>>);
+pub(super) struct Policies {
+    by_name: BTreeMap<String, Rc<Compiler>>,
+    /// While the effects of one decision are executed: what was looked at for it.
+    looked_at: Option<BTreeSet<String>>,
+}
 
 impl Policies {
+    /// From here until [`Policies::end`] each policy is looked at once.
+    pub(super) fn begin(&mut self) {
+        self.looked_at = Some(BTreeSet::new());
+    }
+
+    pub(super) fn end(&mut self) {
+        self.looked_at = None;
+    }
+
     /// The policy of a name, as its files say now.
     fn read(&mut self, name: &str, store: &Store, kernel: &Kernel) -> Result<Rc<Compiler>, Report> {
-        if let Some(known) = self.0.get(name).filter(|known| store.still_says(known.policy())) {
-            return Ok(known.clone());
+        let seen = self.looked_at.as_ref().is_some_and(|seen| seen.contains(name));
+        let known = self.by_name.get(name).filter(|known| seen || store.still_says(known.policy()));
+        let compiler = match known {
+            Some(known) => known.clone(),
+            None => {
+                let compiler = Rc::new(Compiler::new(store.load(name)?, kernel.clone()));
+                // Those that nobody is started with any more go.
+                self.by_name.retain(|_, known| Rc::strong_count(known) > 1);
+                self.by_name.insert(name.to_owned(), compiler.clone());
+                compiler
+            }
+        };
+        if let Some(seen) = &mut self.looked_at {
+            seen.insert(name.to_owned());
         }
-        let compiler = Rc::new(Compiler::new(store.load(name)?, kernel.clone()));
-        // Those that nobody is started with any more go.
-        self.0.retain(|_, known| Rc::strong_count(known) > 1);
-        self.0.insert(name.to_owned(), compiler.clone());
         Ok(compiler)
     }
 }
@@ -218,6 +244,13 @@ mod tests {
         let third = read();
         assert!(!Rc::ptr_eq(&second, &third));
         assert_eq!(second.policy().digest(), third.policy().digest(), "it says the same");
+        // One decision, one look.
+        policies.begin();
+        let before = policies.read("web", &store, &kernel).unwrap();
+        write("below/web.toml", "extends = [\"base\"]\n\n");
+        assert!(Rc::ptr_eq(&before, &policies.read("web", &store, &kernel).unwrap()));
+        policies.end();
+        assert!(!Rc::ptr_eq(&before, &policies.read("web", &store, &kernel).unwrap()));
         // One that somebody else may write is not believed any longer, whatever it says.
         let path = scratch.path().join("above/base.toml");
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o666);

@@ -2,14 +2,23 @@
 //! would reach it.
 
 use std::{
-    fs, io,
+    fs,
+    io::{self, Read},
     os::fd::{AsRawFd, BorrowedFd},
 };
+
+/// What a small file of /proc or of a cgroup says, in the two calls that it takes: its size says nothing, and whoever goes
+/// by that reads it in many.
+pub(crate) fn read_small(file: &mut impl Read) -> io::Result<String> {
+    let mut bytes = Vec::with_capacity(1024);
+    file.take(64 << 10).read_to_end(&mut bytes)?;
+    String::from_utf8(bytes).map_err(io::Error::other)
+}
 
 /// Field 22 of `/proc/PID/stat`: when it was started, in clock ticks since boot. Together with the pid it names a
 /// process for ever, and no setting of the clock changes it.
 pub(crate) fn start_ticks(pid: u32) -> io::Result<u64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let stat = read_small(&mut fs::File::open(format!("/proc/{pid}/stat"))?)?;
     parse_start_ticks(&stat).ok_or_else(|| io::Error::other(format!("/proc/{pid}/stat is not understood")))
 }
 
@@ -103,6 +112,17 @@ mod tests {
         let rest = "S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4711 20";
         assert_eq!(parse_start_ticks(&format!("7 (a) b (c) {rest}")), Some(4711));
         assert_eq!(parse_start_ticks("7 (a) S"), None);
+    }
+
+    #[test]
+    fn a_small_file_is_read_whole() {
+        for path in ["/proc/self/status", "/proc/self/mountinfo"] {
+            let mut file = fs::File::open(path).unwrap();
+            let text = fs::read_to_string(path).unwrap();
+            let first = |text: &str| text.lines().next().map(str::to_owned);
+            let small = read_small(&mut file).unwrap();
+            assert_eq!((first(&small), small.lines().count()), (first(&text), text.lines().count()));
+        }
     }
 
     #[test]

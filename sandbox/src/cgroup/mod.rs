@@ -28,6 +28,9 @@ pub use programs::AttachedProgram;
 
 use crate::{descriptors::far_up, plan::Plan};
 
+/// No file of a cgroup is longer: cgroup.procs with 100,000 processes.
+const FILE_MAX: u64 = 1 << 20;
+
 /// What went wrong with a cgroup: what was being done, to which file, and what the kernel said.
 #[derive(Debug, thiserror::Error)]
 #[error("{action} {}: {source}", path.display())]
@@ -200,8 +203,10 @@ impl Cgroup {
             Mode::empty(),
         )
         .map_err(|errno| CgroupError::new("open", self.path.join(file), errno))?;
-        let mut text = String::new();
+        // Its size says nothing: with room for all of it, it is read in the two calls that it takes.
+        let mut text = String::with_capacity(1024);
         File::from(opened)
+            .take(FILE_MAX)
             .read_to_string(&mut text)
             .map_err(|error| CgroupError::new("read", self.path.join(file), error))?;
         Ok(text)
