@@ -30,6 +30,7 @@ mod confirm;
 mod fate;
 mod goals;
 mod requests;
+mod skip;
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -117,6 +118,8 @@ pub struct Manager {
     deadlines: Deadlines,
     pending: Vec<Pending>,
     ending: Option<Ending>,
+    /// Whose end the end of the machine does not wait for any more.
+    abandoned: BTreeSet<Id>,
     /// Nothing is started.
     held: bool,
     touched: BTreeSet<Id>,
@@ -235,6 +238,15 @@ impl Manager {
         self.ending.map(|ending| match ending {
             Ending::Stopping { how, .. } | Ending::Ended { how } => how,
         })
+    }
+
+    /// When the machine ends with whatever is left, if it is on its way there.
+    #[must_use]
+    pub fn ending_deadline(&self) -> Option<Duration> {
+        match self.ending? {
+            Ending::Stopping { deadline, .. } => Some(deadline),
+            Ending::Ended { .. } => None,
+        }
     }
 
     /// The services whose record changed since the last call.
@@ -491,7 +503,7 @@ impl Manager {
             .ids()
             .filter(|id| self.units[id.0].is_active() && self.units[id.0].state != State::Orphan)
             .collect();
-        if left.is_empty() || now >= deadline {
+        if left.iter().all(|id| self.abandoned.contains(id)) || now >= deadline {
             self.ending = Some(Ending::Ended { how });
             effects.push(Effect::End { how, left });
         }

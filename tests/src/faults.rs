@@ -13,6 +13,8 @@ use nix::sys::ptrace;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
+use crate::sys;
+
 /// A call, what it fails with, and one in how many of them does.
 pub type Fault = (i64, Errno, u64);
 
@@ -30,6 +32,16 @@ pub const EXHAUSTION: [Fault; 10] = [
     (libc::SYS_clone, Errno::ENOMEM, 12),
     (libc::SYS_clone, Errno::EAGAIN, 12),
 ];
+
+/// Sets how many descriptors a process may have; how many they were before.
+pub fn limit_files(pid: Pid, soft: u64) -> Result<u64> {
+    Ok(sys::limit_files(pid.as_raw(), soft)?)
+}
+
+/// Sends a signal, by its number.
+pub fn send_signal(pid: Pid, number: i32) -> Result<()> {
+    Ok(sys::send_signal(pid.as_raw(), number)?)
+}
 
 /// Faults being injected.
 #[derive(Debug)]

@@ -230,6 +230,19 @@ impl Scratch {
         }
     }
 
+    /// Waits until initldr has ended by itself.
+    pub fn ended(&mut self) -> Result<ExitStatus> {
+        let init = self.init.take().context("initldr was not started")?;
+        match init.end.recv_timeout(LIMIT) {
+            Ok(status) => Ok(status?),
+            Err(_) => {
+                let log = self.log().unwrap_or_default();
+                self.init = Some(init);
+                bail!("initldr did not end within {LIMIT:?}; the log:\n{log}")
+            }
+        }
+    }
+
     /// Ends what is left and removes what was made.
     fn clean(&mut self) -> Result<()> {
         let stopped = if self.init.is_some() { self.stop().map(drop) } else { Ok(()) };

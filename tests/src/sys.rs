@@ -42,6 +42,20 @@ pub(crate) fn next_signal(signals: &OwnedFd) -> io::Result<u32> {
     }
 }
 
+/// prlimit(2): the soft RLIMIT_NOFILE of a process; the one of before.
+pub(crate) fn limit_files(pid: i32, soft: u64) -> io::Result<u64> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    let null = std::ptr::null();
+    // SAFETY: the call writes one rlimit, and is given none to read.
+    outcome(i64::from(unsafe { libc::prlimit(pid, libc::RLIMIT_NOFILE, null, &raw mut limit) }))?;
+    let before = std::mem::replace(&mut limit.rlim_cur, soft);
+    // SAFETY: the call reads one rlimit, and is given no place to write the old one to.
+    outcome(i64::from(unsafe {
+        libc::prlimit(pid, libc::RLIMIT_NOFILE, &raw const limit, std::ptr::null_mut())
+    }))?;
+    Ok(before)
+}
+
 /// kill(2), of any number.
 pub(crate) fn send_signal(pid: i32, number: i32) -> io::Result<()> {
     // SAFETY: two numbers.

@@ -178,15 +178,68 @@ pub(crate) enum Command {
     Doctor,
     /// Stop everything and switch the machine off
     #[command(name = "poweroff")]
-    PowerOff,
+    PowerOff(Force),
     /// Stop everything and start the machine anew
-    Reboot,
+    Reboot(Force),
     /// Stop everything and halt
-    Halt,
+    Halt(Force),
     /// Stop everything and start the kernel that `kexec --load` left; a reboot where there is none
-    Kexec,
+    Kexec(Force),
     /// Stop everything and start user space anew, on the file system mounted on /rootfs if there is one
-    SoftReboot,
+    SoftReboot(Force),
+    /// Stop everything and have initldr exit, in a container or as an ordinary process
+    Exit {
+        /// initldr's exit status
+        #[arg(value_name = "STATUS", default_value_t = 0)]
+        status: u8,
+        #[command(flatten)]
+        force: Force,
+    },
+    /// Arrange an end at a time, and tell users of it; or call it off
+    #[command(disable_help_flag = true)]
+    Shutdown(Shutdown),
+    /// What is being stopped, and what holds the end of everything up
+    Ending,
+    /// Wait no longer for services that are being stopped: what was asked to end is killed, and the end of everything
+    /// goes on without what SIGKILL did not end
+    Skip {
+        #[arg(value_name = "SERVICE", required = true)]
+        services: Vec<String>,
+    },
+}
+
+/// How much of a hurry there is.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Force {
+    /// Stop nothing: processes are killed, file systems unmounted. Twice: not even that
+    #[arg(short, long, action = clap::ArgAction::Count)]
+    pub(crate) force: u8,
+}
+
+/// The words of shutdown(8).
+#[derive(Debug, clap::Args)]
+pub(crate) struct Shutdown {
+    /// Start the machine anew
+    #[arg(short, long, group = "how")]
+    pub(crate) reboot: bool,
+    /// Switch it off, which is also what happens without any of these
+    #[arg(short = 'h', short_alias = 'P', long, group = "how")]
+    pub(crate) poweroff: bool,
+    /// Halt it
+    #[arg(short = 'H', long, group = "how")]
+    pub(crate) halt: bool,
+    /// Call off what was arranged
+    #[arg(short, long, conflicts_with_all = ["how", "time", "message"])]
+    pub(crate) cancel: bool,
+    /// Print help
+    #[arg(long, action = clap::ArgAction::HelpLong)]
+    help: Option<bool>,
+    /// now, +MINUTES or HH:MM of this machine's day; by itself one minute
+    #[arg(value_name = "TIME")]
+    pub(crate) time: Option<String>,
+    /// What users are told besides
+    #[arg(value_name = "MESSAGE")]
+    pub(crate) message: Vec<String>,
 }
 
 /// What `run` makes a service of.
@@ -387,6 +440,28 @@ mod tests {
         assert_eq!(signal("sighup"), Ok(1));
         assert_eq!(signal("64"), Ok(64));
         assert!(signal("0").is_err() && signal("65").is_err() && signal("SIGNAL").is_err());
+    }
+
+    #[test]
+    fn shutdown_takes_the_words_that_it_always_took() {
+        let check = |line: &str| match parse(line).map(|args| args.command) {
+            Ok(Command::Shutdown(Shutdown { reboot, poweroff, halt, cancel, time, message, .. })) => {
+                Some((reboot, poweroff, halt, cancel, time.unwrap_or_default(), message.join(" ")))
+            }
+            _ => None,
+        };
+        let none = || (false, false, false, false, String::new(), String::new());
+        assert_eq!(check("motherctl shutdown"), Some(none()));
+        assert_eq!(
+            check("motherctl shutdown -r now"),
+            Some((true, false, false, false, "now".into(), "".into()))
+        );
+        let words = (false, true, false, false, "+5".to_owned(), "a new disk".to_owned());
+        assert_eq!(check("motherctl shutdown -h +5 a new disk"), Some(words.clone()));
+        assert_eq!(check("motherctl shutdown -P +5 a new disk"), Some(words));
+        assert_eq!(check("motherctl shutdown -c"), Some((false, false, false, true, "".into(), "".into())));
+        assert_eq!(check("motherctl shutdown -r -h now"), None);
+        assert_eq!(check("motherctl shutdown -c now"), None);
     }
 
     #[test]

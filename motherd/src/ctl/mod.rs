@@ -3,6 +3,7 @@
 //! ```text
 //! args.rs --Command--> remote.rs (asks motherd)            --reply--> render/ --text--> output.rs
 //!                      run.rs, policy.rs, answers.rs, doctor.rs (work by themselves); transient.rs: `run --service`
+//!                      names.rs: other names that it goes by, and the words they take
 //! ```
 //!
 //! Only here is an exit status made, and an error printed: once.
@@ -10,10 +11,12 @@
 mod answers;
 mod args;
 mod doctor;
+mod ending;
 mod events;
 mod failure;
 mod files;
 mod logs;
+mod names;
 mod output;
 mod policy;
 mod remote;
@@ -27,16 +30,23 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use self::{
-    args::{Args, Command, PolicyCommand},
+    args::{Args, Command, Force, PolicyCommand},
     failure::Failure,
     output::complain,
 };
-use crate::control::protocol::Request;
+use crate::control::protocol::{How, Request};
 
 /// The whole program.
 #[must_use]
 pub fn main() -> ExitCode {
-    let args = match Args::try_parse() {
+    let words = match names::translate(std::env::args_os().collect()) {
+        Ok(words) => words,
+        Err(why) => {
+            complain(&format!("{why}\n"));
+            return ExitCode::from(2);
+        }
+    };
+    let args = match Args::try_parse_from(words) {
         Ok(args) => args,
         Err(error) => return usage(&error),
     };
@@ -82,11 +92,15 @@ fn execute(Args { global, command }: Args) -> Result<u8, Failure> {
             upgrade::upgrade(&global, path.as_deref(), initldr, check)
         }
         Command::Kill { signal, services } => ask(Request::Kill { services, signal }),
-        Command::PowerOff => ask(Request::PowerOff),
-        Command::Reboot => ask(Request::Reboot),
-        Command::Halt => ask(Request::Halt),
-        Command::Kexec => ask(Request::Kexec),
-        Command::SoftReboot => ask(Request::SoftReboot),
+        Command::PowerOff(Force { force }) => ending::end(&global, How::Poweroff, 0, force),
+        Command::Reboot(Force { force }) => ending::end(&global, How::Reboot, 0, force),
+        Command::Halt(Force { force }) => ending::end(&global, How::Halt, 0, force),
+        Command::Kexec(Force { force }) => ending::end(&global, How::Kexec, 0, force),
+        Command::SoftReboot(Force { force }) => ending::end(&global, How::SoftReboot, 0, force),
+        Command::Exit { status, force: Force { force } } => ending::end(&global, How::Exit, status, force),
+        Command::Shutdown(arguments) => ending::shutdown(&global, &arguments),
+        Command::Ending => ask(Request::Ending),
+        Command::Skip { services } => ask(Request::Skip { services }),
         Command::Run { service, policy, command } => match &service.name {
             Some(name) => transient::run(&global, name, &service, &policy, &command),
             None => run::run(&global, &policy, &command),

@@ -11,8 +11,11 @@ use super::{
 };
 use crate::control::{
     client::{CallError, Client},
-    protocol::{Acted, Reply, Request, RequestError, VERSION},
+    protocol::{Acted, How, Reply, Request, RequestError, VERSION},
 };
+
+/// The exit status where nobody answers.
+pub(super) const NOT_REACHABLE: u8 = 6;
 
 /// Asks motherd, prints what it answers, and returns the exit status.
 pub(super) fn ask(global: &Global, request: &Request) -> Result<u8, Failure> {
@@ -63,6 +66,8 @@ impl Output {
             Reply::Manager(_) | Reply::Upgraded(_) => print_json(&as_json(reply)),
             Reply::Timers(timers) => self.text(&render::timers(timers, self.style)),
             Reply::Events(events) => self.text(&render::events(events, self.style)),
+            Reply::Scheduled(scheduled) => self.text(&render::scheduled(scheduled.as_ref())),
+            Reply::Awaited(status) => self.text(&render::ending(status, self.style)),
             Reply::Ending => self.text(&format!("{}\n", ending(request))),
             Reply::Error(error) => Err(Failure::new(error.exit_status(), error)),
         }
@@ -84,26 +89,14 @@ fn as_json(reply: &Reply) -> Value {
 }
 
 fn ending(request: &Request) -> &'static str {
-    match request {
-        Request::PowerOff => "powering off",
-        Request::Reboot => "rebooting",
-        Request::Halt => "halting",
-        Request::Kexec => "starting the loaded kernel",
-        Request::SoftReboot => "starting user space anew",
-        Request::List
-        | Request::Status { .. }
-        | Request::Events { .. }
-        | Request::ReloadConfig { .. }
-        | Request::Timers
-        | Request::Manager
-        | Request::FdStore { .. }
-        | Request::Upgrade { .. }
-        | Request::Start { .. }
-        | Request::Run { .. }
-        | Request::Stop { .. }
-        | Request::Restart { .. }
-        | Request::Reload { .. }
-        | Request::Kill { .. } => "ending",
+    let Request::End { how, .. } = request else { return "ending" };
+    match how {
+        How::Poweroff => "powering off",
+        How::Reboot => "rebooting",
+        How::Halt => "halting",
+        How::Kexec => "starting the loaded kernel",
+        How::SoftReboot => "starting user space anew",
+        How::Exit => "ending",
     }
 }
 

@@ -11,12 +11,12 @@ use crate::{
             self, Acted, ExitHow as WireHow, Failure, Isolation, LandlockApplied, LastExit, LeftOut, Reply,
             Request, RequestError, ServiceStatus, ServiceSummary, State as Wire,
         },
-        server::{Incoming, Peer},
+        server::Incoming,
     },
     eventlog::What,
     failpoint,
     graph::{Graph, Id},
-    manager::{End, Outcome, Verb},
+    manager::{Outcome, Verb},
     service::{Template, check_service_name},
     supervise::{Cause, ExitHow, Requester, State, Unit},
 };
@@ -92,11 +92,19 @@ impl Daemon {
             Request::Kill { services, signal } => {
                 self.named(services).and_then(|ids| self.signal_services(&ids, *signal))
             }
-            Request::PowerOff => return self.end_by(*connection, End::PowerOff, "power-off", *peer),
-            Request::Reboot => return self.end_by(*connection, End::Reboot, "reboot", *peer),
-            Request::Halt => return self.end_by(*connection, End::Halt, "halt", *peer),
-            Request::Kexec => return self.end_by(*connection, End::Kexec, "kexec", *peer),
-            Request::SoftReboot => return self.end_by(*connection, End::SoftReboot, "soft-reboot", *peer),
+            Request::End { how, status, force } => {
+                return self.end_by(*connection, (*how, *status, *force), *peer);
+            }
+            Request::Schedule { how, at, message } => match self.schedule(*how, *at, message, who)? {
+                Ok(scheduled) => Ok(Reply::Scheduled(scheduled)),
+                Err(why) => Err(RequestError::Refused { why }),
+            },
+            Request::Unschedule => self.unschedule(who).map(|scheduled| Ok(Reply::Scheduled(scheduled)))?,
+            Request::Ending => Ok(Reply::Awaited(self.ending_status())),
+            Request::Skip { services } => match self.named(services) {
+                Ok(ids) => self.skip(&ids, who)?,
+                Err(error) => Err(error),
+            },
         };
         self.server.reply(*connection, &reply.unwrap_or_else(Reply::Error), now());
         Ok(())
@@ -130,21 +138,6 @@ impl Daemon {
         }
         let effects = self.manager.request(connection.as_u64(), verb, ids, who, now());
         self.dispatch(effects)
-    }
-
-    fn end_by(
-        &mut self,
-        connection: crate::control::server::Token,
-        how: End,
-        what: &str,
-        peer: Peer,
-    ) -> Result<(), Fatal> {
-        // Before the services go: the peer may be one of them.
-        self.server.reply(connection, &Reply::Ending, now());
-        self.end(
-            how,
-            &Cause::request(&format!("{what} requested"), Requester { uid: peer.uid, pid: peer.pid }),
-        )
     }
 
     /// All of the names, or what is wrong with the first that is wrong: then nothing is done.

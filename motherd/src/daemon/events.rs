@@ -174,6 +174,7 @@ impl Daemon {
             .chain(self.next_silence())
             .chain(self.next_check())
             .chain(self.timers.next_boot())
+            .chain(self.next_report())
             .chain(self.upgrade.as_ref().map(Upgrade::deadline))
             .chain(self.about.says_at())
             .chain(self.stock.next(now()))
@@ -240,6 +241,7 @@ impl Daemon {
         self.run_checks(now())?;
         self.fire_timers()?;
         self.look_at_sockets(now())?;
+        self.report_ending();
         failpoint::hit("timer.due");
         let effects = self.manager.tick(now());
         self.dispatch(effects)
@@ -310,6 +312,7 @@ impl Daemon {
         self.note(What::Manager, "", cause);
         let effects = self.manager.end(how, cause, now());
         self.table.set_ending(how);
+        self.report_later();
         self.stock.close();
         self.dispatch(effects)
     }

@@ -18,6 +18,7 @@ mod ahead;
 mod answer;
 mod commands;
 mod conditions;
+mod ending;
 mod events;
 mod execute;
 mod fdstore;
@@ -39,6 +40,7 @@ mod output;
 mod phase;
 mod policies;
 mod proc;
+mod schedule;
 mod signals;
 mod sockets;
 mod spawn;
@@ -253,6 +255,8 @@ struct Daemon {
     checks: health::Checks,
     /// What was said last of each service, so that every change is said once.
     said: BTreeMap<Id, State>,
+    /// When what holds the end of everything up is said next.
+    report: Option<Duration>,
     /// Who may have ended for good since the last look.
     ended: BTreeSet<Id>,
     /// Populated cgroups of services that no file describes: paths below the base.
@@ -403,6 +407,7 @@ impl Daemon {
             guarded: notify::Guarded::default(),
             checks: health::Checks::default(),
             said: BTreeMap::new(),
+            report: None,
             ended: BTreeSet::new(),
             orphans: BTreeSet::new(),
             hands_over_at: None,
@@ -422,12 +427,15 @@ impl Daemon {
         daemon.acknowledge(&exits)?;
         failpoint::hit("adopt.acknowledged");
         daemon.load_transients()?;
+        daemon.load_plan();
         if !safe {
             daemon.load_sockets()?;
             daemon.load_timers()?;
         }
+        daemon.timers.arm_anew().map_err(Fatal::system("timerfd_settime"))?;
         if let Some(how) = ending {
             let cause = Cause::new("the motherd before this one was ending the machine");
+            daemon.report_later();
             let effects = daemon.manager.end(how, &cause, now());
             daemon.dispatch(effects)?;
         } else if !booted && !safe {

@@ -37,7 +37,7 @@ impl Daemon {
 }
 
 /// `4711 (dd, state D, in nfs_wait_on_request)`.
-fn describe(pid: u32) -> String {
+pub(super) fn describe(pid: u32) -> String {
     let read = |file: &str| fs::read_to_string(format!("/proc/{pid}/{file}"));
     let stat = read("stat").unwrap_or_default();
     let name = stat.split_once('(').and_then(|(_, rest)| rest.rsplit_once(')'));

@@ -49,6 +49,8 @@ pub(super) struct Timers {
     started: BTreeMap<Id, Duration>,
     /// There are services that were not looked at.
     stale: bool,
+    /// The end that is to come (`schedule.rs`).
+    pub(super) end: Option<super::schedule::Plan>,
 }
 
 fn both() -> Now {
@@ -77,6 +79,7 @@ impl Timers {
             due: BTreeMap::new(),
             started: BTreeMap::new(),
             stale: false,
+            end: None,
         })
     }
 
@@ -96,7 +99,14 @@ impl Timers {
     }
 
     fn next_real(&self) -> Option<Duration> {
-        self.due.values().filter_map(|due| if let Due::Real(at) = due { Some(*at) } else { None }).min()
+        let timers =
+            self.due.values().filter_map(|due| if let Due::Real(at) = due { Some(*at) } else { None });
+        timers.chain(self.end.as_ref().map(super::schedule::Plan::next)).min()
+    }
+
+    /// Something else is to come at another time.
+    pub(super) fn arm_anew(&mut self) -> io::Result<()> {
+        self.arm(true)
     }
 
     /// Has the clock wake us at the next calendar time, and when it is set; not at all where there is no such timer.
@@ -210,6 +220,7 @@ impl Daemon {
             Err(Errno::ECANCELED) => tracing::info!("the clock was set: timers are counted anew"),
             Err(errno) => return Err(Fatal::system("read the clock")(errno.into())),
         }
+        self.follow_plan()?;
         self.plan_timers(true)?;
         self.fire_timers()
     }

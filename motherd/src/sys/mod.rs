@@ -1,6 +1,7 @@
 //! Every unsafe line and every raw system call of this crate. Functions here are named after what they call and decide
 //! nothing.
 
+pub(crate) mod clock;
 pub(crate) mod link;
 pub(crate) mod memory;
 pub(crate) mod network;

@@ -47,6 +47,12 @@ pub(crate) fn exit_info(pidfd: BorrowedFd<'_>) -> Result<Option<(u64, i32)>, Err
     }
 }
 
+/// kill(2), of any number: nix knows no real-time signals.
+pub(crate) fn kill(pid: i32, signal: i32) -> Result<(), Errno> {
+    // SAFETY: two integers.
+    Errno::result(unsafe { libc::kill(pid, signal) }).map(drop)
+}
+
 /// flock(2): LOCK_EX, without waiting. EWOULDBLOCK where another open file has it.
 pub(crate) fn flock(file: BorrowedFd<'_>) -> Result<(), Errno> {
     // SAFETY: two integers.

@@ -7,8 +7,8 @@ use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Map, Value, json};
 
 use super::{
-    Acted, Call, ConfigPlan, DESCRIPTION, Events, Failure, FdStore, INTERFACE, Reply, Request, RequestError,
-    SERVICE_DESCRIPTION, SERVICE_INTERFACE, VERSION,
+    Acted, Call, ConfigPlan, DESCRIPTION, Events, Failure, FdStore, How, INTERFACE, Reply, Request,
+    RequestError, SERVICE_DESCRIPTION, SERVICE_INTERFACE, VERSION,
 };
 
 impl Request {
@@ -16,16 +16,23 @@ impl Request {
     #[must_use]
     pub fn encode(&self) -> Value {
         let parameters = match self {
-            Request::List
-            | Request::Timers
-            | Request::Manager
-            | Request::PowerOff
-            | Request::Reboot
-            | Request::Halt
-            | Request::Kexec
-            | Request::SoftReboot => json!({}),
+            Request::List | Request::Timers | Request::Manager | Request::Unschedule | Request::Ending => {
+                json!({})
+            }
+            Request::End { how, status, force } => {
+                let mut parameters = json!({});
+                if *how == How::Exit {
+                    parameters["status"] = json!(status);
+                }
+                if *force {
+                    parameters["force"] = json!(true);
+                }
+                parameters
+            }
+            Request::Schedule { how, at, message } => json!({ "how": how, "at": at, "message": message }),
             Request::Status { services }
             | Request::FdStore { services }
+            | Request::Skip { services }
             | Request::Start { services }
             | Request::Restart { services }
             | Request::Reload { services } => json!({ "services": services }),
@@ -153,6 +160,30 @@ struct StopParameters {
     force: Option<bool>,
 }
 
+/// The parameters of `PowerOff` and its likes.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct EndParameters {
+    force: Option<bool>,
+}
+
+/// The parameters of `Exit`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ExitParameters {
+    status: u8,
+    force: Option<bool>,
+}
+
+/// The parameters of `Schedule`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ScheduleParameters {
+    how: How,
+    at: u64,
+    message: Option<String>,
+}
+
 /// The parameters of `Upgrade`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -201,6 +232,10 @@ fn decode_call(method: &str, parameters: Map<String, Value>, more: bool) -> Resu
     }
     let some = |parameters| from_parameters::<Services>(parameters)?.some();
     let none = |request| from_parameters::<NoParameters>(parameters.clone()).map(|NoParameters {}| request);
+    let end = |how| {
+        let EndParameters { force } = from_parameters(parameters.clone())?;
+        Ok(Request::End { how, status: 0, force: force.unwrap_or_default() })
+    };
     let request = match name {
         "List" => none(Request::List)?,
         "Status" => Request::Status {
@@ -243,11 +278,22 @@ fn decode_call(method: &str, parameters: Map<String, Value>, more: bool) -> Resu
             }
             Request::Kill { services: Services { services }.some()?, signal }
         }
-        "PowerOff" => none(Request::PowerOff)?,
-        "Reboot" => none(Request::Reboot)?,
-        "Halt" => none(Request::Halt)?,
-        "Kexec" => none(Request::Kexec)?,
-        "SoftReboot" => none(Request::SoftReboot)?,
+        "PowerOff" => end(How::Poweroff)?,
+        "Reboot" => end(How::Reboot)?,
+        "Halt" => end(How::Halt)?,
+        "Kexec" => end(How::Kexec)?,
+        "SoftReboot" => end(How::SoftReboot)?,
+        "Exit" => {
+            let ExitParameters { status, force } = from_parameters(parameters)?;
+            Request::End { how: How::Exit, status, force: force.unwrap_or_default() }
+        }
+        "Schedule" => {
+            let ScheduleParameters { how, at, message } = from_parameters(parameters)?;
+            Request::Schedule { how, at, message: message.unwrap_or_default() }
+        }
+        "Unschedule" => none(Request::Unschedule)?,
+        "Ending" => none(Request::Ending)?,
+        "Skip" => Request::Skip { services: some(parameters)? },
         _ => return Err(RequestError::MethodNotFound { method: method.into() }),
     };
     Ok(Call::MotherD(request))
@@ -292,6 +338,18 @@ impl Reply {
                 json!({ "parameters": { "version": VERSION, "events": events, "lost": lost } })
             }
             Reply::Ending => json!({ "parameters": { "version": VERSION } }),
+            Reply::Scheduled(scheduled) => {
+                let mut parameters = json!({ "version": VERSION });
+                if let Some(scheduled) = scheduled {
+                    parameters["scheduled"] = json!(scheduled);
+                }
+                json!({ "parameters": parameters })
+            }
+            Reply::Awaited(status) => {
+                let mut parameters = json!(status);
+                parameters["version"] = json!(VERSION);
+                json!({ "parameters": parameters })
+            }
             Reply::Error(error) => error.encode(),
         }
     }
@@ -362,10 +420,14 @@ impl Reply {
             | Request::Stop { .. }
             | Request::Restart { .. }
             | Request::Reload { .. }
+            | Request::Skip { .. }
             | Request::Kill { .. } => Reply::Acted(serde_json::from_value::<Of<_>>(parameters)?.services),
-            Request::PowerOff | Request::Reboot | Request::Halt | Request::Kexec | Request::SoftReboot => {
-                Reply::Ending
-            }
+            Request::End { .. } => Reply::Ending,
+            Request::Schedule { .. } | Request::Unschedule => match parameters.get("scheduled") {
+                Some(scheduled) => Reply::Scheduled(serde_json::from_value(scheduled.clone())?),
+                None => Reply::Scheduled(None),
+            },
+            Request::Ending => Reply::Awaited(serde_json::from_value(parameters)?),
         })
     }
 }

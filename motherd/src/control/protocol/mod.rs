@@ -8,6 +8,7 @@
 
 mod config;
 mod convert;
+mod ending;
 mod events;
 mod message;
 mod status;
@@ -20,7 +21,7 @@ mod tests;
 
 use serde::{Deserialize, Serialize};
 
-pub use self::{config::*, events::*, message::*, status::*, upgrade::*};
+pub use self::{config::*, ending::*, events::*, message::*, status::*, upgrade::*};
 
 /// The version of the replies' shape. Fields are only ever added under one version.
 pub const VERSION: u32 = 1;
@@ -131,16 +132,33 @@ pub enum Request {
         /// 1 to 64.
         signal: i32,
     },
-    /// Stop everything and switch the machine off.
-    PowerOff,
-    /// Stop everything and start the machine anew.
-    Reboot,
-    /// Stop everything and halt.
-    Halt,
-    /// Stop everything and start the kernel that `kexec` loaded; a reboot where there is none.
-    Kexec,
-    /// Stop everything and start user space anew, on what is mounted on /rootfs if anything is; the kernel runs on.
-    SoftReboot,
+    /// Stop everything, and then this.
+    End {
+        /// How.
+        how: How,
+        /// With which status initldr exits, where it does.
+        status: u8,
+        /// Stop nothing: it ends at once.
+        force: bool,
+    },
+    /// The same at a time, of which users are told before. In the place of one that was to come.
+    Schedule {
+        /// How.
+        how: How,
+        /// Seconds since 1970.
+        at: u64,
+        /// What users are told besides.
+        message: String,
+    },
+    /// Nothing is to come any more.
+    Unschedule,
+    /// What the end waits for.
+    Ending,
+    /// Wait no longer for what does not stop.
+    Skip {
+        /// Names, at least one.
+        services: Vec<String>,
+    },
 }
 
 /// What the manager answers.
@@ -164,8 +182,12 @@ pub enum Reply {
     Events(Events),
     /// To start, stop, restart, reload and kill: what each service is now. Sent when it has got there.
     Acted(Vec<Acted>),
-    /// To power-off, reboot, halt, kexec and soft-reboot: it has begun.
+    /// To [`Request::End`]: it has begun.
     Ending,
+    /// To [`Request::Schedule`] and [`Request::Unschedule`]: what is to come, or would have.
+    Scheduled(Option<Scheduled>),
+    /// To [`Request::Ending`].
+    Awaited(EndingStatus),
     /// To any of them.
     Error(RequestError),
 }
@@ -279,11 +301,16 @@ impl Request {
             Request::Restart { .. } => "Restart",
             Request::Reload { .. } => "Reload",
             Request::Kill { .. } => "Kill",
-            Request::PowerOff => "PowerOff",
-            Request::Reboot => "Reboot",
-            Request::Halt => "Halt",
-            Request::Kexec => "Kexec",
-            Request::SoftReboot => "SoftReboot",
+            Request::End { how: How::Poweroff, .. } => "PowerOff",
+            Request::End { how: How::Reboot, .. } => "Reboot",
+            Request::End { how: How::Halt, .. } => "Halt",
+            Request::End { how: How::Kexec, .. } => "Kexec",
+            Request::End { how: How::SoftReboot, .. } => "SoftReboot",
+            Request::End { how: How::Exit, .. } => "Exit",
+            Request::Schedule { .. } => "Schedule",
+            Request::Unschedule => "Unschedule",
+            Request::Ending => "Ending",
+            Request::Skip { .. } => "Skip",
         }
     }
 
@@ -296,6 +323,7 @@ impl Request {
             | Request::Events { .. }
             | Request::Timers
             | Request::Manager
+            | Request::Ending
             | Request::FdStore { .. } => true,
             Request::Start { .. }
             | Request::Run { .. }
@@ -305,11 +333,10 @@ impl Request {
             | Request::Restart { .. }
             | Request::Reload { .. }
             | Request::Kill { .. }
-            | Request::PowerOff
-            | Request::Reboot
-            | Request::Halt
-            | Request::Kexec
-            | Request::SoftReboot => false,
+            | Request::End { .. }
+            | Request::Schedule { .. }
+            | Request::Unschedule
+            | Request::Skip { .. } => false,
         }
     }
 }

@@ -223,3 +223,47 @@ pub(crate) fn fd_store() -> FdStore {
         capacity: 4096,
     }
 }
+
+/// An end that is to come.
+pub(crate) fn scheduled() -> Scheduled {
+    Scheduled {
+        how: How::Reboot,
+        at: "2026-11-28T03:00:00Z".into(),
+        in_usec: 300_000_000,
+        message: "a new kernel".into(),
+    }
+}
+
+/// An end that one service holds up.
+pub(crate) fn ending() -> EndingStatus {
+    let process = |pid: u32, name: &str, state: &str, wchan: Option<&str>, command: &str| Process {
+        pid,
+        name: name.into(),
+        state: state.into(),
+        wchan: wchan.map(str::to_owned),
+        command: command.into(),
+    };
+    EndingStatus {
+        how: Some(How::Poweroff),
+        remaining_usec: Some(24_500_000),
+        scheduled: None,
+        awaited: vec![
+            Awaited {
+                service: "stubborn".into(),
+                doing: "SIGTERM was sent, SIGKILL follows".into(),
+                remaining_usec: Some(3_200_000),
+                processes: vec![
+                    process(812, "sh", "S", Some("do_wait"), "/bin/sh -c trap '' TERM; sleep 1000"),
+                    process(813, "sleep", "S", None, "sleep 1000"),
+                ],
+            },
+            Awaited {
+                service: "nfs".into(),
+                doing: "not even SIGKILL ends it".into(),
+                remaining_usec: None,
+                processes: vec![process(700, "dd", "D", Some("rpc_wait_bit_killable"), "dd of=/srv/x")],
+            },
+        ],
+        later: vec!["loopback".into(), "local-mounts".into()],
+    }
+}

@@ -27,11 +27,16 @@ fn requests() -> Vec<Request> {
         Request::FdStore { services: services() },
         Request::Upgrade { path: Some("/m".into()), initldr: true, check: true },
         Request::Upgrade { path: None, initldr: false, check: false },
-        Request::PowerOff,
-        Request::Reboot,
-        Request::Halt,
-        Request::Kexec,
-        Request::SoftReboot,
+        Request::End { how: How::Poweroff, status: 0, force: false },
+        Request::End { how: How::Reboot, status: 0, force: true },
+        Request::End { how: How::Halt, status: 0, force: false },
+        Request::End { how: How::Kexec, status: 0, force: false },
+        Request::End { how: How::SoftReboot, status: 0, force: false },
+        Request::End { how: How::Exit, status: 255, force: true },
+        Request::Schedule { how: How::Halt, at: 1_764_300_000, message: "good night".into() },
+        Request::Unschedule,
+        Request::Ending,
+        Request::Skip { services: services() },
     ]
 }
 
@@ -60,10 +65,12 @@ fn answer(request: &Request) -> Reply {
         | Request::Stop { .. }
         | Request::Restart { .. }
         | Request::Reload { .. }
+        | Request::Skip { .. }
         | Request::Kill { .. } => Reply::Acted(vec![acted()]),
-        Request::PowerOff | Request::Reboot | Request::Halt | Request::Kexec | Request::SoftReboot => {
-            Reply::Ending
-        }
+        Request::End { .. } => Reply::Ending,
+        Request::Schedule { .. } => Reply::Scheduled(Some(scheduled())),
+        Request::Unschedule => Reply::Scheduled(None),
+        Request::Ending => Reply::Awaited(ending()),
     }
 }
 

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
-use crate::control::protocol::{Acted, INTERFACE, State};
+use crate::control::protocol::{Acted, How, INTERFACE, State};
 
 mod streams;
 
@@ -159,7 +159,7 @@ fn introspection_is_answered_without_the_daemon() {
     let heard = heard(&mut peer);
     let interfaces = json!(["org.varlink.service", INTERFACE]);
     assert_eq!(heard[0]["parameters"]["interfaces"], interfaces);
-    assert!(heard[1]["parameters"]["description"].as_str().unwrap().contains("method PowerOff()"));
+    assert!(heard[1]["parameters"]["description"].as_str().unwrap().contains("method PowerOff("));
 }
 
 #[test]
@@ -422,7 +422,8 @@ fn connections_come_in_over_a_real_listener() {
     let mut server = Server::new(crate::control::address::listen(&path, 0o600, None).unwrap()).unwrap();
     let asker = std::thread::spawn(move || {
         let mut client = crate::control::client::Client::connect(&path).unwrap();
-        (client.call(&Request::List).unwrap(), client.call(&Request::PowerOff).unwrap_err().exit_status())
+        let off = Request::End { how: How::Poweroff, status: 0, force: false };
+        (client.call(&Request::List).unwrap(), client.call(&off).unwrap_err().exit_status())
     });
     let mut answered = 0;
     while answered < 2 {

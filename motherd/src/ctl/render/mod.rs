@@ -1,5 +1,6 @@
 //! Replies as text for people. Pure: a reply and a [`Style`] in, a text out; the tests compare whole screens.
 
+mod ending;
 mod events;
 mod fdstore;
 mod human;
@@ -10,7 +11,14 @@ mod style;
 mod timers;
 
 pub(crate) use self::{
-    events::events, fdstore::fdstore, human::printable, list::list, plan::plan, status::status, style::Style,
+    ending::{ending, scheduled},
+    events::events,
+    fdstore::fdstore,
+    human::printable,
+    list::list,
+    plan::plan,
+    status::status,
+    style::Style,
     timers::timers,
 };
 
