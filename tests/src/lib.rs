@@ -3,7 +3,7 @@
 //! [`fetch`] gets kernels, daemons and QEMU; [`initramfs`] makes a boot image of them and of the [`programs`] of this
 //! workspace; [`machine`] boots it and talks to it over serial lines; [`scratch`] runs the programs on this
 //! very host, in a root directory and a cgroup of their own; [`clients`] are the programs that services speak with,
-//! [`daemons`] real services;
+//! [`daemons`] real services, [`hostile`] clients that mean no good;
 //! [`arena`] is where launches are measured. The tests
 //! themselves stand in `tests/tests`.
 
@@ -17,6 +17,7 @@ pub mod differential;
 pub mod disk;
 pub mod faults;
 pub mod fetch;
+pub mod hostile;
 pub mod initramfs;
 pub mod leaks;
 pub mod machine;

@@ -143,3 +143,144 @@ fn a_follower_sees_each_line_as_it_is_written_over_rotation_and_the_death_of_mot
     ensure!(scratch.motherctl(&["logs", "wbe"])?.status == 4);
     Ok(())
 }
+
+#[test]
+fn rotation_keeps_the_newest_lines_whole_in_four_files_of_their_share() -> Result<()> {
+    const LINES: usize = 20_000;
+    const KEEP: u64 = 64 << 10;
+    let Some(mut scratch) = Scratch::new("rotation_keeps_the_newest_lines")? else { return Ok(()) };
+    scratch.service("count", &format!("{}[log]\nkeep = \"64K\"\n", shell(&format!("seq {LINES}"))))?;
+    started(&mut scratch)?;
+    ensure!(scratch.motherctl(&["start", "count"])?.status == 0);
+    scratch.eventually("it has ended and is written", |scratch| {
+        Ok(written(scratch, "count")?.last().is_some_and(|line| *line == LINES.to_string()).then_some(()))
+    })?;
+    let folder = scratch.path("var/log/motherd/count");
+    let mut names: Vec<String> = Vec::new();
+    for entry in std::fs::read_dir(&folder)? {
+        let entry = entry?;
+        let (name, text) =
+            (entry.file_name().to_string_lossy().into_owned(), std::fs::read_to_string(entry.path())?);
+        ensure!(text.len() as u64 <= KEEP / 4, "{name} has {} bytes", text.len());
+        ensure!(
+            text.lines().all(|line| line.as_bytes().get(26) == Some(&b'Z')),
+            "{name} begins within a line"
+        );
+        names.push(name);
+    }
+    names.sort();
+    ensure!(names == ["1", "2", "3", "current"], "{names:?}");
+    let lines = written(&scratch, "count")?;
+    let first: usize = lines[0].parse()?;
+    let whole = (first..=LINES).map(|number| number.to_string()).eq(lines.iter().cloned());
+    ensure!(whole && first > 1, "{} lines from {first} on, with a gap", lines.len());
+    ensure!(lines.len() as u64 * 34 > KEEP / 2, "only {} lines are kept", lines.len());
+    Ok(())
+}
+
+#[test]
+fn every_line_beyond_the_rate_is_counted_and_told_of() -> Result<()> {
+    const LINES: usize = 30_000;
+    let Some(mut scratch) = Scratch::new("every_line_beyond_the_rate")? else { return Ok(()) };
+    let script = format!("trap 'echo after' USR1; seq {LINES}; while :; do sleep 0.1; done");
+    scratch.service("count", &format!("{}[log]\nrate = \"100/s\"\n", shell(&script)))?;
+    scratch.service("free", &shell(&format!("seq {LINES}; exec sleep 1000")))?;
+    started(&mut scratch)?;
+    ensure!(scratch.motherctl(&["start", "count", "free"])?.status == 0);
+    let dropped = |scratch: &Scratch| -> Result<u64> {
+        scratch.status("count")?["dropped_lines"].as_u64().context("no count")
+    };
+    let kept = scratch.eventually("each line is kept or counted", |scratch| {
+        let (kept, dropped) = (written(scratch, "count")?.len(), dropped(scratch)?);
+        Ok((kept as u64 + dropped == LINES as u64).then_some(kept))
+    })?;
+    ensure!((100..LINES / 2).contains(&kept), "{kept} kept");
+    let told = dropped(&scratch)?;
+    // The log says the same, where they would have been.
+    scratch.eventually("the log tells of all of them", |scratch| {
+        let mut said = 0;
+        for line in scratch.motherctl(&["--json", "logs", "count"])?.out.lines() {
+            let line: Value = serde_json::from_str(line)?;
+            if line["from"] == "motherd" {
+                let words = line["text"].as_str().unwrap_or_default();
+                let count =
+                    words.strip_suffix(" lines dropped (log.rate)").with_context(|| words.to_owned())?;
+                said += count.parse::<u64>()?;
+            }
+        }
+        Ok((said == told).then_some(()))
+    })?;
+    scratch.eventually("the rate lets through what comes later", |scratch| {
+        ensure!(scratch.motherctl(&["kill", "--signal", "USR1", "count"])?.status == 0);
+        Ok(written(scratch, "count")?.last().is_some_and(|line| line == "after").then_some(()))
+    })?;
+    scratch.eventually("control: without a rate all are there", |scratch| {
+        Ok((written(scratch, "free")?.len() == LINES).then_some(()))
+    })?;
+    ensure!(scratch.status("free")?["dropped_lines"] == 0);
+    Ok(())
+}
+
+#[test]
+fn several_logs_are_one_stream_in_the_order_of_their_times() -> Result<()> {
+    let Some(mut scratch) = Scratch::new("several_logs_are_one_stream")? else { return Ok(()) };
+    let tick = |name: &str| shell(&format!("while :; do echo {name}; sleep 0.05; done"));
+    scratch.service("one", &tick("one"))?;
+    scratch.service("two", &tick("two"))?;
+    started(&mut scratch)?;
+    ensure!(scratch.motherctl(&["start", "one", "two"])?.status == 0);
+    for service in ["one", "two"] {
+        scratch.eventually("both have written", |scratch| {
+            Ok((written(scratch, service)?.len() >= 20).then_some(()))
+        })?;
+    }
+    let lines = |words: &[&str]| -> Result<Vec<Value>> {
+        let ran = scratch.motherctl(&[&["--json", "logs"], words].concat())?;
+        ensure!(ran.status == 0, "{ran:?}");
+        ran.out.lines().map(|line| Ok(serde_json::from_str(line)?)).collect()
+    };
+    let time = |line: &Value| line["time"].as_str().unwrap_or_default().to_owned();
+    let all = lines(&[])?;
+    ensure!(all.is_sorted_by_key(time), "in another order");
+    for service in ["one", "two"] {
+        ensure!(all.iter().any(|line| line["service"] == service), "nothing of {service}");
+    }
+    // The last five of both together, and those that are newer than one in the middle.
+    let last = lines(&["-n", "5", "one", "two"])?;
+    ensure!(last.len() == 5 && last.is_sorted_by_key(time) && time(&last[0]) >= time(&all[all.len() - 5]));
+    let middle = time(&all[all.len() / 2]);
+    let since = lines(&["--since", &middle])?;
+    ensure!(time(&since[0]) == middle && since.len() >= all.len() / 2, "{} since {middle}", since.len());
+    let both = lines(&["--since", &middle, "-n", "3"])?;
+    ensure!(both.len() == 3 && time(&both[0]) > middle, "--since and -n: the last of those");
+    ensure!(lines(&["--since", "1h", "one"])?.iter().all(|line| line["service"] == "one"));
+    let wrong = scratch.motherctl(&["logs", "--since", "yesterday"])?;
+    ensure!(wrong.status == 2 && wrong.errors.contains("10m"), "{wrong:?}");
+
+    // A follower of both begins where it is told, and goes on with each as it comes, over the death of motherd.
+    let mut follower = Command::new(&Programs::built()?.motherctl)
+        .arg("--root")
+        .arg(scratch.path(""))
+        .args(["--json", "logs", "-f", "-n", "4", "one", "two"])
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let mut stream = BufReader::new(follower.stdout.take().context("no output")?).lines();
+    let mut seen: Vec<Value> = Vec::new();
+    while seen.len() < 60 {
+        seen.push(serde_json::from_str(&stream.next().context("the stream ended")??)?);
+        if seen.len() == 20 {
+            kill(Pid::from_raw(scratch.motherd()?), Signal::SIGKILL)?;
+        }
+    }
+    follower.kill()?;
+    follower.wait()?;
+    for service in ["one", "two"] {
+        let of_it: Vec<&Value> = seen.iter().filter(|line| line["service"] == service).collect();
+        ensure!(
+            of_it.len() > 10 && of_it.is_sorted_by_key(|line| time(line)),
+            "{} of {service}",
+            of_it.len()
+        );
+    }
+    Ok(())
+}

@@ -1,9 +1,11 @@
 //! `client notify [WORD]...` speaks for a service with the crate `sd-notify`, as `tests/clients/notify.py` does with
-//! Python's modules; `client descriptors` says what it was handed (see [`e2e::descriptors`]).
+//! Python's modules; `client descriptors` says what it was handed (see [`e2e::descriptors`]); `client attack WHAT SOCKET` does
+//! something bad (see [`e2e::hostile`]).
 
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 use std::process::{Child, Command, ExitCode};
 
 use anyhow::{Context, Result, ensure};
@@ -16,7 +18,8 @@ fn main() -> ExitCode {
     let done = match words.split_first() {
         Some((word, first)) if word == "notify" => speak(first),
         Some((word, [])) if word == "descriptors" => e2e::descriptors::describe(),
-        _ => Err(anyhow::anyhow!("usage: client notify [WORD]... | client descriptors")),
+        Some((word, [what, path])) if word == "attack" => e2e::hostile::attack(what, Path::new(path)),
+        _ => Err(anyhow::anyhow!("usage: client notify [WORD]... | descriptors | attack WHAT SOCKET")),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
