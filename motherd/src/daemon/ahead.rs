@@ -111,7 +111,8 @@ impl Stock {
     /// What there is for a launch of this plan.
     pub(super) fn take(&mut self, plan: &Arc<Plan>, now: Duration) -> Taken {
         let template = self.template(plan, now);
-        let berth = template.as_ref().and_then(|_| self.berth(plan));
+        // A berth is as good as the template that it was made from.
+        let berth = self.berth(plan).filter(|_| template.is_some());
         // It has a network of its own.
         let network = if berth.is_some() { None } else { self.network(plan) };
         Taken { template, network: network.into(), berth: berth.into() }
@@ -119,7 +120,7 @@ impl Stock {
 
     /// A berth, if one is there that is still what would be made; the next one is wanted in any case.
     fn berth(&mut self, plan: &Arc<Plan>) -> Option<Berth> {
-        if !plan.has_berth() {
+        if self.closed || !plan.has_berth() {
             return None;
         }
         self.want_berth(plan.clone());
@@ -311,7 +312,7 @@ mod tests {
             assert!(stock.take(&plan(&strict, name), Duration::ZERO).template.is_none());
             assert!(stock.take(&plan(&open, name), Duration::ZERO).template.is_none());
         }
-        assert_eq!(stock.wanted.len(), 1);
+        assert_eq!((stock.wanted.len(), stock.berths_wanted.len()), (1, 3), "a berth is for one service");
         assert!(stock.wants(Duration::ZERO));
     }
 

@@ -244,7 +244,8 @@ fn mount_churn_during_a_launch(lab: &Lab) -> Result<Verdict> {
         let mut outcome = Ok(());
         let mut launches = 0;
         let end = Instant::now() + LONG;
-        while launches < 200 && outcome.is_ok() && Instant::now() < end {
+        // On the slowest of machines a few are enough.
+        while launches < 200 && outcome.is_ok() && (Instant::now() < end || launches < 3) {
             outcome = match lab.outcome(&sections, &act) {
                 Ok(Outcome::Denied(EROFS)) => Ok(()),
                 Ok(other) => Err(anyhow::anyhow!("launch {launches}: {act}: {other}")),
