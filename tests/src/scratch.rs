@@ -265,6 +265,11 @@ pub fn descriptor_of(pid: i32, fd: i32) -> Result<std::os::fd::OwnedFd> {
     crate::sys::descriptor_of(pid, fd).with_context(|| format!("descriptor {fd} of process {pid}"))
 }
 
+/// Does this work with every system call forbidden, and ends the process: with 0, or by SIGSYS at the first call.
+pub fn without_system_calls(work: impl FnOnce()) -> Result<()> {
+    match crate::sys::without_system_calls(work)? {}
+}
+
 /// Says, past the test runner's capture, that a test did not run, and counts it.
 pub fn skip(test: &str, why: &str) -> Result<()> {
     let line = format!("SKIPPED {test}: {why}");

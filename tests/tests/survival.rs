@@ -81,3 +81,12 @@ fn the_shipped_motherd_has_no_point_at_which_it_ends() -> Result<()> {
     ensure!(!has(shipped, "failpoint")? && has(tested, "failpoint")?);
     Ok(())
 }
+
+#[test]
+fn a_transition_is_recorded_without_a_system_call() -> Result<()> {
+    let output =
+        std::process::Command::new(env!("CARGO_BIN_EXE_bench_adopt")).arg("--transitions").output()?;
+    say(String::from_utf8_lossy(&output.stdout).trim_end());
+    ensure!(output.status.success(), "{output:?}");
+    Ok(())
+}

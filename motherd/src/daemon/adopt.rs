@@ -16,7 +16,11 @@
 
 use std::{
     collections::BTreeMap,
-    os::fd::{AsFd, OwnedFd},
+    fs::File,
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::process::parent_id,
+    },
     sync::atomic::Ordering,
     time::Duration,
 };
@@ -44,7 +48,7 @@ use crate::{
     graph::Id,
     state::{Found, Record, Table},
     supervise::{Cause, Event, Exit, Goal, Main, State, Unit},
-    sys::process::{exit_info, pidfd_open},
+    sys::process::{exit_info, pidfd_open, process_info},
 };
 
 /// The instances of templates that the motherd before this one had made and that are not over: no file names them. Known by
@@ -91,6 +95,17 @@ struct Verified {
     pid: u32,
     pidfd: OwnedFd,
     start_ticks: u64,
+    /// Where that was told by the way.
+    parent: Option<u32>,
+}
+
+/// A cgroup with processes.
+struct Populated {
+    /// Its path below the base.
+    relative: String,
+    cgroup: Cgroup,
+    /// Its `cgroup.events`, read: the next change of it can wake us.
+    events: File,
 }
 
 impl Daemon {
@@ -161,6 +176,10 @@ impl Daemon {
             self.restore(id, record, cgroup, process, outage, &mut events, &mut gone);
             failpoint::hit("adopt.restored");
         }
+        let adopted = self.runtime.values().filter(|runtime| runtime.pidfd.is_some()).count();
+        if adopted > 0 {
+            tracing::info!("{adopted} services adopted, still running");
+        }
         let later = self.endings(gone, exits, &mut events)?;
         self.orphan(cgroups, &mut processes);
         failpoint::hit("adopt.joined");
@@ -205,7 +224,7 @@ impl Daemon {
     }
 
     /// The populated cgroups of services, by the service's name.
-    fn cgroups(&self) -> BTreeMap<String, (String, Cgroup)> {
+    fn cgroups(&self) -> BTreeMap<String, Populated> {
         let paths = walk(&self.base).unwrap_or_else(|error| {
             tracing::error!("{error}: what runs cannot be found");
             Vec::new()
@@ -216,8 +235,10 @@ impl Daemon {
             let name = relative.rsplit('/').next().and_then(|last| last.strip_suffix(".service"));
             let opened = Cgroup::open(&self.base, &relative);
             match (name, opened) {
-                (Some(name), Ok(Some(cgroup))) if cgroup.populated().unwrap_or(false) => {
-                    found.insert(name.to_owned(), (relative, cgroup));
+                (Some(name), Ok(Some(cgroup))) => {
+                    if let Some(events) = populated(&cgroup) {
+                        found.insert(name.to_owned(), Populated { relative, cgroup, events });
+                    }
                 }
                 (_, Ok(_)) => {}
                 (_, Err(error)) => tracing::error!("{error}"),
@@ -232,7 +253,7 @@ impl Daemon {
         &mut self,
         id: Id,
         record: Record,
-        cgroup: Option<(String, Cgroup)>,
+        cgroup: Option<Populated>,
         process: Option<OwnedFd>,
         outage: Duration,
         events: &mut Vec<(Id, Event)>,
@@ -247,9 +268,12 @@ impl Daemon {
             None => None,
         };
         let launched = unit.main().map_or(unit.since, |main| main.launched);
-        let ours = cgroup.as_ref().filter(|(_, cgroup)| cgroup_id == 0 || cgroup.id() == cgroup_id);
+        let ours = cgroup
+            .as_ref()
+            .map(|found| &found.cgroup)
+            .filter(|ours| cgroup_id == 0 || ours.id() == cgroup_id);
         let kept = process.is_some();
-        let found = pid.map(|pid| look(pid, start_ticks, ours.map(|(_, cgroup)| cgroup), process));
+        let found = pid.map(|pid| look(pid, start_ticks, ours, process));
         let populated = cgroup.is_some();
         let active = unit.is_active();
         let command = command(&unit, &self.table, &name);
@@ -259,7 +283,10 @@ impl Daemon {
             self.manager.orphan(id, now());
         }
         let runtime = self.runtime.entry(id).or_default();
-        runtime.cgroup = cgroup.map(|(_, cgroup)| cgroup);
+        let changes = cgroup.map(|found| {
+            runtime.cgroup = Some(found.cgroup);
+            found.events
+        });
         runtime.process_kept = kept;
         // What is being launched is recorded by what was launched before.
         runtime.policy = Some(policy).filter(|policy| !launching && *policy != policies::Digest::default());
@@ -268,11 +295,22 @@ impl Daemon {
             events.push((id, Event::Launched { pid }));
         }
         match found {
-            Some(Look::There(Verified { pid, pidfd, start_ticks })) => {
+            Some(Look::There(Verified { pid: found, pidfd, start_ticks, parent })) => {
+                if pid != Some(found) {
+                    tracing::error!(
+                        "{name}: its record names another process than initldr keeps, which is adopted"
+                    );
+                    self.manager.restore(id, without_record(found, now()));
+                }
+                let pid = found;
+                let runtime = self.runtime.entry(id).or_default();
                 runtime.pidfd = Some(far_up(pidfd));
                 runtime.start_ticks = start_ticks;
-                tracing::info!("{name}: adopted, still running as {pid}");
-                self.watch_main(id, pid);
+                // Of a thousand each would be a line on a serial console.
+                tracing::debug!("{name}: adopted, still running as {pid}");
+                if parent != Some(parent_id()) {
+                    self.watch_main(id, pid);
+                }
                 self.begin_to_listen(id);
             }
             // It has ended and is being reaped just now: its exit is on its way, unless somebody else is its parent.
@@ -300,7 +338,7 @@ impl Daemon {
                 }
             }
         }
-        self.watch_cgroup(id);
+        self.watch_cgroup_by(id, changes);
     }
 
     /// How those ended that are gone. Who is gone was reaped, so what initldr has to say of it is said already or comes
@@ -334,7 +372,7 @@ impl Daemon {
 
     /// A record of a service that no file describes any more is kept as long as something of it may run, for the day
     /// its file is back.
-    fn forget_if_idle(&mut self, record: &Record, cgroups: &BTreeMap<String, (String, Cgroup)>) {
+    fn forget_if_idle(&mut self, record: &Record, cgroups: &BTreeMap<String, Populated>) {
         if !record.unit.is_active() || !cgroups.contains_key(&record.name) {
             self.table.forget(&record.name);
         }
@@ -342,12 +380,8 @@ impl Daemon {
 
     /// Populated cgroups that no record explains. The process that initldr keeps for a service, in the cgroup of that
     /// service, is its main process: motherd puts nobody else into either.
-    fn orphan(
-        &mut self,
-        cgroups: BTreeMap<String, (String, Cgroup)>,
-        processes: &mut BTreeMap<String, OwnedFd>,
-    ) {
-        for (name, (relative, cgroup)) in cgroups {
+    fn orphan(&mut self, cgroups: BTreeMap<String, Populated>, processes: &mut BTreeMap<String, OwnedFd>) {
+        for (name, Populated { relative, cgroup, events }) in cgroups {
             let since = now();
             match self.manager.graph().find(&name) {
                 Some(id) => {
@@ -356,7 +390,7 @@ impl Daemon {
                     let found = pid.map(|pid| look(pid, 0, Some(&cgroup), process));
                     let runtime = self.runtime.entry(id).or_default();
                     runtime.cgroup = Some(cgroup);
-                    if let Some(Look::There(Verified { pid, pidfd, start_ticks })) = found {
+                    if let Some(Look::There(Verified { pid, pidfd, start_ticks, .. })) = found {
                         runtime.pidfd = Some(far_up(pidfd));
                         runtime.start_ticks = start_ticks;
                         runtime.process_kept = true;
@@ -365,7 +399,7 @@ impl Daemon {
                     } else {
                         self.manager.orphan(id, since);
                     }
-                    self.watch_cgroup(id);
+                    self.watch_cgroup_by(id, Some(events));
                 }
                 None => {
                     tracing::warn!(
@@ -433,18 +467,46 @@ fn cell(table: &Table, name: &str) -> Option<u32> {
     table.cell(name).map(|cell| cell.load(Ordering::Acquire)).filter(|pid| *pid != 0)
 }
 
-/// The process of this pid, if it is the recorded one: held first (best since it was made), then compared.
+/// The process of this pid, if it is the recorded one: held first (best since it was made), then compared. If it is not,
+/// and initldr keeps another that lives in the service's cgroup, then that one is it: the record is what is wrong.
 fn look(pid: u32, start_ticks: u64, cgroup: Option<&Cgroup>, process: Option<OwnedFd>) -> Look {
-    let since_birth = process.as_ref().is_some_and(|process| proc::pid_of(process.as_fd()) == Some(pid));
+    // In one call, where the kernel has it and nothing is out of the ordinary.
+    let told = process.as_ref().and_then(|process| process_info(process.as_fd()).ok());
+    let told = told.filter(|told| told.pid == pid && cgroup.is_some_and(|ours| ours.id() == told.cgroup_id));
+    let process = match (told, process) {
+        (Some(told), Some(pidfd)) if start_ticks != 0 => {
+            return Look::There(Verified { pid, pidfd, start_ticks, parent: Some(told.parent) });
+        }
+        (_, process) => process,
+    };
+    let kept = process.as_ref().and_then(|process| proc::pid_of(process.as_fd()));
+    let since_birth = kept == Some(pid);
     let (pidfd, process) = if since_birth { (process, None) } else { (pidfd_open(pid).ok(), process) };
-    let (Some(pidfd), Ok(found)) = (pidfd, proc::start_ticks(pid)) else { return Look::Gone(process) };
-    if !since_birth && start_ticks != 0 && found != start_ticks {
-        return Look::Gone(process);
+    let inside = |pid: u32| cgroup.is_some_and(|cgroup| cgroup.holds(pid).unwrap_or(false));
+    if let (Some(pidfd), Ok((found, parent))) = (pidfd, proc::birth(pid))
+        && (since_birth || start_ticks == 0 || found == start_ticks)
+    {
+        if inside(pid) {
+            return Look::There(Verified { pid, pidfd, start_ticks: found, parent: Some(parent) });
+        }
+        if proc::has_ended(pid) {
+            return Look::Ending;
+        }
     }
-    if cgroup.is_some_and(|cgroup| cgroup.procs().is_ok_and(|pids| pids.contains(&pid))) {
-        return Look::There(Verified { pid, pidfd, start_ticks: found });
+    match (kept, process) {
+        (Some(other), Some(pidfd)) if !since_birth && inside(other) => {
+            let start_ticks = proc::start_ticks(other).unwrap_or_default();
+            Look::There(Verified { pid: other, pidfd, start_ticks, parent: None })
+        }
+        (_, process) => Look::Gone(process),
     }
-    if proc::has_ended(pid) { Look::Ending } else { Look::Gone(process) }
+}
+
+/// Its `cgroup.events`, read, if it has processes.
+fn populated(cgroup: &Cgroup) -> Option<File> {
+    let mut events = File::from(far_up(cgroup.events_fd().ok()?));
+    let text = proc::read_small(&mut events).ok()?;
+    text.lines().any(|line| line == "populated 1").then_some(events)
 }
 
 /// The pidfds that initldr keeps of main processes, by service.

@@ -2,7 +2,10 @@
 //!
 //! An effect that events have overtaken does not come here: each was confirmed by the manager just now.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::{
+    fs::File,
+    os::fd::{AsFd, OwnedFd},
+};
 
 use nix::{errno::Errno, sys::epoll::EpollFlags};
 use sandbox::{cgroup::Cgroup, descriptors::far_up};
@@ -189,12 +192,23 @@ impl Daemon {
 
     /// Has `cgroup.events` wake us, once it is not watched yet.
     pub(super) fn watch_cgroup(&mut self, id: Id) {
+        self.watch_cgroup_by(id, None);
+    }
+
+    /// The same by a file that is open and was read.
+    pub(super) fn watch_cgroup_by(&mut self, id: Id, events: Option<File>) {
         let Some(runtime) = self.runtime.get_mut(&id) else { return };
         let Some(cgroup) = runtime.cgroup.as_ref().filter(|_| runtime.watch.is_none()) else { return };
-        let watched = cgroup.events_fd().map_err(|error| error.to_string()).and_then(|fd| {
-            let mut file = std::fs::File::from(far_up(fd));
-            // What is polled for is a change since it was read last.
-            proc::read_small(&mut file).map_err(|error| error.to_string())?;
+        let opened = match events {
+            Some(file) => Ok(file),
+            None => cgroup.events_fd().map_err(|error| error.to_string()).and_then(|fd| {
+                let mut file = File::from(far_up(fd));
+                // What is polled for is a change since it was read last.
+                proc::read_small(&mut file).map_err(|error| error.to_string())?;
+                Ok(file)
+            }),
+        };
+        let watched = opened.and_then(|file| {
             watch(&self.epoll, file.as_fd(), Source::Cgroup(id), EpollFlags::EPOLLPRI)
                 .map_err(|error| error.to_string())?;
             Ok(file)

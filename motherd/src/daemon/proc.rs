@@ -2,7 +2,7 @@
 //! would reach it.
 
 use std::{
-    fs,
+    fs::{self, File},
     io::{self, Read},
     os::fd::{AsRawFd, BorrowedFd},
 };
@@ -10,30 +10,44 @@ use std::{
 /// What a small file of /proc or of a cgroup says, in the two calls that it takes: its size says nothing, and whoever goes
 /// by that reads it in many.
 pub(crate) fn read_small(file: &mut impl Read) -> io::Result<String> {
-    let mut bytes = Vec::with_capacity(1024);
+    let mut bytes = Vec::with_capacity(2048);
     file.take(64 << 10).read_to_end(&mut bytes)?;
     String::from_utf8(bytes).map_err(io::Error::other)
+}
+
+fn text_of(path: &str) -> io::Result<String> {
+    read_small(&mut File::open(path)?)
 }
 
 /// Field 22 of `/proc/PID/stat`: when it was started, in clock ticks since boot. Together with the pid it names a
 /// process for ever, and no setting of the clock changes it.
 pub(crate) fn start_ticks(pid: u32) -> io::Result<u64> {
-    let stat = read_small(&mut fs::File::open(format!("/proc/{pid}/stat"))?)?;
-    parse_start_ticks(&stat).ok_or_else(|| io::Error::other(format!("/proc/{pid}/stat is not understood")))
+    birth(pid).map(|(start_ticks, _)| start_ticks)
+}
+
+/// When a process was started, as [`start_ticks`] has it, and its parent (field 4).
+pub(crate) fn birth(pid: u32) -> io::Result<(u64, u32)> {
+    let stat = text_of(&format!("/proc/{pid}/stat"))?;
+    let born = || Some((parse_start_ticks(&stat)?, field(&stat, 4)?));
+    born().ok_or_else(|| io::Error::other(format!("/proc/{pid}/stat is not understood")))
 }
 
 /// Field 52 of `/proc/PID/stat` of a process that is dead and was not reaped yet: how it ended, as wait(2) encodes it.
 pub(crate) fn exit_code(pid: u32) -> Option<i32> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let stat = text_of(&format!("/proc/{pid}/stat")).ok()?;
     let (_, after) = stat.rsplit_once(')')?;
     let mut fields = after.split_ascii_whitespace();
     (fields.next()? == "Z").then(|| fields.nth(52 - 4)?.parse().ok())?
 }
 
-/// The name (field 2) is in parentheses and may have any character in it; after the last one there is field 3.
 fn parse_start_ticks(stat: &str) -> Option<u64> {
+    field(stat, 22)
+}
+
+/// The name (field 2) is in parentheses and may have any character in it; after the last one there is field 3.
+fn field<T: std::str::FromStr>(stat: &str, number: usize) -> Option<T> {
     let (_, after) = stat.rsplit_once(')')?;
-    after.split_ascii_whitespace().nth(22 - 3)?.parse().ok()
+    after.split_ascii_whitespace().nth(number - 3)?.parse().ok()
 }
 
 /// Its parent.
@@ -56,7 +70,7 @@ fn field_of_status<T>(
     name: &str,
     read: impl Fn(&mut dyn Iterator<Item = &str>) -> Option<T>,
 ) -> io::Result<T> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let status = text_of(&format!("/proc/{pid}/status"))?;
     let line = status.lines().find_map(|line| line.strip_prefix(name));
     line.and_then(|line| read(&mut line.split_ascii_whitespace()))
         .ok_or_else(|| io::Error::other(format!("/proc/{pid}/status has no {name}")))
@@ -64,21 +78,21 @@ fn field_of_status<T>(
 
 /// Whether a process is dead, and waits to be reaped.
 pub(crate) fn has_ended(pid: u32) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let stat = text_of(&format!("/proc/{pid}/stat")).unwrap_or_default();
     let state = stat.rsplit_once(')').and_then(|(_, after)| after.split_ascii_whitespace().next());
     matches!(state, None | Some("Z" | "X"))
 }
 
 /// The pid of the process that a pidfd is of, as this pid namespace has it; `None` where it is gone.
 pub(crate) fn pid_of(pidfd: BorrowedFd<'_>) -> Option<u32> {
-    let text = fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd())).ok()?;
+    let text = text_of(&format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd())).ok()?;
     text.lines().find_map(|line| line.strip_prefix("Pid:"))?.trim().parse().ok().filter(|pid| *pid > 0)
 }
 
 /// Why the kernel would drop a signal to this process: it is the first of its pid namespace, and has no handler for it
 /// (pid_namespaces(7)). `None`: the signal gets through.
 pub(crate) fn deaf(pid: u32, signal: i32) -> io::Result<Option<String>> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let status = text_of(&format!("/proc/{pid}/status"))?;
     // Who sits in sigwait(3) hears too, and shows what it waits for in none of its masks.
     let call = fs::read_to_string(format!("/proc/{pid}/syscall")).unwrap_or_default();
     let waits = call.starts_with(&format!("{} ", libc::SYS_rt_sigtimedwait));
@@ -127,6 +141,7 @@ mod tests {
 
     #[test]
     fn the_oracle_of_start_ticks_is_this_process() {
+        assert_eq!(birth(std::process::id()).unwrap().1, std::os::unix::process::parent_id());
         let own = start_ticks(std::process::id()).unwrap();
         let text = fs::read_to_string("/proc/self/stat").unwrap();
         assert!(text.contains(&format!(" {own} ")));

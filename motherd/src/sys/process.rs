@@ -21,22 +21,23 @@ pub(crate) fn pidfd_send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> Result<()
     Errno::result(sent).map(drop)
 }
 
+/// `struct pidfd_info`, its first version: mask, cgroup id, eleven ids, exit code.
+#[repr(C)]
+#[derive(Default)]
+struct Info {
+    mask: u64,
+    cgroup_id: u64,
+    ids: [u32; 11],
+    exit_code: i32,
+}
+const _: () = assert!(size_of::<Info>() == 64);
+/// `_IOWR(0xFF, 11, struct pidfd_info)` of 64 bytes.
+const PIDFD_GET_INFO: libc::Ioctl = 0xc040_ff0b;
+
 /// PIDFD_GET_INFO with PIDFD_INFO_EXIT (Linux 6.15): the id of the cgroup in which a process ended, and its status as
 /// wait(2) encodes it. `None` where it has not been reaped; an error where the kernel does not tell.
 pub(crate) fn exit_info(pidfd: BorrowedFd<'_>) -> Result<Option<(u64, i32)>, Errno> {
-    /// `struct pidfd_info`, its first version: mask, cgroup id, eleven ids, exit code.
-    #[repr(C)]
-    #[derive(Default)]
-    struct Info {
-        mask: u64,
-        cgroup_id: u64,
-        ids: [u32; 11],
-        exit_code: i32,
-    }
-    const _: () = assert!(size_of::<Info>() == 64);
     const PIDFD_INFO_EXIT: u64 = 1 << 3;
-    /// `_IOWR(0xFF, 11, struct pidfd_info)` of 64 bytes.
-    const PIDFD_GET_INFO: libc::Ioctl = 0xc040_ff0b;
     let mut info = Info { mask: PIDFD_INFO_EXIT, ..Info::default() };
     // SAFETY: the request's number says 64 bytes, which is what the kernel writes at most and what `info` has.
     let answer = unsafe { libc::ioctl(pidfd.as_raw_fd(), PIDFD_GET_INFO, &raw mut info) };
@@ -59,6 +60,33 @@ pub(crate) fn flock(file: BorrowedFd<'_>) -> Result<(), Errno> {
     Errno::result(unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) }).map(drop)
 }
 
+/// What the kernel says of a process that is not reaped yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ProcessInfo {
+    /// As this pid namespace has it.
+    pub(crate) pid: u32,
+    /// Likewise.
+    pub(crate) parent: u32,
+    /// The id of its cgroup.
+    pub(crate) cgroup_id: u64,
+}
+
+/// PIDFD_GET_INFO (Linux 6.13): in one call what three files of /proc and the cgroup say. ENOTTY where the kernel does not
+/// know it, ESRCH where the process was reaped.
+pub(crate) fn process_info(pidfd: BorrowedFd<'_>) -> Result<ProcessInfo, Errno> {
+    /// PIDFD_INFO_PID, PIDFD_INFO_CGROUPID.
+    const WANTED: u64 = 1 | 1 << 2;
+    let mut info = Info { mask: WANTED, ..Info::default() };
+    // SAFETY: the request's number says 64 bytes, which is what the kernel writes at most and what `info` has.
+    let answer = unsafe { libc::ioctl(pidfd.as_raw_fd(), PIDFD_GET_INFO, &raw mut info) };
+    Errno::result(answer)?;
+    let [pid, _thread_group, parent, ..] = info.ids;
+    match info.mask & WANTED {
+        WANTED => Ok(ProcessInfo { pid, parent, cgroup_id: info.cgroup_id }),
+        _ => Err(Errno::ENODATA),
+    }
+}
+
 /// Takes over a descriptor that this process was started with. `None` where it is not open. To be called once for each
 /// number, before anything else is opened.
 pub(crate) fn inherited(fd: RawFd) -> Option<OwnedFd> {
@@ -75,4 +103,32 @@ pub(crate) fn splice(pipe: BorrowedFd<'_>, file: BorrowedFd<'_>, len: usize) -> 
     let moved =
         unsafe { libc::splice(pipe.as_raw_fd(), none, file.as_raw_fd(), none, len, libc::SPLICE_F_NONBLOCK) };
     Errno::result(moved).map(isize::unsigned_abs)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::{fd::AsFd, unix::fs::MetadataExt};
+
+    use super::*;
+
+    /// Where the kernel knows the call, it says what /proc and the file system of cgroups say.
+    #[test]
+    fn a_process_is_described_in_one_call_as_by_its_files() {
+        let pidfd = pidfd_open(std::process::id()).unwrap();
+        match process_info(pidfd.as_fd()) {
+            Ok(info) => {
+                assert_eq!(
+                    (info.pid, info.parent),
+                    (std::process::id(), std::os::unix::process::parent_id())
+                );
+                let text = std::fs::read_to_string("/proc/self/cgroup").unwrap();
+                let path = text.lines().find_map(|line| line.strip_prefix("0::")).unwrap();
+                let ids = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"].map(|root| {
+                    std::fs::metadata(format!("{root}{path}")).map(|found| found.ino()).unwrap_or_default()
+                });
+                assert!(ids.contains(&info.cgroup_id), "{info:?}: {ids:?}");
+            }
+            Err(errno) => assert!([Errno::ENOTTY, Errno::EINVAL].contains(&errno), "{errno}"),
+        }
+    }
 }

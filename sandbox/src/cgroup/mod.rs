@@ -249,6 +249,15 @@ impl Cgroup {
         Ok(pids)
     }
 
+    /// Whether this process lives in it or below it.
+    ///
+    /// # Errors
+    /// It is gone.
+    pub fn holds(&self, pid: u32) -> Result<bool, CgroupError> {
+        // What is below it is looked at only where that is needed: most services have nothing there.
+        Ok(pids(&self.read("cgroup.procs")?).contains(&pid) || self.procs()?.contains(&pid))
+    }
+
     /// SIGKILL to everything in it and below it, at once (`cgroup.kill`, since 5.14).
     ///
     /// # Errors

@@ -401,7 +401,8 @@ pub fn read_file(path: &Path) -> Result<String, Box<Diagnostic>> {
 fn read_checked(path: &Path, file: File) -> Result<String, Box<Diagnostic>> {
     let told = |code, message| Err(Box::new(Diagnostic::error_nowhere(code, message)));
     check_owner(path, &file, SFlag::S_IFREG)?;
-    let mut bytes = Vec::new();
+    // Most of them are read at once.
+    let mut bytes = Vec::with_capacity(4096);
     if let Err(error) = file.take(SIZE_LIMIT + 1).read_to_end(&mut bytes) {
         return Err(unreadable(path, errno_of(&error)));
     }
