@@ -21,6 +21,8 @@ pub struct Programs {
     pub probe: PathBuf,
     /// Attacks the sandbox from within.
     pub attacks: PathBuf,
+    /// Puts PID 1 of a guest under fire.
+    pub fire: PathBuf,
     /// Speaks for a service, and says what it was handed.
     pub client: PathBuf,
 }
@@ -38,7 +40,7 @@ impl Programs {
         cargo_build(
             true,
             &packages,
-            &["initldr", "motherd", "motherctl", "motherd-early", "probe", "attacks", "client"],
+            &["initldr", "motherd", "motherctl", "motherd-early", "probe", "attacks", "client", "fire"],
         )?;
         let release = crate::target_dir().join("release");
         Ok(Self {
@@ -48,6 +50,7 @@ impl Programs {
             motherctl: release.join("motherctl"),
             probe: release.join("probe"),
             attacks: release.join("attacks"),
+            fire: release.join("fire"),
             client: release.join("client"),
         })
     }
