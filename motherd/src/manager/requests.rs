@@ -74,7 +74,13 @@ impl Manager {
             };
             services.push((*id, Ok(changed)));
             match verb {
-                Verb::Start => self.want(*id, &Cause::request("started", who), now, &mut effects),
+                Verb::Start => {
+                    // What it did before it was stopped is not held against it. A connection or a timer forgets nothing.
+                    if matches!(self.units[id.0].state, State::Stopped | State::Done) {
+                        self.units[id.0].history.forgive();
+                    }
+                    self.want(*id, &Cause::request("started", who), now, &mut effects);
+                }
                 Verb::Stop { .. } => {
                     let cause = Cause::request("stopped", who);
                     self.unwant(*id, &cause);

@@ -619,6 +619,29 @@ fn who_needs_a_service_runs_on_while_that_one_is_tried_again() {
 }
 
 #[test]
+fn a_start_by_hand_forgets_the_waits_and_one_for_another_reason_does_not() {
+    let mut world = World::tame(&PAIR);
+    world.request(1, Verb::Start, &["db"]);
+    let streak = |world: &World| world.unit("db").history.streak;
+    for crashes in 1..=3 {
+        world.exit("db", 1);
+        assert_eq!(streak(&world), crashes);
+        world.tick();
+    }
+    world.request(2, STOP, &["db"]);
+    let (id, now) = (world.id("db"), world.now);
+    let effects = world.manager.boot(id, &Cause::new("a connection"), now);
+    world.run(effects);
+    assert!(
+        world.up("db") && streak(&world) == 3,
+        "whoever connects again and again does not make it crash faster"
+    );
+    world.request(3, STOP, &["db"]);
+    world.request(4, Verb::Start, &["db"]);
+    assert!(world.up("db") && streak(&world) == 0);
+}
+
+#[test]
 fn who_needs_a_service_that_failed_for_good_waits_and_starts_on_its_recovery() {
     let mut world = World::tame(&[
         ("db", "exec = [\"/b\"]\n[restart]\nwhen = \"never\""),
