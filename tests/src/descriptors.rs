@@ -60,6 +60,22 @@ pub fn handed(number: i32) -> std::io::Result<OwnedFd> {
 /// # Errors
 /// What a program under either of the two must never see.
 pub fn describe() -> Result<()> {
+    described().map(drop)
+}
+
+/// The same, and then O_NONBLOCK is the other way round on each of them, for whoever has the same open file.
+///
+/// # Errors
+/// As [`describe`]; fcntl(2).
+pub fn describe_and_flip() -> Result<()> {
+    for fd in described()? {
+        let status = OFlag::from_bits_retain(fcntl(&fd, FcntlArg::F_GETFL)?);
+        fcntl(&fd, FcntlArg::F_SETFL(status ^ OFlag::O_NONBLOCK))?;
+    }
+    Ok(())
+}
+
+fn described() -> Result<Vec<OwnedFd>> {
     let variable = |name: &str| std::env::var(name).ok();
     let count: i32 = variable("LISTEN_FDS").context("LISTEN_FDS")?.parse()?;
     let own_pid = variable("LISTEN_PID").context("LISTEN_PID")? == std::process::id().to_string();
@@ -69,17 +85,16 @@ pub fn describe() -> Result<()> {
         let target = fs::read_link(entry?.path()).unwrap_or_default();
         open += usize::from(!target.starts_with("/proc"));
     }
-    let handed: Vec<Value> =
-        (FIRST..FIRST + count).map(|number| one(&handed(number)?)).collect::<Result<_>>()?;
+    let handed: Vec<OwnedFd> = (FIRST..FIRST + count).map(handed).collect::<std::io::Result<_>>()?;
     let told = json!({
         "LISTEN_FDS": count,
         "LISTEN_FDNAMES": variable("LISTEN_FDNAMES"),
         "LISTEN_PID is its own": own_pid,
         "open beyond those and 0 to 2": i64::try_from(open)? - i64::from(count + FIRST),
-        "descriptors": handed,
+        "descriptors": handed.iter().map(one).collect::<Result<Vec<Value>>>()?,
     });
     println!("{told}");
-    Ok(())
+    Ok(handed)
 }
 
 fn one(fd: &OwnedFd) -> Result<Value> {

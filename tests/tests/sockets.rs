@@ -275,3 +275,36 @@ fn a_service_sees_what_it_sees_under_systemd() -> Result<()> {
     ));
     Ok(())
 }
+
+#[test]
+fn a_socket_is_in_the_mode_that_its_file_asks_for_at_each_start() -> Result<()> {
+    let Some(mut scratch) = Scratch::new("a_socket_is_in_the_mode_that_its_file_asks_for")? else {
+        return Ok(());
+    };
+    let program = Programs::built()?.client.display();
+    // Lazy: the open files stay, and with them whatever was done to them.
+    let mut text = format!(
+        "exec = [\"{program}\", \"descriptors\", \"flip\"]\npolicy = \"unconfined\"\n[start]\ntype = \"oneshot\"\n"
+    );
+    for (name, more) in [("plain", ""), ("quick", "nonblocking = true\n")] {
+        text += &format!("[[socket]]\nlisten = \"unix:/run/{name}.sock\"\nlazy = true\n{more}");
+    }
+    scratch.service("flips", &text)?;
+    scratch.start()?;
+    answers(&scratch)?;
+    for run in 1..=3 {
+        let started = scratch.motherctl(&["start", "flips"])?;
+        ensure!(started.status == 0, "{started:?}");
+        let told = scratch.eventually("it has told", |scratch| {
+            let ran = scratch.motherctl(&["--json", "logs", "flips"])?;
+            let mut told = ran.out.lines().filter(|line| line.contains("LISTEN_FDS"));
+            Ok(told.nth(run - 1).map(str::to_owned))
+        })?;
+        let told: Value = serde_json::from_str(&told)?;
+        let told: Value = serde_json::from_str(told["text"].as_str().context("no text")?)?;
+        let modes: Vec<_> = [0, 1].map(|at| told["descriptors"][at]["O_NONBLOCK"].as_bool()).into();
+        ensure!(modes == [Some(false), Some(true)], "run {run}: {told:#}");
+        ensure!(scratch.motherctl(&["stop", "flips"])?.status == 0);
+    }
+    Ok(())
+}

@@ -13,6 +13,7 @@ use std::{
 
 use nix::{
     errno::Errno,
+    fcntl::{FcntlArg, OFlag, fcntl},
     sys::{
         socket::{
             AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, UnixAddr, bind, getsockname,
@@ -77,6 +78,17 @@ pub(super) fn is_it(fd: BorrowedFd<'_>, socket: &Socket, root: &Path) -> bool {
             })
         }
     }
+}
+
+/// Sets O_NONBLOCK, or takes it away (fcntl(2), F_SETFL).
+pub(super) fn set_nonblocking(fd: BorrowedFd<'_>, nonblocking: bool) -> io::Result<()> {
+    let now = OFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFL)?);
+    let mut wanted = now;
+    wanted.set(OFlag::O_NONBLOCK, nonblocking);
+    if wanted != now {
+        fcntl(fd, FcntlArg::F_SETFL(wanted))?;
+    }
+    Ok(())
 }
 
 /// Removes what others would find at the path of a socket that nobody listens on any more.

@@ -114,6 +114,18 @@ impl Daemon {
         Ok(Ok(()))
     }
 
+    /// Each is in the mode that its file asks for, whatever who had it before has done: the mode belongs to the socket, and not
+    /// to who holds it.
+    pub(super) fn hand_over_sockets(&self, id: Id) -> Result<(), (String, io::Error)> {
+        let sockets = self.manager.graph().service(id).sockets();
+        for (number, fd) in self.sockets.of(id) {
+            let Some(socket) = sockets.get(number) else { continue };
+            listen::set_nonblocking(fd, socket.nonblocking)
+                .map_err(|error| (format!("fcntl of {}", socket.listen.value), error))?;
+        }
+        Ok(())
+    }
+
     /// A socket that initldr kept; `slot` is its name without `s/`. One that no file describes any more is let go.
     pub(super) fn adopt_socket(&mut self, slot_name: &str, fd: OwnedFd) -> Result<(), Fatal> {
         let found = slot_name.rsplit_once('/').and_then(|(name, number)| {

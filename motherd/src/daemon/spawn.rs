@@ -81,7 +81,8 @@ impl Daemon {
         let name = service.name().to_owned();
         let Some(program) = service.program().cloned() else { return Ok(vec![]) };
         let prepared = self.prepare(id, &name, &program)?;
-        let listening = self.prepare_sockets(id)?.map_err(|(what, error)| Refusal::io(&what, &error));
+        let listening = self.prepare_sockets(id)?.and_then(|()| self.hand_over_sockets(id));
+        let listening = listening.map_err(|(what, error)| Refusal::io(&what, &error));
         let event = match prepared.and(listening).and_then(|()| self.start_process(id, &name, &program)) {
             Ok(Launched { pid, pidfd, mounts }) => {
                 failpoint::hit("launch.cloned");

@@ -32,6 +32,7 @@ pub(crate) struct RawSocket {
     pub(crate) group: Option<Located<String>>,
     pub(crate) backlog: Option<Located<i64>>,
     pub(crate) reuse_port: Option<Located<bool>>,
+    pub(crate) nonblocking: Option<Located<bool>>,
 }
 
 /// One checked socket.
@@ -53,6 +54,8 @@ pub struct Socket {
     pub backlog: i32,
     /// SO_REUSEPORT: others may listen there too.
     pub reuse_port: bool,
+    /// O_NONBLOCK, at each start.
+    pub nonblocking: bool,
 }
 
 /// What is listened on.
@@ -144,7 +147,8 @@ fn address(text: &str) -> Result<Address, (String, Option<&'static str>)> {
 impl Reader<'_> {
     /// Every `[[socket]]`.
     pub(super) fn sockets(&mut self, table: &DeTable<'_>, raw: &mut RawService) {
-        const KEYS: [&str; 8] = ["name", "listen", "lazy", "mode", "owner", "group", "backlog", "reuse_port"];
+        const KEYS: [&str; 9] =
+            ["name", "listen", "lazy", "mode", "owner", "group", "backlog", "reuse_port", "nonblocking"];
         for (socket, at) in self.tables(table, "socket", &KEYS) {
             raw.sockets.push(RawSocket {
                 at,
@@ -156,6 +160,7 @@ impl Reader<'_> {
                 group: self.string(socket, "group"),
                 backlog: self.integer(socket, "backlog"),
                 reuse_port: self.boolean(socket, "reuse_port"),
+                nonblocking: self.boolean(socket, "nonblocking"),
             });
         }
     }
@@ -227,6 +232,7 @@ impl Checker<'_> {
             group: raw.group.clone(),
             backlog: self.backlog(raw.backlog.as_ref()),
             reuse_port: raw.reuse_port.as_ref().is_some_and(|reuse| reuse.value),
+            nonblocking: raw.nonblocking.as_ref().is_some_and(|nonblocking| nonblocking.value),
         })
     }
 

@@ -1,5 +1,6 @@
 //! `client notify [WORD]...` speaks for a service with the crate `sd-notify`, as `tests/clients/notify.py` does with
-//! Python's modules; `client descriptors` says what it was handed (see [`e2e::descriptors`]); `client attack WHAT SOCKET` does
+//! Python's modules; `client descriptors` says what it was handed (see [`e2e::descriptors`]), and with `flip`
+//! leaves it in the other mode; `client attack WHAT SOCKET` does
 //! something bad (see [`e2e::hostile`]).
 
 use std::fs::File;
@@ -18,8 +19,11 @@ fn main() -> ExitCode {
     let done = match words.split_first() {
         Some((word, first)) if word == "notify" => speak(first),
         Some((word, [])) if word == "descriptors" => e2e::descriptors::describe(),
+        Some((word, [flip])) if word == "descriptors" && flip == "flip" => {
+            e2e::descriptors::describe_and_flip()
+        }
         Some((word, [what, path])) if word == "attack" => e2e::hostile::attack(what, Path::new(path)),
-        _ => Err(anyhow::anyhow!("usage: client notify [WORD]... | descriptors | attack WHAT SOCKET")),
+        _ => Err(anyhow::anyhow!("usage: client notify [WORD]... | descriptors [flip] | attack WHAT SOCKET")),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
