@@ -93,7 +93,7 @@ impl Host {
     fn run(&self, words: &[&str]) -> Result<()> {
         let ran = self.scratch.motherctl(words)?;
         let log = || self.scratch.motherctl(&["logs", words[1]]).map(|ran| ran.out).unwrap_or_default();
-        ensure!(ran.status == 0, "{words:?}: {ran:?}\n{}\n{}", log(), self.scratch.log()?);
+        ensure!(ran.status == 0, "{words:?}: {ran:?}\n{}\n{}", self.scratch.log()?, log());
         Ok(())
     }
 }
