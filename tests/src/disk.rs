@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 
-use crate::fetch::{Cache, Kernel, run};
+use crate::fetch::{Cache, Flavour, Kernel, run};
 use crate::programs::Programs;
 
 /// What the kernel command line can name it by.
@@ -105,7 +105,7 @@ impl Disk {
         fs::create_dir_all(disk.at("var/lib/redis"))?;
         chown(disk.at("var/lib/redis"), Some(101), Some(101))?;
         for kernel in Kernel::ALL {
-            let modules = cache.modules(kernel)?;
+            let modules = cache.modules(kernel, Flavour::Cloud)?;
             for (path, data) in crate::modules::files(&modules, &["overlay", "loop"])? {
                 disk.file(&format!("usr/lib/modules/{path}"), 0o644, data)?;
             }

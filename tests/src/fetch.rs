@@ -79,6 +79,35 @@ impl Kernel {
     }
 }
 
+/// Which of a release's two builds of a kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Flavour {
+    /// For virtual machines, with what most of a system's tests need built in.
+    #[default]
+    Cloud,
+    /// For every machine: with zswap, software RDMA, and x32 behind a word of the command line.
+    Whole,
+}
+
+impl Flavour {
+    /// For a file's name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Cloud => "cloud",
+            Self::Whole => "whole",
+        }
+    }
+
+    /// The package that needs the newest one of its release.
+    fn package(self) -> &'static str {
+        match self {
+            Self::Cloud => "linux-image-cloud-amd64",
+            Self::Whole => "linux-image-amd64",
+        }
+    }
+}
+
 /// `target/e2e-cache`, held exclusively while something is fetched into it.
 #[derive(Debug)]
 pub struct Cache {
@@ -133,18 +162,22 @@ impl Cache {
     }
 
     /// The unpacked package of a kernel.
-    fn kernel_tree(&self, kernel: Kernel) -> Result<PathBuf> {
+    fn kernel_tree(&self, kernel: Kernel, flavour: Flavour) -> Result<PathBuf> {
+        let name = match flavour {
+            Flavour::Cloud => format!("kernel-{}", kernel.version()),
+            Flavour::Whole => format!("kernel-{}-{}", kernel.version(), flavour.name()),
+        };
         self.tree(&Tree {
-            name: format!("kernel-{}", kernel.version()),
+            name,
             suite: kernel.suite(),
-            asked: &["linux-image-cloud-amd64"],
+            asked: &[flavour.package()],
             keep: |package| package.starts_with("linux-image-6."),
         })
     }
 
     /// The modules of a kernel: the directory that is named after its release.
-    pub fn modules(&self, kernel: Kernel) -> Result<PathBuf> {
-        let tree = self.kernel_tree(kernel)?;
+    pub fn modules(&self, kernel: Kernel, flavour: Flavour) -> Result<PathBuf> {
+        let tree = self.kernel_tree(kernel, flavour)?;
         let folder = ["lib/modules", "usr/lib/modules"].map(|path| tree.join(path));
         let folder = folder.into_iter().find(|path| path.is_dir()).context("a kernel without modules")?;
         let release = fs::read_dir(&folder)?.next().context("no release in the folder of modules")?;
@@ -152,8 +185,8 @@ impl Cache {
     }
 
     /// A kernel image.
-    pub fn kernel(&self, kernel: Kernel) -> Result<PathBuf> {
-        let tree = self.kernel_tree(kernel)?;
+    pub fn kernel(&self, kernel: Kernel, flavour: Flavour) -> Result<PathBuf> {
+        let tree = self.kernel_tree(kernel, flavour)?;
         let boot = tree.join("boot");
         let names = fs::read_dir(&boot).with_context(|| format!("cannot read {}", boot.display()))?;
         for name in names {

@@ -13,7 +13,7 @@ use std::sync::OnceLock;
 use anyhow::{Context, Result, anyhow, bail};
 
 use crate::cpio::Archive;
-use crate::fetch::{Cache, Kernel, run};
+use crate::fetch::{Cache, Flavour, Kernel, run};
 use crate::programs::Programs;
 
 /// Where a tree of Debian's has its shared libraries.
@@ -79,15 +79,22 @@ impl Image {
         image.tree(&shipped.join("initramfs"), "/usr/lib/motherd/services")?;
         image.tree(&crate::workspace().join("policies"), "/usr/lib/motherd/policies")?;
         image.archive.file("/etc/initrd-release", 0o644, "NAME=\"initramfs of the tests\"\n")?;
-        // Where the kernel looks for it.
-        image.archive.link("/usr/sbin/modprobe", "../bin/busybox")?;
-        let cache = Cache::open()?;
         for kernel in Kernel::ALL {
-            for (path, data) in crate::modules::files(&cache.modules(kernel)?, modules)? {
-                image.archive.file(&format!("/usr/lib/modules/{path}"), 0o644, data)?;
-            }
+            image.modules(kernel, Flavour::Cloud, modules)?;
         }
         Ok(image)
+    }
+
+    /// Adds modules of a kernel, and those that they need.
+    pub fn modules(&mut self, kernel: Kernel, flavour: Flavour, names: &[&str]) -> Result<()> {
+        // Where the kernel looks for it.
+        if !self.archive.has("/usr/sbin/modprobe") {
+            self.archive.link("/usr/sbin/modprobe", "../bin/busybox")?;
+        }
+        for (path, data) in crate::modules::files(&Cache::open()?.modules(kernel, flavour)?, names)? {
+            self.archive.file(&format!("/usr/lib/modules/{path}"), 0o644, data)?;
+        }
+        Ok(())
     }
 
     /// Directories and no program. Libraries of what is added come from `userland`.

@@ -20,6 +20,7 @@ pub mod fetch;
 pub mod hostile;
 pub mod initramfs;
 pub mod leaks;
+pub mod load;
 pub mod machine;
 pub mod modules;
 pub mod peers;

@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use crate::fetch::{Cache, Kernel};
+use crate::fetch::{Cache, Flavour, Kernel};
 
 /// How long a boot may take, the emulation being slow and the machine shared.
 const BOOT: Duration = Duration::from_secs(180);
@@ -56,6 +56,10 @@ pub struct Setup {
     pub memory: Option<u32>,
     /// One processor, on which each instruction takes two nanoseconds, whatever this machine does meanwhile.
     pub counted: bool,
+    /// Which build of the kernel.
+    pub flavour: Flavour,
+    /// More arguments of QEMU.
+    pub arguments: Vec<&'static str>,
 }
 
 /// What a command in the guest came to.
@@ -165,12 +169,13 @@ impl Machine {
                 setup.words
             ))
             .arg("-kernel")
-            .arg(cache.kernel(kernel)?)
+            .arg(cache.kernel(kernel, setup.flavour)?)
             .arg("-initrd")
             .arg(image)
             .stdin(console_end)
             .stdout(shell_end)
             .stderr(Stdio::inherit());
+        command.args(&setup.arguments);
         for (number, disk) in setup.disks.iter().enumerate() {
             let drive = format!("driver=file,filename={},node-name=disk{number}", disk.display());
             let device = format!("virtio-blk-pci,drive=disk{number}");

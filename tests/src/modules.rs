@@ -44,15 +44,11 @@ pub fn files(folder: &Path, asked: &[&str]) -> Result<Vec<(String, Vec<u8>)>> {
     let path = |name: &str| format!("kernel/{name}.ko");
     let (mut dep, mut alias, mut files) = (String::new(), String::new(), Vec::new());
     for (name, module) in &chosen {
-        // Every one of them, the nearest first: that is what depmod(8) writes.
-        let mut needed: Vec<&String> = Vec::new();
-        let mut next: Vec<&String> = module.depends.iter().collect();
-        while let Some(one) = next.pop() {
-            if let (Some(found), false) = (chosen.get(one), needed.contains(&one)) {
-                needed.push(one);
-                next.extend(&found.depends);
-            }
-        }
+        // Every one of them, each before those that it needs itself: what depmod(8) writes, and modprobe loads from the end.
+        let mut needed = Vec::new();
+        before(name, &chosen, &mut needed);
+        needed.pop();
+        needed.reverse();
         let needed: String = needed.iter().map(|name| format!(" {}", path(name))).collect();
         writeln!(dep, "{}:{needed}", path(name))?;
         for other in &module.aliases {
@@ -66,6 +62,15 @@ pub fn files(folder: &Path, asked: &[&str]) -> Result<Vec<(String, Vec<u8>)>> {
         chosen.into_iter().map(|(name, module)| (format!("{release}/{}", path(&name)), module.object)),
     );
     Ok(files)
+}
+
+/// A module after all that it needs, unless it is there already.
+fn before<'a>(name: &'a str, chosen: &'a BTreeMap<String, Module>, loaded: &mut Vec<&'a str>) {
+    let Some(module) = chosen.get(name).filter(|_| !loaded.contains(&name)) else { return };
+    for needed in &module.depends {
+        before(needed, chosen, loaded);
+    }
+    loaded.push(name);
 }
 
 /// Every module below `folder`, by its name.

@@ -18,7 +18,7 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use nix::unistd::{Gid, Uid, chown, chroot, gethostname, sethostname, setuid};
 
-use crate::sys;
+use crate::{load, sys};
 
 /// What came of an act.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,6 +97,10 @@ pub fn attempt(words: &[&str]) -> Result<Outcome> {
         }
         ["bind", port] => TcpListener::bind((Ipv4Addr::LOCALHOST, port.parse()?)).map(drop),
         ["connect", port] => TcpStream::connect((Ipv4Addr::LOCALHOST, port.parse()?)).map(drop),
+        ["touch", mebibytes] => load::touch(mebibytes.parse()?),
+        ["huge", count] => load::huge(count.parse()?),
+        ["rdma", path, objects] => load::rdma(path, objects.parse()?),
+        ["rdma-link", name, interface] => load::rdma_link(name, interface),
         ["signal", pid] => of(nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid.parse()?), None)),
         ["map", "write-execute"] => sys::map_writable_and_executable(),
         ["map", "execute-later"] => sys::make_executable_later(),

@@ -264,6 +264,49 @@ pub(crate) fn tcp_backlog(fd: BorrowedFd<'_>) -> io::Result<u32> {
     Ok(info.tcpi_sacked)
 }
 
+/// CLOCK_PROCESS_CPUTIME_ID.
+pub(crate) fn own_processor_time() -> io::Result<std::time::Duration> {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the call writes one `timespec`, which `time` is, and it lives across the call.
+    outcome(i64::from(unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &raw mut time) }))?;
+    let seconds = u64::try_from(time.tv_sec).unwrap_or_default();
+    Ok(std::time::Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or_default()))
+}
+
+/// A byte in each of so many huge pages; where a page is refused when it is written to, the kernel sends SIGBUS.
+pub(crate) fn touch_huge_pages(count: usize, size: usize) -> io::Result<()> {
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_HUGETLB;
+    // SAFETY: an anonymous mapping at an address of the kernel's choice takes nothing away from this process.
+    let pages = unsafe {
+        let protection = libc::PROT_READ | libc::PROT_WRITE;
+        libc::mmap(std::ptr::null_mut(), count * size, protection, flags, -1, 0)
+    };
+    if pages == libc::MAP_FAILED {
+        return Err(io::Error::last_os_error());
+    }
+    for number in 0..count {
+        // SAFETY: the mapping has `count * size` bytes, is writable, and nobody else knows it; this is one of its bytes.
+        unsafe { pages.cast::<u8>().wrapping_add(number * size).write_volatile(1) };
+    }
+    Ok(())
+}
+
+/// A command of the write interface of `/dev/infiniband/uverbsN` that takes nothing but the place of its answer.
+pub(crate) fn verb(device: &mut std::fs::File, command: u32) -> io::Result<()> {
+    // Two words come back from either command that is used here; drivers may add some of their own.
+    let mut answer = [0_u32; 32];
+    // struct ib_uverbs_cmd_hdr: the command, and the lengths of both directions in words; then the address.
+    let mut request = command.to_ne_bytes().to_vec();
+    request.extend(4_u16.to_ne_bytes());
+    request.extend(2_u16.to_ne_bytes());
+    request.extend((answer.as_mut_ptr().expose_provenance() as u64).to_ne_bytes());
+    // SAFETY: the kernel writes at most the two words that the header grants to the address in the request, which is
+    // that of `answer`; it is exclusively borrowed, longer than that, and lives across the call.
+    let written = unsafe { libc::write(device.as_raw_fd(), request.as_ptr().cast(), request.len()) };
+    std::hint::black_box(&answer);
+    outcome(i64::try_from(written).unwrap_or(-1))
+}
+
 /// What libc's -1, or the kernel's own negative errno, means.
 fn outcome(result: i64) -> io::Result<()> {
     match result {

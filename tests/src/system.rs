@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use crate::fetch::Kernel;
-use crate::machine::Machine;
+use crate::machine::{Answer, Machine};
 
 /// How long a service may take to come up.
 pub const START: Duration = Duration::from_secs(60);
@@ -169,6 +169,19 @@ fn landlock_is_what_the_kernel_has(kernel: Kernel, status: &Value) -> Result<()>
         }
     }
     Ok(())
+}
+
+/// Runs a shell under `base/default` and these lines, without a quote `'` in any of them.
+pub fn under(machine: &mut Machine, lines: &[&str], script: &str) -> Result<Answer> {
+    let command = policy_at(machine, "/root/own.toml", lines)?;
+    machine.run(&format!("{command} /bin/sh -c '{script}' 2>&1"))
+}
+
+/// Writes the policy of `base/default` and these lines, and answers what runs a command under it.
+pub fn policy_at(machine: &mut Machine, path: &str, lines: &[&str]) -> Result<String> {
+    let lines: String = lines.iter().map(|line| format!(" '{line}'")).collect();
+    machine.ok(&format!("printf '%s\\n' 'extends = [\"base/default\"]'{lines} >{path}"))?;
+    Ok(format!("motherctl run --policy {path} --"))
 }
 
 fn is_private(attested: &Value, kind: &str) -> Option<bool> {

@@ -7,7 +7,7 @@ use e2e::initramfs::{Image, SharedImage};
 use e2e::machine::Machine;
 use e2e::on_both_kernels;
 use e2e::probe::Outcome;
-use e2e::system::{nginx_serves, running};
+use e2e::system::{nginx_serves, running, under};
 use nix::errno::Errno::{self, EACCES, ECONNREFUSED, ENOENT, ENOSYS, EPERM, EROFS, ESRCH};
 
 /// An act of the probe, and the refusals of which any is right: the wall that stands first depends on the kernel.
@@ -225,13 +225,6 @@ fn nothing_of_the_caller_leaks_in(machine: &mut Machine) -> Result<()> {
     ensure!(field("Groups:") == Some("") && field("Umask:") == Some("0077"), "{own}");
     ensure!(field("Uid:").is_some_and(|uids| !uids.split_whitespace().any(|uid| uid == "0")), "{own}");
     Ok(())
-}
-
-/// Runs a shell under `base/default` and these lines.
-fn under(machine: &mut Machine, lines: &[&str], script: &str) -> Result<e2e::machine::Answer> {
-    let lines: String = lines.iter().map(|line| format!(" '{line}'")).collect();
-    machine.ok(&format!("printf '%s\\n' 'extends = [\"base/default\"]'{lines} >/root/own.toml"))?;
-    machine.run(&format!("motherctl run --policy /root/own.toml -- /bin/sh -c '{script}' 2>&1"))
 }
 
 /// What the command itself said, after what was left out on this machine.

@@ -1,5 +1,5 @@
 //! `probe ACT [ARGUMENT]...` attempts one act and says what came of it: see [`e2e::probe`]. `probe each ACT...` attempts
-//! several, each in one word, and says a line of each.
+//! several, each in one word, and says a line of each. `probe figure WORD...` measures: see [`e2e::load`].
 
 use std::process::ExitCode;
 
@@ -16,6 +16,18 @@ fn main() -> ExitCode {
             }
         }
         return ExitCode::SUCCESS;
+    }
+    if let ["figure", words @ ..] = words.as_slice() {
+        return match e2e::load::figure(words) {
+            Ok(figure) => {
+                println!("{figure}");
+                ExitCode::SUCCESS
+            }
+            Err(error) => {
+                eprintln!("probe: {error:#}");
+                ExitCode::from(2)
+            }
+        };
     }
     match attempt(&words) {
         Ok(outcome) => {
