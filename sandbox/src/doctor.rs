@@ -9,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::kernel::Kernel;
+use crate::kernel::{Kernel, PressureWindows};
 
 /// What a finding means to the operator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -311,20 +311,37 @@ fn cgroups(kernel: &Kernel, facts: &Facts) -> Vec<Finding> {
         })
         .collect();
     findings.extend(cgroup_files(facts));
+    findings.push(pressure(kernel.pressure));
     findings
+}
+
+fn pressure(windows: PressureWindows) -> Finding {
+    let subject = "cgroup pressure";
+    match windows {
+        PressureWindows::Any => finding(Grade::Good, subject, "figures, and triggers on them"),
+        PressureWindows::Whole => Finding {
+            help: Some("give motherd CAP_SYS_RESOURCE, or write such windows".to_owned()),
+            ..finding(
+                Grade::Lacking,
+                subject,
+                "triggers with windows of whole 2 s alone: this process lacks CAP_SYS_RESOURCE",
+            )
+        },
+        PressureWindows::None => Finding {
+            help: Some("boot with psi=1, or a kernel with CONFIG_PSI".to_owned()),
+            ..finding(
+                Grade::Lacking,
+                subject,
+                "not accounted (PSI): `status` has no such figures, and `pressure` of [cgroup] is refused",
+            )
+        },
+    }
 }
 
 /// A file that may be missing although the controller is there: the file that shows the controller, what goes without
 /// the missing one, and what to do.
-const FILES: [(&str, &str, Grade, &str, &str); 3] = [
+const FILES: [(&str, &str, Grade, &str, &str); 2] = [
     ("memory.max", "memory.peak", Grade::Less, "`status` has no peak", "run Linux 5.19 or newer"),
-    (
-        "cgroup.procs",
-        "cpu.pressure",
-        Grade::Less,
-        "`status` has no pressure figures",
-        "boot with psi=1, or a kernel with CONFIG_PSI",
-    ),
     (
         "io.max",
         "io.weight",
@@ -452,7 +469,7 @@ mod tests {
     fn facts(sysctls: &[(&str, &str)]) -> Facts {
         let sysctls = sysctls.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         let mut facts = Facts { sysctls, is_admin: true, ..Facts::default() };
-        facts.cgroup_files = ["cgroup.procs", "cpu.pressure"].map(str::to_owned).to_vec();
+        facts.cgroup_files = vec!["cgroup.procs".to_owned()];
         facts.namespaces = NAMESPACES.iter().map(|(file, _)| (*file).to_owned()).collect();
         let actions = "kill_process kill_thread trap errno user_notif trace log allow";
         facts.sysctls.insert(SECCOMP_ACTIONS.to_owned(), actions.to_owned());
@@ -470,9 +487,7 @@ mod tests {
         let mut facts = facts(&strict);
         facts.sysctls.insert("user.max_user_namespaces".to_owned(), "100".to_owned());
         facts.cgroup_files =
-            ["cgroup.procs", "memory.max", "memory.peak", "cpu.pressure", "io.max", "io.weight"]
-                .map(str::to_owned)
-                .to_vec();
+            ["cgroup.procs", "memory.max", "memory.peak", "io.max", "io.weight"].map(str::to_owned).to_vec();
         let kernel = described::kernel(7);
         assert_eq!(graded(&kernel, &facts, Grade::Lacking), Vec::<String>::new());
         assert_eq!(graded(&kernel, &facts, Grade::Lax), Vec::<String>::new());
@@ -518,15 +533,23 @@ mod tests {
                 .map(|finding| format!("{} {}", finding.grade.word(), finding.subject))
                 .collect()
         };
-        assert_eq!(subjects(&["cgroup.procs", "cpu.pressure"]), Vec::<String>::new());
+        assert_eq!(subjects(&["cgroup.procs"]), Vec::<String>::new());
         assert_eq!(
             subjects(&["cgroup.procs", "memory.max", "io.max"]),
-            [
-                "less cgroup file memory.peak",
-                "less cgroup file cpu.pressure",
-                "lacking cgroup file io.weight"
-            ]
+            ["less cgroup file memory.peak", "lacking cgroup file io.weight"]
         );
+    }
+
+    #[test]
+    fn a_kernel_without_pressure_says_what_is_refused() {
+        for (windows, grade) in [
+            (PressureWindows::Any, Grade::Good),
+            (PressureWindows::Whole, Grade::Lacking),
+            (PressureWindows::None, Grade::Lacking),
+        ] {
+            let kernel = Kernel { pressure: windows, ..described::kernel(7) };
+            assert!(graded(&kernel, &facts(&[]), grade).contains(&"cgroup pressure".to_owned()));
+        }
     }
 
     #[test]

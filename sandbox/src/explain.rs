@@ -17,7 +17,7 @@ use landlock::{AccessFs, BitFlags};
 use crate::{
     compile::{Host, mounts::is_beneath, seccomp},
     plan::{CgroupSetting, Op, Plan},
-    policy::{Account, Confinement, Net, Policy, Rules, Share, Shown, Value},
+    policy::{Account, Architecture, Confinement, Net, Policy, PressureAction, Rules, Share, Shown, Value},
     question::{Made, Mount, Question, Source, Tree, can_on},
     syscalls::{self, groups},
 };
@@ -421,6 +421,9 @@ fn calls(policy: &Policy, plan: &Plan) -> Vec<String> {
     if !conditional.is_empty() {
         lines.push(format!("with some arguments alone: {}", conditional.join(", ")));
     }
+    if let Rules::Confined(rules) = policy.rules() {
+        lines.extend(other_architectures(&rules.seccomp.architectures, program));
+    }
     for shown in policy.show().iter().filter(|shown| shown.table == "seccomp" && shown.key == "rule") {
         if let Value::List(rules, _) = &shown.value {
             lines.extend(rules.iter().map(|rule| format!("rule: {}", rule.toml)));
@@ -436,6 +439,26 @@ fn calls(policy: &Policy, plan: &Plan) -> Vec<String> {
     }
     let denied = verdict_of_denied(program);
     lines.push(format!("a denied call gets {denied}, an unknown one ENOSYS"));
+    lines
+}
+
+/// What is beside x86_64, and what the filter cannot see there.
+fn other_architectures(
+    architectures: &BTreeSet<Architecture>,
+    program: &[seccompiler::sock_filter],
+) -> Vec<String> {
+    let mut lines = Vec::new();
+    if architectures.contains(&Architecture::X32) {
+        lines.push("ALLOWED by x32 as well".to_owned());
+    }
+    if architectures.contains(&Architecture::I386) {
+        lines.push("ALLOWED by i386 as well: 32-bit programs, and int 0x80 in others".to_owned());
+        let socket = syscalls::number("socket").and_then(|number| seccomp::verdict(program, number));
+        if socket.is_none() && !seccomp::makes_i386_sockets(program) {
+            let why = "the filter could not see of which family";
+            lines.push(format!("i386 makes sockets by the call `socket` alone, not by `socketcall`: {why}"));
+        }
+    }
     lines
 }
 
@@ -502,6 +525,14 @@ fn limits(plan: &Plan) -> Vec<String> {
             Some(format!("{name} = {} (at most {})", figure(soft), figure(hard)))
         }
         _ => None,
+    }));
+    lines.extend(plan.triggers().iter().map(|trigger| {
+        let then = match trigger.entry().action {
+            PressureAction::Report => "it is reported",
+            PressureAction::Restart => "it is stopped, and then what its service file says of restarts",
+            PressureAction::Kill => "it is killed, and then what its service file says of restarts",
+        };
+        format!("waiting for {}: {then}", trigger.entry())
     }));
     lines
 }

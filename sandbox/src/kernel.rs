@@ -22,6 +22,13 @@ pub struct LandlockAbi(pub u32);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Version(pub u32, pub u32);
 
+impl Version {
+    fn of(release: &str) -> Self {
+        let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|part| part.parse().unwrap_or(0));
+        Self(numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+    }
+}
+
 /// What a machine offers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Kernel {
@@ -39,6 +46,8 @@ pub struct Kernel {
     pub controllers: BTreeSet<String>,
     /// Whether programs can be attached to cgroups: CONFIG_CGROUP_BPF; `None` where the asking process may not.
     pub cgroup_bpf: Option<bool>,
+    /// The windows of triggers on pressure that the asking process may have.
+    pub pressure: PressureWindows,
     /// Whether user namespaces can be made: CONFIG_USER_NS, and `user.max_user_namespaces` is not 0.
     pub user_namespaces: bool,
     /// The processors that are online; none where /sys is not mounted.
@@ -56,6 +65,30 @@ pub struct Kernel {
     /// Who launches, if that is an ordinary user, who is root of a user namespace of its own alone. Nobody probes that:
     /// policies are compiled for root unless a launcher says otherwise.
     pub ordinary_user: Option<OrdinaryUser>,
+}
+
+/// What triggers on pressure (Documentation/accounting/psi.rst) may be armed here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PressureWindows {
+    /// None: CONFIG_PSI is not there, or off.
+    None,
+    /// Windows of whole 2 s: since 6.4 anything else takes CAP_SYS_RESOURCE.
+    Whole,
+    /// From 500 ms to 10 s.
+    Any,
+}
+
+impl PressureWindows {
+    fn probe(version: Version) -> Self {
+        let may = || caps::has_cap(None, caps::CapSet::Effective, caps::Capability::CAP_SYS_RESOURCE);
+        if !Path::new("/proc/pressure/memory").exists() {
+            Self::None
+        } else if version < Version(6, 4) || may().unwrap_or(false) {
+            Self::Any
+        } else {
+            Self::Whole
+        }
+    }
 }
 
 /// What can be done about a kind of speculation (Documentation/userspace-api/spec_ctrl.rst).
@@ -98,15 +131,14 @@ impl Kernel {
     #[must_use]
     pub fn for_ordinary_user(self, user: OrdinaryUser) -> Self {
         let (cgroup_base, controllers, cgroup_bpf) = (None, BTreeSet::new(), None);
-        Self { ordinary_user: Some(user), cgroup_base, controllers, cgroup_bpf, ..self }
+        let pressure = PressureWindows::None;
+        Self { ordinary_user: Some(user), cgroup_base, controllers, cgroup_bpf, pressure, ..self }
     }
 
     /// The version that `release` begins with; one that begins otherwise is older than any.
     #[must_use]
     pub fn version(&self) -> Version {
-        let mut numbers =
-            self.release.split(|c: char| !c.is_ascii_digit()).map(|part| part.parse().unwrap_or(0));
-        Version(numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+        Version::of(&self.release)
     }
 
     /// Asks this machine. `base` is the cgroup below which services get theirs; without one it is the root of the
@@ -133,10 +165,12 @@ impl Kernel {
             what: "getrlimit RLIMIT_NOFILE".to_owned(),
             source: errno.into(),
         })?;
+        let release = read("/proc/sys/kernel/osrelease")?.trim().to_owned();
         Ok(Self {
             open_files,
             ordinary_user: None,
-            release: read("/proc/sys/kernel/osrelease")?.trim().to_owned(),
+            pressure: PressureWindows::probe(Version::of(&release)),
+            release,
             // A kernel without CONFIG_USER_NS has no such file.
             user_namespaces: fs::read_to_string("/proc/sys/user/max_user_namespaces")
                 .is_ok_and(|limit| limit.trim() != "0"),

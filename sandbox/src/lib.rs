@@ -45,4 +45,4 @@ pub mod template;
 pub mod timings;
 mod userns;
 
-pub use plan::{LeftOut, Plan};
+pub use plan::{LeftOut, Plan, Trigger};

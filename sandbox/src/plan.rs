@@ -15,7 +15,7 @@ use seccompiler::sock_filter;
 
 use crate::{
     diagnostic::{Located, Place, Sources},
-    policy::{IdMap, IdRange},
+    policy::{IdMap, IdRange, PressureTrigger},
     sys::bpf::{self, Hook, Instruction},
 };
 
@@ -343,6 +343,39 @@ impl CgroupProgram {
     }
 }
 
+/// A trigger on pressure, for a cgroup's file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trigger {
+    pub(crate) entry: PressureTrigger,
+    /// The place of its entry: `web.toml:12:5`.
+    pub(crate) at: String,
+}
+
+impl Trigger {
+    /// When it fires, and what is done then.
+    #[must_use]
+    pub fn entry(&self) -> &PressureTrigger {
+        &self.entry
+    }
+
+    /// The place of its entry in the policy.
+    #[must_use]
+    pub fn at(&self) -> &str {
+        &self.at
+    }
+
+    /// The file that takes it.
+    pub(crate) fn file(&self) -> String {
+        format!("{}.pressure", self.entry.resource.word())
+    }
+
+    /// What the file takes: `some 150000 1000000`, in microseconds.
+    pub(crate) fn text(&self) -> String {
+        let PressureTrigger { waiting, stall, window, .. } = &self.entry;
+        format!("{} {} {}", waiting.word(), stall / 1_000, window / 1_000)
+    }
+}
+
 /// A file of the service's cgroup and what goes into it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct CgroupSetting {
@@ -437,6 +470,8 @@ pub struct Plan {
     /// the figures of `status`.
     pub(crate) controllers: Vec<String>,
     pub(crate) cgroup: Vec<CgroupSetting>,
+    /// What whoever launches arms on the cgroup.
+    pub(crate) pressure: Vec<Trigger>,
     /// The programs on the cgroup, if any can be attached at all; those of an earlier plan are taken off it.
     pub(crate) programs: Option<Vec<CgroupProgram>>,
     pub(crate) environment: Vec<(String, String)>,
@@ -452,6 +487,12 @@ impl Plan {
     #[must_use]
     pub fn policy(&self) -> &str {
         &self.policy
+    }
+
+    /// To be armed on the cgroup before the service is launched ([`crate::cgroup::Cgroup::arm`]), and waited for.
+    #[must_use]
+    pub fn triggers(&self) -> &[Trigger] {
+        &self.pressure
     }
 
     /// What this machine lacks and the policy calls optional.

@@ -371,6 +371,17 @@ fn sockets_are_those_of_the_table() {
         assert_eq!(socket(table, family, kind), wanted, "{family} {kind:#x}");
         assert_eq!(socket("", family, kind), "done", "control: {family} {kind:#x}");
     }
+    // A protocol that is named is the only one.
+    let icmp = libc::IPPROTO_ICMP;
+    let named =
+        "[seccomp]\nsocket = [{ family = \"AF_INET\", type = \"SOCK_DGRAM\", protocol = \"IPPROTO_UDP\" }]\n";
+    let datagrams = |sections: &str, protocol: i32| {
+        call(sections, &format!("41, {}, {datagram}, {protocol}", libc::AF_INET))
+    };
+    assert_eq!(datagrams(named, libc::IPPROTO_UDP), "done");
+    assert_eq!(datagrams(named, icmp), DENIED);
+    assert_ne!(datagrams(table, icmp), DENIED, "control: the kernel's own answer");
+    assert_eq!(datagrams(named, 0), DENIED, "0 is the default protocol, and not named");
     assert_eq!(pair(table, stream | flags), "done");
     assert_eq!(pair(table, datagram), DENIED);
     assert_eq!(pair("", datagram), "done", "control");
@@ -445,6 +456,96 @@ fn a_denied_call_gets_what_its_action_says() {
         assert_eq!(signal, nix::sys::signal::Signal::SIGSYS);
     }
     assert_eq!(perl("", "print syscall(110) >= 0 ? 'done' : $!"), "done", "control");
+}
+
+/// A program of i386 that makes one call and exits with the errno of it, or with the low byte of the negative of what came
+/// back: an ELF header, one segment, and a dozen instructions.
+fn i386_program(number: u32, arguments: [u32; 5]) -> Vec<u8> {
+    const BASE: u32 = 0x0804_8000;
+    const HEADERS: u32 = 52 + 32;
+    let mut code = Vec::new();
+    // mov eax, ebx, ecx, edx, esi, edi
+    for (register, value) in
+        [0xb8, 0xbb, 0xb9, 0xba, 0xbe, 0xbf].into_iter().zip([&[number], &arguments[..]].concat())
+    {
+        code.push(register);
+        code.extend(value.to_le_bytes());
+    }
+    // int 0x80; mov ebx, eax; neg ebx; mov eax, 1; int 0x80
+    code.extend([0xcd, 0x80, 0x89, 0xc3, 0xf7, 0xdb, 0xb8, 1, 0, 0, 0, 0xcd, 0x80]);
+    let size = HEADERS + u32::try_from(code.len()).expect("it is short");
+    let mut elf = b"\x7fELF\x01\x01\x01\0\0\0\0\0\0\0\0\0".to_vec();
+    elf.extend([2_u16, 3].map(u16::to_le_bytes).concat()); // ET_EXEC, EM_386
+    elf.extend([1, BASE + HEADERS, 52, 0, 0].map(u32::to_le_bytes).concat());
+    elf.extend([52_u16, 32, 1, 0, 0, 0].map(u16::to_le_bytes).concat());
+    elf.extend([1, 0, BASE, BASE, size, size, 5, 0x1000].map(u32::to_le_bytes).concat()); // PT_LOAD, PF_R | PF_X
+    elf.extend(code);
+    elf
+}
+
+#[test]
+fn another_architecture_is_dead_unless_it_is_named() {
+    if !is_root() {
+        return;
+    }
+    let folder = inside::scratch("i386");
+    let program = folder.join("program");
+    let call = |sections: &str, number: u32, arguments: &[u32]| {
+        let mut all = [0; 5];
+        all[..arguments.len()].copy_from_slice(arguments);
+        std::fs::write(&program, i386_program(number, all)).expect("the folder is ours");
+        std::fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755))
+            .expect("it is ours");
+        let dir = folder.display();
+        let lines = format!(
+            "[landlock]\nexecute = {{ add = [\"{dir}\"] }}\n[seccomp]\ndefault = \"errno:EXDEV\"\n{sections}"
+        );
+        match run(&lines, &[program.to_str().expect("our names are UTF-8")]) {
+            Ok((_, WaitStatus::Exited(_, status))) => status,
+            Ok((_, WaitStatus::Signaled(_, signal, _))) => -(signal as i32),
+            other => panic!("{number}: {other:?}"),
+        }
+    };
+    // The control of all: as root, outside of any sandbox, it runs.
+    std::fs::write(&program, i386_program(20, [0; 5])).expect("the folder is ours");
+    std::fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755))
+        .expect("it is ours");
+    if std::process::Command::new(&program).status().is_err() {
+        inside::skip("this kernel runs no programs of i386");
+        return;
+    }
+    const FILTER: i32 = libc::EXDEV;
+    const REACHED: i32 = libc::EFAULT; // with null for an address
+    let i386 = "architectures = [\"native\", \"i386\"]\n";
+    assert_eq!(call("", 20, &[]), -libc::SIGSYS, "getpid");
+    assert_eq!(call("architectures = [\"native\", \"x32\"]\n", 20, &[]), -libc::SIGSYS);
+    assert_eq!(call(i386, 20, &[]), 255, "getpid of PID 1");
+    assert_eq!(call(i386, 21, &[]), FILTER, "mount");
+    assert_eq!(call(i386, 17, &[]), libc::ENOSYS, "break was never a call");
+    // A rule on an argument means the same where the argument stands there, and bars where it lies in memory.
+    let (inet, netlink) = (libc::AF_INET.unsigned_abs(), libc::AF_NETLINK.unsigned_abs());
+    assert!(call(i386, 359, &[inet, 1, 0]) > 200, "socket: a descriptor");
+    assert_eq!(call(i386, 359, &[netlink, 3, 0]), FILTER);
+    assert_eq!(call(i386, 102, &[1, 0]), FILTER, "socketcall: socket");
+    assert_eq!(call(i386, 102, &[3, 0]), REACHED, "socketcall: connect");
+    let free = format!("{i386}rule = {{ remove = [\"socket\"] }}\n");
+    assert_eq!(call(&free, 102, &[1, 0]), REACHED, "control");
+    assert_eq!(call(&free, 359, &[netlink, 3, 0]), 253, "control: a descriptor");
+    assert_eq!(call(i386, 90, &[0]), FILTER, "mmap with its arguments in memory");
+    let pages = |protection: i32| [0, 4096, protection.unsigned_abs(), 0x22, u32::MAX];
+    assert_eq!(call(i386, 192, &pages(libc::PROT_WRITE | libc::PROT_EXEC)), FILTER, "mmap2");
+    assert_ne!(call(i386, 192, &pages(libc::PROT_READ | libc::PROT_WRITE)), FILTER, "mmap2");
+    let loose = format!("{i386}[process]\nmemory_deny_write_execute = false\n");
+    assert_eq!(call(&loose, 90, &[0]), REACHED, "control");
+    assert_ne!(call(&loose, 192, &pages(libc::PROT_WRITE | libc::PROT_EXEC)), FILTER, "control");
+    assert_eq!(call(i386, 117, &[23, 0, 4096, 0o700]), 0, "ipc: shmget makes the first");
+    let barred = format!("{i386}deny = {{ add = [\"shmget\"] }}\n");
+    assert_eq!(call(&barred, 117, &[23, 0, 4096, 0o700]), FILTER, "ipc: shmget");
+    assert_eq!(call(&barred, 395, &[0, 4096, 0o700]), FILTER, "shmget");
+    assert_eq!(call(i386, 310, &[libc::CLONE_NEWUSER.unsigned_abs()]), FILTER, "unshare");
+    let old = format!("{i386}[[seccomp.rule.add]]\ncall = \"umask\"\narg = 0\nin = [7]\n");
+    assert_eq!(call(&old, 60, &[8]), FILTER, "umask");
+    assert_ne!(call(&old, 60, &[7]), FILTER, "umask");
 }
 
 #[test]

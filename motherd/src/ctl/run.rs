@@ -5,8 +5,9 @@
 //! is the command's, 128 and the signal's number if a signal ended it; 125, 126 and 127 say that it never ran.
 
 use std::{
+    collections::BTreeSet,
     env, fs, io,
-    os::fd::AsFd,
+    os::fd::{AsFd, OwnedFd},
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -22,14 +23,14 @@ use nix::{
     unistd::Pid,
 };
 use sandbox::{
-    Plan,
+    Plan, Trigger,
     attest::{self, attest},
     cgroup::{self, Cgroup},
     compile::{Subject, compile},
     kernel::Kernel,
     launch::{Launch, LaunchFailure, Launched, launch},
     ordinary::OrdinaryUser,
-    policy::{Rules, Store},
+    policy::{PressureAction, Rules, Store},
 };
 
 use super::{args::Global, failure::Failure, output::complain, policy, render::by_reason};
@@ -87,8 +88,14 @@ pub(super) fn run(global: &Global, name: &str, command: &[String]) -> Result<u8,
         Some(base) => Some(own_cgroup(base, &own_name, &plan)?),
         None => None,
     };
+    let mut triggers = match &cgroup {
+        Some(cgroup) => Triggers::arm(cgroup, &plan).map_err(|error| no_sandbox(&error))?,
+        None => Triggers::default(),
+    };
     let status = launch_first(&plan, command, cgroup.as_ref())
-        .and_then(|launched| signals.wait(&launched, cgroup.as_ref()));
+        .and_then(|launched| signals.wait(&launched, cgroup.as_ref(), &mut triggers));
+    // They are to be closed before the cgroup goes.
+    drop(triggers);
     if let Some(Err(error)) = cgroup.map(|cgroup| clear(&cgroup)) {
         complain(&format!("motherctl: {error}\n"));
     }
@@ -174,14 +181,20 @@ impl Forwarded {
     }
 
     /// Waits for the end of the command and passes signals on until then.
-    fn wait(&self, launched: &Launched, cgroup: Option<&Cgroup>) -> Result<u8, Failure> {
+    fn wait(
+        &self,
+        launched: &Launched,
+        cgroup: Option<&Cgroup>,
+        triggers: &mut Triggers,
+    ) -> Result<u8, Failure> {
         let failed = |errno: Errno| Failure::say(1, format!("wait for the command: {errno}"));
         let mut ended_for = None;
         loop {
-            let mut fds = [
+            let mut fds = vec![
                 PollFd::new(launched.pidfd.as_fd(), PollFlags::POLLIN),
                 PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
             ];
+            fds.extend(triggers.descriptors.iter().map(|fd| PollFd::new(fd.as_fd(), PollFlags::POLLPRI)));
             match poll(&mut fds, PollTimeout::NONE) {
                 Ok(_) | Err(Errno::EINTR) => {}
                 Err(errno) => return Err(failed(errno)),
@@ -190,6 +203,15 @@ impl Forwarded {
                 let end = waitid(Id::PIDFd(launched.pidfd.as_fd()), WaitPidFlag::WEXITED).map_err(failed)?;
                 return Ok(exit_status(end, ended_for));
             }
+            let fired: Vec<usize> = fds[2..]
+                .iter()
+                .enumerate()
+                .filter(|(_, fd)| fd.any() == Some(true))
+                .map(|(at, _)| at)
+                .collect();
+            for number in fired {
+                triggers.fired(number, cgroup)?;
+            }
             while let Some(information) = self.signals.read_signal().map_err(failed)? {
                 let number = information.ssi_signo.cast_signed();
                 if forward(number, launched, cgroup)? {
@@ -197,6 +219,37 @@ impl Forwarded {
                 }
             }
         }
+    }
+}
+
+/// The triggers of `cgroup.pressure`, armed on the command's cgroup.
+#[derive(Default)]
+struct Triggers {
+    triggers: Vec<Trigger>,
+    descriptors: Vec<OwnedFd>,
+    /// Those that were told of already.
+    told: BTreeSet<usize>,
+}
+
+impl Triggers {
+    fn arm(cgroup: &Cgroup, plan: &Plan) -> Result<Self, cgroup::CgroupError> {
+        let triggers = plan.triggers().to_vec();
+        let descriptors = triggers.iter().map(|trigger| cgroup.arm(trigger)).collect::<Result<_, _>>()?;
+        Ok(Self { triggers, descriptors, told: BTreeSet::new() })
+    }
+
+    /// It is told once; and where more is to be done, everything in the cgroup is killed, since nobody here could start the
+    /// command again.
+    fn fired(&mut self, number: usize, cgroup: Option<&Cgroup>) -> Result<(), Failure> {
+        let Some((entry, cgroup)) = self.triggers.get(number).map(Trigger::entry).zip(cgroup) else {
+            return Ok(());
+        };
+        let kills = entry.action != PressureAction::Report;
+        if self.told.insert(number) {
+            let then = if kills { ": killed" } else { "" };
+            complain(&format!("motherctl: pressure: {entry}{then}\n"));
+        }
+        if kills { cgroup.kill().map_err(|error| Failure::new(1, &error)) } else { Ok(()) }
     }
 }
 

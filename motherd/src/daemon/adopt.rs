@@ -188,6 +188,7 @@ impl Daemon {
             self.recover_stage(&left);
         }
         failpoint::hit("adopt.descriptors");
+        self.adopt_pressure();
         // All of them are known before anything is done about one: what is done may start another process, which none of
         // them is about.
         let mut effects = Vec::new();

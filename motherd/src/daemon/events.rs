@@ -45,6 +45,8 @@ pub(super) enum Source {
     Upgrade,
     Mounts,
     Conditions(Kind),
+    /// The trigger of this number.
+    Pressure(Id, u8),
 }
 
 impl Source {
@@ -64,6 +66,7 @@ impl Source {
             Self::Upgrade => 11,
             Self::Mounts => 12,
             Self::Conditions(kind) => kind.number() << 4 | 13,
+            Self::Pressure(id, number) => (id.0 as u64) << 12 | u64::from(number) << 4 | 14,
         }
     }
 
@@ -84,6 +87,10 @@ impl Source {
             11 => Some(Self::Upgrade),
             12 => Some(Self::Mounts),
             13 => Kind::of_number(data >> 4).map(Self::Conditions),
+            14 => {
+                let number = u8::try_from(data >> 4 & 0xff).ok()?;
+                usize::try_from(data >> 12).ok().map(|id| Self::Pressure(Id(id), number))
+            }
             _ => None,
         }
     }
@@ -213,6 +220,7 @@ impl Daemon {
             Source::Notify(id) => self.notified(id),
             Source::Held(id) => self.held_ready(id),
             Source::Health(id) => self.health_ready(id),
+            Source::Pressure(id, number) => self.pressure_ready(id, number),
             Source::Main(id) => self.main_ready(id),
             Source::Socket(id) => self.socket_ready(id),
             Source::Clock => self.clock_ready(),
@@ -360,6 +368,7 @@ mod tests {
             Source::Notify(Id(7)),
             Source::Held(Id(2045)),
             Source::Health(Id(3)),
+            Source::Pressure(Id(2045), 15),
             Source::Main(Id(2045)),
             Source::Socket(Id(2045)),
             Source::Clock,

@@ -124,7 +124,7 @@ impl Daemon {
         }
     }
 
-    fn kill(&mut self, id: Id) {
+    pub(super) fn kill(&mut self, id: Id) {
         if let Some(cgroup) = self.cgroup(id)
             && let Err(error) = cgroup.kill()
             && !matches!(error.errno(), Some(Errno::ENOENT | Errno::ENODEV))
@@ -152,6 +152,9 @@ impl Daemon {
         // Watched before it is looked at: what changes after the look wakes us.
         if self.cgroup(id).is_some() {
             self.watch_cgroup(id);
+        }
+        if self.cgroup(id).is_some_and(|cgroup| matches!(cgroup.populated(), Ok(false))) {
+            self.disarm_pressure(id);
         }
         let gone = match self.cgroup(id) {
             None => true,

@@ -39,6 +39,7 @@ mod oom;
 mod output;
 mod phase;
 mod policies;
+mod pressure;
 mod proc;
 mod schedule;
 mod signals;
@@ -213,6 +214,8 @@ struct Runtime {
     said: notify::Said,
     /// What it gave away to get it back.
     held: Vec<notify::Held>,
+    /// The triggers of its policy that are armed on its cgroup.
+    pressure: Vec<pressure::Armed>,
     /// How many of its processes were killed for want of memory, as far as it was said.
     oom_kills: u64,
 }

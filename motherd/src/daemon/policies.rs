@@ -47,7 +47,12 @@ impl Policies {
     }
 
     /// The policy of a name, as its files say now.
-    fn read(&mut self, name: &str, store: &Store, kernel: &Kernel) -> Result<Rc<Compiler>, Report> {
+    pub(super) fn read(
+        &mut self,
+        name: &str,
+        store: &Store,
+        kernel: &Kernel,
+    ) -> Result<Rc<Compiler>, Report> {
         let seen = self.looked_at.as_ref().is_some_and(|seen| seen.contains(name));
         let known = self.by_name.get(name).filter(|known| seen || store.still_says(known.policy()));
         let compiler = match known {

@@ -132,6 +132,7 @@ impl Daemon {
         }
         self.open_cgroup(id, name, program, &plan, program.commands.pre.is_empty())?;
         failpoint::hit("launch.cgroup-made");
+        self.arm_pressure(id, &plan)?;
         self.begin_to_listen(id);
         let runtime = self.runtime.entry(id).or_default();
         runtime.oom_kills = 0;

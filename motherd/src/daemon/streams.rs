@@ -101,6 +101,7 @@ fn wire(entry: Entry) -> Event {
             What::Asked => EventKind::Asked,
             What::Timer => EventKind::Timer,
             What::Socket => EventKind::Socket,
+            What::Pressure => EventKind::Pressure,
             What::Manager => EventKind::Manager,
         },
         service: text(entry.service),

@@ -25,13 +25,21 @@ pub enum What {
     Timer,
     /// Somebody connected to a socket.
     Socket,
+    /// A service waited too much for a resource.
+    Pressure,
     /// motherd itself: started, relaunched, ending the machine.
     Manager,
 }
 
 /// By their bytes, which are never given to anything else.
-const WHATS: [(u8, What); 5] =
-    [(1, What::Became), (2, What::Asked), (3, What::Timer), (4, What::Socket), (5, What::Manager)];
+const WHATS: [(u8, What); 6] = [
+    (1, What::Became),
+    (2, What::Asked),
+    (3, What::Timer),
+    (4, What::Socket),
+    (5, What::Manager),
+    (6, What::Pressure),
+];
 
 /// Something that happened.
 #[derive(Debug, Clone, PartialEq, Eq)]

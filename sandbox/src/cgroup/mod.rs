@@ -7,6 +7,7 @@
 //! Source: Documentation/admin-guide/cgroup-v2.rst.
 
 mod figures;
+mod pressure;
 mod programs;
 
 use std::{
@@ -43,6 +44,12 @@ pub struct CgroupError {
 impl CgroupError {
     fn new(action: impl Into<String>, path: impl Into<PathBuf>, source: impl Into<io::Error>) -> Self {
         Self { action: action.into(), path: path.into(), source: source.into() }
+    }
+
+    /// What a caller did with a cgroup, and what the kernel said.
+    #[must_use]
+    pub fn of(cgroup: &Cgroup, action: &str, source: io::Error) -> Self {
+        Self::new(action, &cgroup.path, source)
     }
 
     /// The errno behind it, where there is one.

@@ -8,7 +8,7 @@ use std::{
 use super::{FileKind, Host, Subject};
 use crate::{
     diagnostic::{Located, Place, Sources},
-    kernel::{Kernel, LandlockAbi, Mitigation},
+    kernel::{Kernel, LandlockAbi, Mitigation, PressureWindows},
     policy::*,
     syscalls::{self, groups},
 };
@@ -30,6 +30,7 @@ pub(crate) fn kernel(abi: u32) -> Kernel {
             .into(),
         processors: (0..4).collect(),
         memory_nodes: (0..2).collect(),
+        pressure: PressureWindows::Any,
         huge_pages: ["2MB", "1GB"].map(str::to_owned).into(),
         store_bypass: Mitigation::PerProcess,
         indirect_branch: Mitigation::NotAffected,
@@ -191,6 +192,7 @@ pub(crate) fn strict() -> Confinement {
             io_uring: here(false),
             groups: crate::syscalls::versions::VERSION,
             actions: Vec::new(),
+            architectures: [Architecture::Native].into(),
             log: true,
         },
         cgroup: CgroupLimits {
@@ -216,6 +218,7 @@ pub(crate) fn strict() -> Confinement {
             hugetlb: Vec::new(),
             rdma: Vec::new(),
             misc: Vec::new(),
+            pressure: Vec::new(),
             devices: None,
             ip_allow: None,
             ip_deny: Vec::new(),

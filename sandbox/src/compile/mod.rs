@@ -17,6 +17,7 @@ pub(crate) mod landlock;
 mod loader;
 pub(crate) mod mounts;
 mod namespaces;
+mod pressure;
 mod process;
 mod scheduling;
 pub(crate) mod seccomp;
@@ -31,11 +32,15 @@ use std::{ffi::CString, path::PathBuf};
 pub use automatic::auto_id;
 pub use compiler::{Compiled, Compiler};
 pub use host::{FileKind, Host, RealHost};
+pub use pressure::triggers;
 
 use crate::{
     diagnostic::{Diagnostic, Located, Place, Report},
     kernel::Kernel,
-    plan::{CgroupProgram, CredentialPlan, LeftOut, Op, Phase, Plan, SLOTS, Slot, Step, UserNamespacePlan},
+    plan::{
+        CgroupProgram, CredentialPlan, LeftOut, Op, Phase, Plan, SLOTS, Slot, Step, Trigger,
+        UserNamespacePlan,
+    },
     policy::{
         CREDENTIALS_DIRECTORY, CREDENTIALS_VARIABLE, Confinement, Credential, IdMap, Landlock, OptionalPath,
         Policy, Rules,
@@ -101,6 +106,7 @@ struct Outcome {
     namespaces: namespaces::Wanted,
     landlock: Option<crate::plan::LandlockPlan>,
     cgroup: cgroup::Settings,
+    pressure: Vec<Trigger>,
     programs: Option<Vec<CgroupProgram>>,
     environment: Vec<(String, String)>,
     credentials: Vec<CredentialPlan>,
@@ -130,6 +136,7 @@ fn confined(
         None => seccomp::compile(rules, builder),
     }
     let cgroup = cgroup::compile(&rules.cgroup, builder);
+    let pressure = pressure::compile(policy, &rules.cgroup, builder);
     let programs = bpf::compile(rules, builder);
     let mut environment: Vec<_> =
         rules.process.environment.iter().map(|variable| variable.value.clone()).collect();
@@ -139,7 +146,7 @@ fn confined(
     let credentials =
         rules.credentials.iter().map(|credential| credential_plan(credential, builder)).collect();
     tracing::debug!(policy = policy.name(), steps = builder.steps.len(), "compiled");
-    Outcome { namespaces, landlock, cgroup, programs, environment, credentials, identity }
+    Outcome { namespaces, landlock, cgroup, pressure, programs, environment, credentials, identity }
 }
 
 /// A service may read its credentials, or they would be for nothing.
@@ -182,6 +189,7 @@ fn unconfined(policy: &Policy, mut builder: Builder<'_>) -> Plan {
         namespaces: namespaces::Wanted::default(),
         landlock: None,
         cgroup: cgroup::Settings::none(builder.kernel),
+        pressure: Vec::new(),
         programs: (builder.kernel.cgroup_bpf == Some(true)).then(Vec::new),
         environment: vec![("PATH".to_owned(), process::DEFAULT_PATH.to_owned())],
         credentials: Vec::new(),
@@ -285,6 +293,7 @@ impl<'a> Builder<'a> {
             landlock: outcome.landlock,
             controllers: outcome.cgroup.controllers,
             cgroup: outcome.cgroup.files,
+            pressure: outcome.pressure,
             programs: outcome.programs,
             environment: outcome.environment,
             uid: outcome.identity.host_uid,

@@ -9,6 +9,7 @@
 //! seccompiler gives the instruction type, and in the tests the oracle.
 
 mod code;
+mod foreign;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,7 +19,7 @@ use crate::{
     compile::Builder,
     diagnostic::Diagnostic,
     plan::{Op, Phase},
-    policy::{Confinement, Denial, NamespaceKind, SOCKET_FLAGS, SocketRule},
+    policy::{Architecture, Confinement, Denial, NamespaceKind, SOCKET_FLAGS, SocketRule},
     syscalls,
 };
 
@@ -38,6 +39,8 @@ const OFFSET_ARGUMENTS: u32 = 16;
 
 /// AUDIT_ARCH_X86_64 (linux/audit.h).
 pub(crate) const X86_64: u32 = 0xc000_003e;
+/// AUDIT_ARCH_I386.
+pub(crate) const I386: u32 = 0x4000_0003;
 /// __X32_SYSCALL_BIT: calls of the x32 ABI, which carry the same architecture.
 const X32_BIT: u32 = 0x4000_0000;
 
@@ -55,6 +58,8 @@ enum Verdict {
     Return(u32),
     /// It depends on arguments: every condition must hold, or the call gets `denied`.
     When { conditions: Vec<Condition>, denied: u32 },
+    /// It is many calls, of which the masked bits of an argument are one: SECCOMP_RET_* by value.
+    ByValue { argument: u8, mask: u32, cases: Vec<(u32, u32)>, otherwise: u32 },
 }
 
 /// A condition on the low 32 bits of one argument.
@@ -113,6 +118,7 @@ pub(crate) fn compile(rules: &Confinement, builder: &mut Builder<'_>) {
     let closed = closed(rules);
     check_actions(rules, &closed, builder);
     let program = program(rules, &closed);
+    refuse_too_long(rules, &program, builder);
     let object = format!("{} calls, {} instructions", wanted.allowed.len(), program.len());
     let op = Op::Seccomp { program: program.into(), log: wanted.log };
     builder.step(Phase::Seccomp, op, object, Some(wanted.default.at.clone()));
@@ -326,10 +332,28 @@ fn program(rules: &Confinement, closed: &[Closed]) -> Vec<sock_filter> {
         }
     }
     ranges.push((syscalls::highest() + 1, Verdict::Return(ENOSYS)));
-    // x32 calls are numbers from X32_BIT on: unknown like every other number above the highest.
+    // x32 calls are numbers from X32_BIT on: unknown like every other number above the highest, unless they are named.
     debug_assert!(syscalls::highest() < X32_BIT);
+    if wanted.architectures.contains(&Architecture::X32) {
+        ranges.extend(foreign::x32(&verdict));
+    }
+    let i386 = wanted.architectures.contains(&Architecture::I386).then(|| foreign::i386(&verdict));
+    code::assemble(&ranges, i386.as_deref())
+}
 
-    code::assemble(&ranges)
+/// BPF_MAXINSNS (linux/bpf_common.h): the kernel takes no longer filter.
+const MOST_INSTRUCTIONS: usize = 4096;
+
+fn refuse_too_long(rules: &Confinement, program: &[sock_filter], builder: &mut Builder<'_>) {
+    if program.len() > MOST_INSTRUCTIONS {
+        let message = format!(
+            "the filter has {} instructions, and the kernel takes {MOST_INSTRUCTIONS}",
+            program.len()
+        );
+        let help = "name fewer values in rules, `socket`, `ioctl` and `prctl`";
+        let at = rules.seccomp.default.at.clone();
+        builder.error(Diagnostic::error("filter-too-long", at, message).help(help));
+    }
 }
 
 /// Family, type without its flags, and protocol, as far as they are named.
@@ -372,6 +396,19 @@ pub(crate) fn verdict(program: &[sock_filter], number: u32) -> Option<u32> {
 /// The same for these arguments.
 pub(crate) fn verdict_with(program: &[sock_filter], number: u32, arguments: [u64; 6]) -> Option<u32> {
     interpret(program, X86_64, number, Some(arguments))
+}
+
+/// What a program answers to a call of any architecture.
+#[cfg(test)]
+pub(crate) fn answer(program: &[sock_filter], architecture: u32, number: u32, arguments: [u64; 6]) -> u32 {
+    interpret(program, architecture, number, Some(arguments)).unwrap_or(KILL_PROCESS)
+}
+
+/// Whether who calls as i386 can make sockets by `socketcall`, whatever of.
+pub(crate) fn makes_i386_sockets(program: &[sock_filter]) -> bool {
+    let (socketcall, socket) = (102, 1);
+    let answer = interpret(program, I386, socketcall, Some([socket, 0, 0, 0, 0, 0]));
+    matches!(answer, Some(ALLOW | LOG))
 }
 
 /// What a program answers: seccomp's subset of classic BPF, as far as this module and seccompiler emit it; anything else kills,

@@ -399,7 +399,8 @@ fn traces() -> (String, usize, String) {
     (mounts, descriptors, children)
 }
 
-/// Run in a process of its own, because other tests' descriptors and children would be in the way.
+/// Run in a process of its own, because other tests' descriptors and children would be in the way, and among mounts of its
+/// own, because what the host mounts meanwhile would.
 #[test]
 fn a_step_that_fails_in_any_way_is_told_and_leaves_nothing_behind() {
     if !is_root() {
@@ -409,8 +410,9 @@ fn a_step_that_fails_in_any_way_is_told_and_leaves_nothing_behind() {
     if std::env::var_os(ALONE).is_none() {
         let name = "compile::tests::a_step_that_fails_in_any_way_is_told_and_leaves_nothing_behind";
         let this = std::env::current_exe().unwrap();
-        let status =
-            std::process::Command::new(this).args([name, "--exact", "--nocapture"]).env(ALONE, "1").status();
+        let mut alone = std::process::Command::new("/usr/bin/unshare");
+        alone.args(["--mount", "--propagation", "private", "--"]).arg(this);
+        let status = alone.args([name, "--exact", "--nocapture"]).env(ALONE, "1").status();
         assert!(status.unwrap().success());
         return;
     }

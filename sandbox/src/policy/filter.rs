@@ -1,6 +1,8 @@
 //! What `[seccomp]`, and the `restrict_` keys of `[process]`, say beyond names of calls: kinds of namespaces, sockets,
 //! operations of ioctl(2) and prctl(2), and what a denied call gets.
 
+use std::collections::BTreeSet;
+
 use super::{
     Denial,
     listed::{Keyed, Listed},
@@ -9,7 +11,7 @@ use super::{
     values,
     written::quoted,
 };
-use crate::diagnostic::{Diagnostic, Located};
+use crate::diagnostic::{Diagnostic, Located, Place};
 
 /// A kind of namespace (namespaces(7)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -73,6 +75,51 @@ impl Listed for NamespaceKind {
 
 pub(super) fn namespace_kind(item: &Item<'_>, notes: &mut Notes) -> Option<Located<NamespaceKind>> {
     values::word(item, "unknown-value", KINDS, notes)
+}
+
+/// A way to call the kernel, with numbers of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Architecture {
+    /// x86_64.
+    Native,
+    /// 32-bit programs, and `int 0x80` in any.
+    I386,
+    /// 64-bit calls with 32-bit addresses: X32_SYSCALL_BIT in the number.
+    X32,
+}
+
+const ARCHITECTURES: &[(&str, Architecture)] =
+    &[("native", Architecture::Native), ("i386", Architecture::I386), ("x32", Architecture::X32)];
+
+impl Listed for Architecture {
+    fn id(&self) -> String {
+        let word = ARCHITECTURES.iter().find(|(_, known)| known == self);
+        word.map_or_else(String::new, |(word, _)| (*word).to_owned())
+    }
+
+    fn default_list(_key: &'static str) -> Vec<Self> {
+        vec![Self::Native]
+    }
+}
+
+pub(super) fn architecture(item: &Item<'_>, notes: &mut Notes) -> Option<Located<Architecture>> {
+    values::word(item, "unknown-architecture", ARCHITECTURES, notes)
+}
+
+/// The list, which has to have the native one: the service is executed by its execve(2).
+pub(super) fn architectures(
+    list: Vec<Located<Architecture>>,
+    at: &Place,
+    notes: &mut Notes,
+) -> BTreeSet<Architecture> {
+    let all: BTreeSet<Architecture> = list.iter().map(|one| one.value).collect();
+    // A word that could not be read has been told of.
+    if !all.contains(&Architecture::Native) && notes.is_empty() {
+        let message = "without \"native\" the filter would end the service before it is executed";
+        let help = "write [\"native\"], and the others beside it";
+        notes.push(Diagnostic::error("native-needed", at.clone(), message).help(help));
+    }
+    all
 }
 
 /// One kind of socket that may be made.

@@ -12,6 +12,7 @@ mod filter;
 mod listed;
 mod names;
 mod namespaces;
+mod pressure;
 mod raw;
 mod reader;
 mod resources;
@@ -26,7 +27,8 @@ use std::collections::BTreeSet;
 pub use addresses::{Network, PortRule, Prefix, Protocol};
 pub use devices::{DeviceAccess, DeviceKind, DeviceRule, Devices};
 pub(crate) use filter::SOCKET_FLAGS;
-pub use filter::{Action, NamespaceKind, SocketRule};
+pub use filter::{Action, Architecture, NamespaceKind, SocketRule};
+pub use pressure::{Action as PressureAction, PressureTrigger, Resource, Waiting};
 pub use resources::{Device, IoLatency, IoMax, NamedLimit, RdmaMax};
 pub(crate) use scheduling::{CPUS, NODES, show_duration};
 pub use scheduling::{
@@ -508,6 +510,8 @@ pub struct Seccomp {
     pub groups: u32,
     /// What denied calls get instead of `default`.
     pub actions: Vec<Located<Action>>,
+    /// What may call; the native one always, and it alone by default.
+    pub architectures: BTreeSet<Architecture>,
     /// SECCOMP_FILTER_FLAG_LOG; the default is true.
     pub log: bool,
 }
@@ -568,6 +572,8 @@ pub struct CgroupLimits {
     pub rdma: Vec<Located<RdmaMax>>,
     /// `misc.max`
     pub misc: Vec<Located<NamedLimit>>,
+    /// What is done when its processes wait too much.
+    pub pressure: Vec<Located<PressureTrigger>>,
     /// What may be opened and made beyond what `filesystem.dev` gives; `None` does not restrict it.
     pub devices: Option<Located<Vec<Located<DeviceRule>>>>,
     /// Whom packets may go to and come from; `None` does not restrict it. Of the networks in this and in `ip_deny` that hold
@@ -579,7 +585,7 @@ pub struct CgroupLimits {
     pub socket_bind: Option<Located<Vec<Located<PortRule>>>>,
     /// connect(2) to a port, and sending to one; `None` does not restrict it.
     pub socket_connect: Option<Located<Vec<Located<PortRule>>>>,
-    /// Controllers that a host may lack, and `bpf`.
+    /// Controllers that a host may lack, `bpf`, and `pressure`.
     pub optional: BTreeSet<String>,
 }
 

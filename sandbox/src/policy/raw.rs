@@ -14,10 +14,11 @@ use super::{
     UserNamespace, WritablePath, addresses,
     arguments::{self, Kind},
     devices, filesystem,
-    filter::{self, NamespaceKind, Operation, RawAction, SocketRule},
+    filter::{self, Architecture, NamespaceKind, Operation, RawAction, SocketRule},
     listed::{Keyed, Listed},
     names::RESOURCES,
     namespaces,
+    pressure::{self, PressureTrigger},
     reader::{Item, Notes, Table, unknown},
     resources::{self, IoLatency, IoMax, NamedLimit, RdmaMax},
     scheduling::{
@@ -187,7 +188,7 @@ section! {
         default: Located<Denial> = values::denial,
         allow: List<Calls> = |item: &_, notes: &mut _| list(item, notes, values::calls),
         deny: List<Calls> = |item: &_, notes: &mut _| list(item, notes, values::calls),
-        architectures: List<NativeOnly> = architectures,
+        architectures: List<Architecture> = |item: &_, notes: &mut _| list(item, notes, filter::architecture),
         log: Located<bool> = Item::boolean,
         rule: List<ArgumentRule> = |item: &_, notes: &mut _| list(item, notes, rule),
         socket: List<SocketRule> = |item: &_, notes: &mut _| list(item, notes, filter::socket),
@@ -224,7 +225,7 @@ section! {
         hugetlb: Named<NamedLimit> = |item: &_, notes: &mut _| named(item, notes, resources::huge_pages),
         rdma: List<RdmaMax> = |item: &_, notes: &mut _| list(item, notes, resources::rdma),
         misc: Named<NamedLimit> = |item: &_, notes: &mut _| named(item, notes, resources::misc),
-        pressure: Located<()> = |item: &_, notes: &mut _| refused(item, notes, "a trigger on pressure"),
+        pressure: List<PressureTrigger> = |item: &_, notes: &mut _| list(item, notes, pressure::trigger),
         ip_allow: List<Network> = |item: &_, notes: &mut _| list(item, notes, addresses::network),
         ip_deny: List<Network> = |item: &_, notes: &mut _| list(item, notes, addresses::network),
         socket_bind: AnyOr<PortRule> =
@@ -382,6 +383,7 @@ pub(super) fn keys() -> Vec<(&'static str, &'static [&'static str])> {
         ("cgroup.io_max", resources::IO_MAX_KEYS),
         ("cgroup.io_latency", resources::IO_LATENCY_KEYS),
         ("cgroup.rdma", resources::RDMA_KEYS),
+        ("cgroup.pressure", pressure::PRESSURE_KEYS),
         ("cgroup.devices", devices::DEVICE_KEYS),
     ]
 }
@@ -587,16 +589,6 @@ impl Listed for ArgumentRule {
     }
 }
 
-/// The one architecture of this version.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct NativeOnly;
-
-impl Listed for NativeOnly {
-    fn id(&self) -> String {
-        "native".to_owned()
-    }
-}
-
 /// No restriction (`"any"`), or a list of what may be.
 #[derive(Debug)]
 pub(super) enum AnyOr<T> {
@@ -776,12 +768,6 @@ fn share(item: &Item<'_>, notes: &mut Notes) -> Option<Located<Share>> {
     values::word(item, "unknown-value", SHARES, notes)
 }
 
-/// Valid, and not enforced by this version.
-pub(super) fn not_yet(at: Place, what: &str, help: &str) -> Diagnostic {
-    let message = format!("{what} is not enforced by this version");
-    Diagnostic::error("not-yet", at, message).help(format!("nothing is silently ignored: {help}"))
-}
-
 fn proc_view(item: &Item<'_>, notes: &mut Notes) -> Option<Located<ProcView>> {
     let words = [("self", ProcView::SelfOnly), ("full", ProcView::Full), ("none", ProcView::None)];
     values::word(item, "unknown-value", &words, notes)
@@ -898,44 +884,10 @@ fn named<T>(
     Some(Named(entries.into_iter().filter_map(|(name, item)| read(name, &item, notes)).collect()))
 }
 
-/// Valid, whatever it says, and not enforced by this version.
-fn refused(item: &Item<'_>, notes: &mut Notes, what: &str) -> Option<Located<()>> {
-    notes.push(not_yet(item.at(), what, "leave the key out"));
-    None
-}
-
 fn controller(item: &Item<'_>, notes: &mut Notes) -> Option<Located<&'static str>> {
-    let words =
-        ["cpu", "memory", "pids", "io", "cpuset", "hugetlb", "rdma", "misc", "bpf"].map(|name| (name, name));
+    let words = ["cpu", "memory", "pids", "io", "cpuset", "hugetlb", "rdma", "misc", "bpf", "pressure"]
+        .map(|name| (name, name));
     values::word(item, "unknown-controller", &words, notes)
-}
-
-/// `["native"]`, the only value that this version can enforce: a filter kills whatever calls in another way.
-fn architectures(item: &Item<'_>, notes: &mut Notes) -> Option<List<NativeOnly>> {
-    let words: Vec<(&str, bool)> = ["native", "x86_64", "x86", "x32", "aarch64", "arm", "riscv64"]
-        .iter()
-        .map(|word| (*word, *word == "native"))
-        .collect();
-    let known =
-        |item: &Item<'_>, notes: &mut Notes| values::word(item, "unknown-architecture", &words, notes);
-    let native = |item: &Item<'_>, notes: &mut Notes| {
-        let word = known(item, notes)?;
-        if !word.value {
-            notes.push(not_yet(word.at, "another architecture than \"native\"", "write [\"native\"]"));
-            return None;
-        }
-        Some(Located::new(NativeOnly, word.at))
-    };
-    let list = list(item, notes, native)?;
-    let emptied = match &list {
-        List::Replace(_) => item.value().as_array().is_some_and(|words| words.is_empty()),
-        List::Change { remove, .. } => !remove.is_empty(),
-    };
-    if emptied {
-        notes.push(not_yet(item.at(), "a service without its own architecture", "write [\"native\"]"));
-        return None;
-    }
-    Some(list)
 }
 
 /// The keys of `[[seccomp.rule]]`.

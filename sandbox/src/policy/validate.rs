@@ -9,8 +9,9 @@ use super::{
     UserNamespace,
     addresses::{NETWORKS, PORTS, check_both_lists, check_length},
     devices::DEVICES,
-    filter::RawAction,
+    filter::{self, RawAction},
     listed::Listed,
+    pressure,
     raw::{
         AnyOr, Calls, List, Named, RawCapabilities, RawCgroup, RawFilesystem, RawLandlock, RawNamespaces,
         RawPolicy, RawProcess, RawSeccomp, empty_set,
@@ -508,6 +509,9 @@ fn seccomp(raw: RawSeccomp, at: &Place, notes: &mut Notes) -> Seccomp {
             notes.push(Diagnostic::error("rule-on-denied-call", call.at.clone(), message).help(help));
         }
     }
+    let place = raw.places.get("architectures").unwrap_or(at).clone();
+    let architectures =
+        filter::architectures(List::resolve(raw.architectures, "architectures", at), &place, notes);
     let sockets = raw.socket.map(|list| List::resolve(Some(list), "socket", at));
     check_sockets(sockets.as_deref().unwrap_or_default(), &allowed, &rules, notes);
     let io_uring = or(raw.io_uring, false, at);
@@ -525,6 +529,7 @@ fn seccomp(raw: RawSeccomp, at: &Place, notes: &mut Notes) -> Seccomp {
         io_uring,
         groups: version,
         actions: actions(raw.action, version, notes),
+        architectures,
         log: raw.log.is_none_or(|log| log.value),
     }
 }
@@ -605,6 +610,8 @@ fn cgroup(raw: RawCgroup, at: &Place, notes: &mut Notes) -> CgroupLimits {
     let ip_allow = only(raw.ip_allow.map(AnyOr::List), "ip_allow", &place, NETWORKS, notes);
     let ip_deny = List::resolve(raw.ip_deny, "ip_deny", at);
     check_length("ip_deny", &ip_deny, NETWORKS, notes);
+    let pressure = List::resolve(raw.pressure, "pressure", at);
+    check_length("pressure", &pressure, pressure::MOST, notes);
     check_both_lists(ip_allow.as_ref().map(|list| list.value.as_slice()), &ip_deny, notes);
     CgroupLimits {
         memory_high: raw.memory_high,
@@ -629,6 +636,7 @@ fn cgroup(raw: RawCgroup, at: &Place, notes: &mut Notes) -> CgroupLimits {
         hugetlb: raw.hugetlb.map(|limits| limits.0).unwrap_or_default(),
         rdma: List::resolve(raw.rdma, "rdma", at),
         misc: raw.misc.map(|limits| limits.0).unwrap_or_default(),
+        pressure,
         devices,
         ip_allow,
         ip_deny,

@@ -3,6 +3,7 @@
 //! Invariant: every name in a group is in the table, and every call of the table is in a group. What the kernel has
 //! and the table lacks is unknown to every policy, so no policy can allow it: a filter answers it with ENOSYS.
 
+pub mod foreign;
 pub mod groups;
 mod table;
 pub mod versions;

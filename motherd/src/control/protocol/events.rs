@@ -16,6 +16,8 @@ pub enum EventKind {
     Timer,
     /// Somebody connected to a socket.
     Socket,
+    /// A service waited too much for a resource.
+    Pressure,
     /// motherd itself: started, relaunched, ending the machine.
     Manager,
 }

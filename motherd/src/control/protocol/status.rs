@@ -128,6 +128,9 @@ pub struct ServiceStatus {
     /// What each `[[health]]` found last.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub health: Vec<String>,
+    /// What came of each trigger of `cgroup.pressure`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pressure: Vec<String>,
     /// The main process, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub main_pid: Option<u32>,

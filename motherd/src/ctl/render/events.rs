@@ -17,6 +17,7 @@ pub(crate) fn events(events: &Events, style: Style) -> String {
             (EventKind::Asked, _) => "asked".to_owned(),
             (EventKind::Timer, _) => "timer".to_owned(),
             (EventKind::Socket, _) => "socket".to_owned(),
+            (EventKind::Pressure, _) => "pressure".to_owned(),
             (EventKind::Manager, _) => "-".to_owned(),
         };
         let name = style.bold(&format!("{:width$}", name(event)));

@@ -32,6 +32,9 @@ fn block(service: &ServiceStatus, style: Style) -> String {
     for (number, line) in service.health.iter().enumerate() {
         page.line(if number == 0 { "health" } else { "" }, &printable(line));
     }
+    for (number, line) in service.pressure.iter().enumerate() {
+        page.line(if number == 0 { "pressure" } else { "" }, &printable(line));
+    }
     if let Some(pid) = service.main_pid {
         page.line("main pid", &pid.to_string());
     }
@@ -396,6 +399,7 @@ web: static web server
   why        requested by uid 0 (pid 812)
   says       serving 3 clients
   health     tcp 127.0.0.1:80: well
+  pressure   memory some: 150ms in 1s: report; 3 times, 7 s ago
   main pid   1234
   restarts   2, last killed by SIGKILL 1d 2h ago
   policy     web-server

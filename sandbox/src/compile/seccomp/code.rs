@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use seccompiler::sock_filter;
 
 use super::{
-    AND, Condition, Equal, JUMP, JUMP_EQUAL, JUMP_GREATER_EQUAL, LOAD_WORD, OFFSET_ARCHITECTURE,
+    AND, Condition, Equal, I386, JUMP, JUMP_EQUAL, JUMP_GREATER_EQUAL, LOAD_WORD, OFFSET_ARCHITECTURE,
     OFFSET_ARGUMENTS, OFFSET_NUMBER, RETURN, Verdict, X86_64,
 };
 use crate::compile::seccomp::{ALLOW, KILL_PROCESS};
@@ -28,13 +28,14 @@ const CHAIN: usize = 2;
 const NEAR: usize = 240;
 
 /// The whole program. Each range begins at its number and ends before the next one's; the first begins at 0.
-pub(super) fn assemble(ranges: &[(u32, Verdict)]) -> Vec<sock_filter> {
+pub(super) fn assemble(native: &[(u32, Verdict)], i386: Option<&[(u32, Verdict)]>) -> Vec<sock_filter> {
     let mut code = Code::default();
-    let tree = code.tree(ranges, u32::MAX);
-    code.falls_through_to(tree);
-    code.push(LOAD_WORD, OFFSET_NUMBER);
-    let native = code.here();
-    let foreign = code.verdict(KILL_PROCESS);
+    let i386 = i386.map(|ranges| code.architecture(ranges));
+    let native = code.architecture(native);
+    let mut foreign = code.verdict(KILL_PROCESS);
+    if let Some(i386) = i386 {
+        foreign = code.jump_if(JUMP_EQUAL, I386, i386, foreign);
+    }
     code.jump_if(JUMP_EQUAL, X86_64, native, foreign);
     code.push(LOAD_WORD, OFFSET_ARCHITECTURE);
     code.reversed.reverse();
@@ -54,6 +55,14 @@ struct Code {
 }
 
 impl Code {
+    /// The part for the numbers of one architecture.
+    fn architecture(&mut self, ranges: &[(u32, Verdict)]) -> Label {
+        let tree = self.tree(ranges, u32::MAX);
+        self.falls_through_to(tree);
+        self.push(LOAD_WORD, OFFSET_NUMBER);
+        self.here()
+    }
+
     /// The instruction that was written last.
     fn here(&self) -> Label {
         self.reversed.len()
@@ -123,6 +132,14 @@ impl Code {
     fn leaf(&mut self, verdict: &Verdict) -> Label {
         match verdict {
             Verdict::Return(value) => self.verdict(*value),
+            Verdict::ByValue { argument, mask, cases, otherwise } => {
+                let otherwise = self.verdict(*otherwise);
+                let first = cases.iter().rev().fold(otherwise, |otherwise, (value, answer)| {
+                    let then = self.verdict(*answer);
+                    self.jump_if(JUMP_EQUAL, *value, then, otherwise)
+                });
+                self.load(*argument, *mask, first)
+            }
             Verdict::When { conditions, denied } => {
                 let known = self.blocks.iter().rev().find(|(known, value, label)| {
                     known == conditions && value == denied && self.distance(*label) <= NEAR
@@ -175,7 +192,7 @@ impl Code {
         self.load(argument, mask, test)
     }
 
-    /// The low half of an argument under a mask into the accumulator (x86_64 is little-endian).
+    /// The low half of an argument under a mask into the accumulator (x86_64 is little-endian, and i386 has no high half).
     fn load(&mut self, argument: u8, mask: u32, test: Label) -> Label {
         self.falls_through_to(test);
         if mask != u32::MAX {
@@ -227,7 +244,7 @@ fn exceptions(ranges: &[(u32, Verdict)], end: u32) -> Option<(&Verdict, Vec<(u32
 /// Where to part ranges so that both halves weigh about the same.
 fn middle(ranges: &[(u32, Verdict)]) -> usize {
     let weight = |index: usize| match &ranges[index].1 {
-        Verdict::When { .. } => CONDITIONAL,
+        Verdict::When { .. } | Verdict::ByValue { .. } => CONDITIONAL,
         Verdict::Return(_) => ranges.get(index + 1).map_or(1, |(next, _)| next - ranges[index].0),
     };
     let total: u32 = (0..ranges.len()).map(weight).sum();

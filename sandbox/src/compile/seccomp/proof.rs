@@ -10,9 +10,11 @@ use seccompiler::{
 };
 
 use super::*;
-use crate::{golden, policy::Rules};
+use crate::{
+    golden,
+    policy::{Rules, Seccomp},
+};
 
-const I386: u32 = 0x4000_0003;
 const AARCH64: u32 = 0xc000_00b7;
 
 /// Every number up to beyond the table's, and where bits begin and end.
@@ -261,4 +263,91 @@ fn no_filter_asks_another_process() {
         let told = golden::refused(&text);
         assert!(told.contains(word) && told.contains("kill-process"), "{told}");
     }
+}
+
+/// The shipped policies and a strict one, with every architecture.
+fn with_every_architecture() -> Vec<(String, Box<Confinement>)> {
+    let mut all = shipped();
+    all.push(("strict".to_owned(), Box::new(crate::compile::described::strict())));
+    for (_, rules) in &mut all {
+        rules.seccomp.architectures = [Architecture::Native, Architecture::I386, Architecture::X32].into();
+    }
+    all
+}
+
+/// Arguments at whose corners a call's conditions change their answer.
+fn arguments_of(call: u32, conditions: &BTreeMap<u32, Vec<Condition>>) -> Vec<[u64; 6]> {
+    let mut arguments = vec![[0; 6], [u64::from(u32::MAX); 6]];
+    if let Some(conditions) = conditions.get(&call) {
+        arguments.extend(combinations(&together(conditions)));
+    }
+    arguments
+}
+
+/// Every number of i386 and of x32 gets what the call of x86_64 gets that it is, as far as the filter can look at the same;
+/// where it cannot, what that call gets when it is denied.
+#[test]
+fn another_architecture_gets_what_the_native_one_gets_or_less() {
+    use crate::syscalls::foreign::{Foreign, MULTIPLEXERS, i386, x32};
+
+    let mut compared = 0_u64;
+    for (name, rules) in with_every_architecture() {
+        let closed = closed(&rules);
+        let conditions = conditions_of(&rules, &closed);
+        let program = program(&rules, &closed);
+        assert!(program.len() <= MOST_INSTRUCTIONS, "{name}: {}", program.len());
+        let alone = Confinement {
+            seccomp: Seccomp { architectures: [Architecture::Native].into(), ..rules.seccomp.clone() },
+            ..(*rules).clone()
+        };
+        println!(
+            "{name}: {} instructions, natively {}",
+            program.len(),
+            super::program(&alone, &closed).len()
+        );
+        let native = |call, arguments| interpret(&program, X86_64, call, Some(arguments)).unwrap();
+        // What a call gets that no arguments could save.
+        let denial = |call: u32| {
+            verdict(&program, call).unwrap_or_else(|| {
+                let denied = arguments_of(call, &conditions).into_iter().map(|with| native(call, with));
+                denied.into_iter().find(|answer| *answer != ALLOW).expect("a condition can fail")
+            })
+        };
+        let places = [(I386, 0, i386()), (X86_64, X32_BIT, x32())];
+        for (architecture, bit, calls) in &places {
+            let known: BTreeMap<u32, &Foreign> = calls.iter().map(|call| (call.number, call)).collect();
+            for number in (0..=1100).chain([0x3fff_ffff]) {
+                let multiplexer =
+                    MULTIPLEXERS.iter().find(|call| *architecture == I386 && call.number == number);
+                let answer = |with| interpret(&program, *architecture, bit | number, Some(with)).unwrap();
+                if let Some(call) = multiplexer {
+                    for value in (0..=64).chain([0x1_0001, 0x1_0017, u32::MAX]) {
+                        let which = call.calls.iter().find(|(known, _)| *known == value & call.mask);
+                        let wanted =
+                            which.map_or(ENOSYS, |(_, name)| denial(syscalls::number(name).unwrap()));
+                        let with = [u64::from(value), 0, 0, 0, 0, 0];
+                        assert_eq!(answer(with), wanted, "{name}: {} {value:#x}", call.name);
+                        compared += 1;
+                    }
+                    continue;
+                }
+                let Some(call) = known.get(&number) else {
+                    assert_eq!(answer([0; 6]), ENOSYS, "{name}: {number} of {architecture:#x}");
+                    compared += 1;
+                    continue;
+                };
+                for with in arguments_of(call.native, &conditions) {
+                    let wanted =
+                        if call.same_arguments { native(call.native, with) } else { denial(call.native) };
+                    assert_eq!(answer(with), wanted, "{name}: {} of {architecture:#x}, {with:x?}", call.name);
+                    compared += 1;
+                }
+            }
+        }
+        for architecture in [AARCH64, 0, u32::MAX] {
+            assert_eq!(interpret(&program, architecture, 0, Some([0; 6])), Some(KILL_PROCESS));
+        }
+    }
+    assert!(compared > 20_000, "only {compared} answers were compared");
+    println!("{compared} answers");
 }
