@@ -43,6 +43,8 @@ mod sys;
 pub mod syscalls;
 pub mod template;
 pub mod timings;
+#[cfg(test)]
+mod truth;
 mod userns;
 
 pub use plan::{LeftOut, Plan, Trigger};

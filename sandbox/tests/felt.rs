@@ -6,12 +6,18 @@
 mod inside;
 
 use std::{
+    collections::BTreeSet,
     fs,
     os::unix::fs::{MetadataExt, PermissionsExt},
     process::{Command, Stdio},
 };
 
 use inside::{complaints, is_root, scratch, try_run};
+use sandbox::{
+    compile::{Subject, compile},
+    kernel::Kernel,
+    policy::{Store, load_text},
+};
 
 /// What comes of a script under `base/default` and some lines.
 struct Felt {
@@ -440,6 +446,11 @@ const OPTIONAL: &[(&str, &str, &str)] = &[
         "missing-path",
     ),
     (
+        "filesystem.bind.control_socket",
+        "[filesystem]\nbind = [{ from = \"/run/docker.sock\", to = \"/mnt\", optional = true, control_socket = @ }]",
+        "control-socket",
+    ),
+    (
         "landlock.read.optional",
         "[landlock]\nread = { add = [{ path = \"/no/such\", optional = @ }] }",
         "missing-path",
@@ -512,4 +523,42 @@ fn what_is_missing_is_an_error_unless_it_is_optional() {
         assert_eq!(complaints(&lines.replace('@', "true")), [""; 0], "{key}");
         assert_eq!(complaints(&lines.replace('@', "false")), [*code], "control: {key}");
     }
+}
+
+#[test]
+fn an_unconfined_command_has_what_its_launcher_has() {
+    if !is_root() {
+        return;
+    }
+    let kernel = Kernel::probe(None).expect("this machine can be asked");
+    let subject = Subject { name: "free".to_owned(), root: "/".into(), sockets: vec![] };
+    let policy = load_text("free.toml".as_ref(), "unconfined = true", &Store::new(Vec::new()));
+    let free =
+        compile(&policy.expect("it loads"), &subject, &kernel).expect("nothing is asked of the kernel");
+    let script = "readlink /proc/self/ns/*; grep -E '^(Cap|Seccomp:|NoNewPrivs)' /proc/self/status; cat /proc/mounts | wc -l";
+    let own = Command::new("/bin/sh").args(["-c", script]).output().expect("there is a shell");
+    let own = String::from_utf8(own.stdout).expect("it is text");
+    assert_eq!(inside::run_plan(&free, script).expect("it is launched").output, own);
+    assert_ne!(try_run("", script).expect("it is launched").output, own, "control");
+}
+
+/// On a kernel without any controller: what is not optional stops the launch, and what is runs without and is told.
+#[test]
+fn what_no_controller_enforces_is_left_out_if_the_policy_says_so() {
+    if !is_root() {
+        return;
+    }
+    let kernel = Kernel::probe(None).expect("this machine can be asked");
+    let kernel = Kernel { controllers: BTreeSet::new(), ..kernel };
+    let on_it = |optional: &str| {
+        let lines = format!("[cgroup]\nmemory_max = \"32M\"\noptional = [{optional}]\n");
+        let subject = Subject { name: "poor".to_owned(), root: "/".into(), sockets: vec![] };
+        compile(&inside::policy(&lines), &subject, &kernel)
+    };
+    let plan = on_it("\"memory\", \"pids\", \"cpu\", \"bpf\"").unwrap_or_else(|report| panic!("{report}"));
+    let told: Vec<&str> = plan.left_out().iter().map(|left| left.what.as_str()).collect();
+    assert!(told.contains(&"cgroup memory.max"), "{told:?}");
+    assert_eq!(inside::run_plan(&plan, "echo ran").expect("it is launched").output, "ran\n");
+    let report = on_it("\"pids\", \"cpu\", \"bpf\"").expect_err("the controller is missing").to_string();
+    assert!(report.contains("error[no-controller]") && report.contains("memory.max"), "control: {report}");
 }

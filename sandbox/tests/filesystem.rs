@@ -212,6 +212,11 @@ fn an_overlay_shows_its_folders_and_takes_what_is_written() {
     let ran = run(&lines(""), "/run/data/program");
     assert!(ran.status == 126, "{ran:?}");
     assert!(run(&lines(", mode = \"0700\""), "stat -c %a /run/data").output == "700\n");
+    let make =
+        "cd /run/data && for i in $(seq 100); do touch new$i || break; done 2>/dev/null; ls | grep -c new";
+    let few: u32 = run(&lines(", inodes = 20"), make).output.trim().parse().expect("a number of files");
+    assert!((10..=20).contains(&few), "the folder itself and what overlayfs keeps count as well: {few}");
+    assert_eq!(run(&lines(""), make).output, "100\n", "control");
     // mountinfo tells nothing of where the layers are.
     let ran = run(&lines(""), "grep overlay /proc/self/mountinfo");
     assert!(ran.output.contains("lowerdir=l0:l1,upperdir=upper,workdir=work"), "{ran:?}");
