@@ -283,7 +283,8 @@ fn network(rules: &Confinement, plan: &Plan) -> Vec<String> {
             None => "any port".to_owned(),
             Some(ports) if ports.is_empty() => "no port".to_owned(),
             Some(ports) => {
-                format!("port {}", ports.iter().map(u16::to_string).collect::<Vec<_>>().join(", "))
+                let plural = if ports.len() == 1 { "" } else { "s" };
+                format!("port{plural} {}", ports.iter().map(u16::to_string).collect::<Vec<_>>().join(", "))
             }
         };
         lines.push(format!(

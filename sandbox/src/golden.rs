@@ -1,26 +1,28 @@
 //! What the policy tools print about the shipped policies, on a described host and a described kernel, compared with
-//! `tests/golden/*.txt`. With `BLESS=1` the texts are written anew, to be read in the diff.
+//! `tests/golden/*.txt`; and what they say that such a machine lacks, in `tests/refusals/*.txt`. With `BLESS=1` the texts are written anew, to be read in the diff.
 
 use std::{fs, io, path::PathBuf};
 
 use crate::{
-    compile::{FileKind, Host, compile_on, described},
+    compile::{FileKind, Host, codes, compile_on, described},
     doctor::{self, Facts},
     explain,
-    kernel::Kernel,
+    kernel::{Kernel, Mitigation, PressureWindows},
+    ordinary::OrdinaryUser,
     plan::Plan,
     policy::{self, DeviceKind, Policy, Store, load_text},
     question::{ACTS, Question, can_on},
 };
 
-/// A Debian with nginx and redis.
+/// A Debian with the daemons that have a policy.
 #[derive(Debug)]
 struct Debian;
 
-const FOLDERS: &str = "/ /usr /usr/bin /usr/sbin /usr/lib /usr/lib64 /etc /proc /sys /dev /tmp /run /root /home /boot /srv \
-                       /var /var/www /var/log /var/log/nginx /var/lib /var/lib/nginx /var/lib/redis";
-const FILES: &str =
-    "/dev/null /etc/passwd /etc/shadow /usr/bin/cat /usr/sbin/nginx /var/www/index.html /root/key";
+const FOLDERS: &str = "/ /usr /usr/bin /usr/sbin /usr/lib /usr/lib64 /etc /proc /proc/sys /sys /dev /dev/shm /tmp /run \
+                       /root /home /boot /srv /var /var/www /var/log /var/log/nginx /var/lib /var/lib/motherd \
+                       /var/lib/nginx /var/lib/postgresql /var/lib/redis";
+const FILES: &str = "/dev/null /dev/urandom /etc/passwd /etc/shadow /usr/bin/cat /usr/sbin/nginx /var/www/index.html \
+                     /root/key /run/docker.sock /proc/sys/kernel/hostname";
 const LINKS: [(&str, &str); 4] =
     [("/bin", "usr/bin"), ("/sbin", "usr/sbin"), ("/lib", "usr/lib"), ("/lib64", "usr/lib64")];
 
@@ -39,7 +41,7 @@ impl Host for Debian {
             return Ok(FileKind::Directory);
         }
         let file = FILES.split_whitespace().any(|known| known == path);
-        file.then_some(FileKind::Other).ok_or_else(|| io::ErrorKind::NotFound.into())
+        file.then_some(FileKind::Other).ok_or_else(|| io::Error::from_raw_os_error(libc::ENOENT))
     }
 
     fn link(&self, path: &str) -> Option<String> {
@@ -47,7 +49,7 @@ impl Host for Debian {
     }
 
     fn user(&self, name: &str) -> io::Result<Option<(u32, u32)>> {
-        Ok([("www-data", 33), ("redis", 105)]
+        Ok([("root", 0), ("www-data", 33), ("redis", 105), ("postgres", 106), ("memcache", 107)]
             .iter()
             .find(|(known, _)| *known == name)
             .map(|(_, id)| (*id, *id)))
@@ -92,13 +94,11 @@ fn store() -> (PathBuf, Store) {
     (folder.clone(), Store::new(vec![folder]))
 }
 
-/// Those of which the tools' answers are kept.
-const NAMES: [&str; 5] = ["base/default", "hello", "nginx", "redis", "unconfined"];
-
 /// The names of all shipped policies.
 pub(crate) fn all() -> Vec<String> {
     let names = Store::new(vec![shipped()]).names();
-    assert!(NAMES.iter().all(|name| names.iter().any(|known| known == name)), "{names:?}");
+    let known = ["base/default", "boot/sysctl", "hello", "nginx", "redis", "unconfined"];
+    assert!(known.iter().all(|name| names.iter().any(|shipped| shipped == name)), "{names:?}");
     names
 }
 
@@ -151,8 +151,8 @@ fn none(wrong: &[String]) {
 #[test]
 fn show_and_explain_print_this_about_the_shipped_policies() {
     let mut wrong = Vec::new();
-    for name in NAMES {
-        let policy = load(name);
+    for name in all() {
+        let policy = load(&name);
         let file = name.replace('/', "-");
         check(&format!("show-{file}"), &policy::show(&policy), &mut wrong);
         let topics = explain::explain(&policy, &plan(&policy, &described::kernel(7)), &Debian);
@@ -175,8 +175,8 @@ fn meaning(policy: &Policy) -> String {
 
 #[test]
 fn what_show_prints_of_a_shipped_policy_loads_and_means_the_same() {
-    for name in NAMES {
-        let policy = load(name);
+    for name in all() {
+        let policy = load(&name);
         let shown = policy::show(&policy);
         let again = load_text("shown.toml".as_ref(), &shown, &Store::new(Vec::new()))
             .unwrap_or_else(|report| panic!("{report}\n{shown}"));
@@ -189,9 +189,10 @@ fn what_show_prints_of_a_shipped_policy_loads_and_means_the_same() {
 fn diff_prints_this_about_the_shipped_policies() {
     let mut wrong = Vec::new();
     let kernel = described::kernel(7);
-    for (a, b) in
-        [("base/default", "nginx"), ("nginx", "redis"), ("base/default", "unconfined"), ("hello", "hello")]
-    {
+    let names = all();
+    let others =
+        names.iter().filter(|name| *name != "base/default").map(|name| ("base/default", name.as_str()));
+    for (a, b) in others.chain([("nginx", "redis"), ("nginx", "nginx-socket"), ("hello", "hello")]) {
         let (first, second) = (load(a), load(b));
         let plans = (plan(&first, &kernel), plan(&second, &kernel));
         let difference = explain::diff((&first, &plans.0), (&second, &plans.1), &Debian);
@@ -202,7 +203,7 @@ fn diff_prints_this_about_the_shipped_policies() {
 }
 
 /// Questions that differ from policy to policy, and such as show each kind of answer.
-const QUESTIONS: [&str; 31] = [
+const QUESTIONS: [&str; 37] = [
     "read /etc/passwd",
     "read /etc/missing",
     "read /root/key",
@@ -216,6 +217,9 @@ const QUESTIONS: [&str; 31] = [
     "write /tmp/no/new",
     "write /run/nginx.pid",
     "write /var/lib/redis/dump.rdb",
+    "write /var/lib/postgresql/data",
+    "write /var/lib/motherd/seed",
+    "write /proc/sys/kernel/hostname",
     "write /dev/null",
     "write /dev/new",
     "exec /usr/sbin/nginx",
@@ -223,10 +227,13 @@ const QUESTIONS: [&str; 31] = [
     "exec /tmp/new",
     "exec /etc/passwd",
     "bind 80",
+    "bind 5432",
     "bind 6379",
+    "bind 11211",
     "bind 0",
     "connect 443",
     "call ptrace",
+    "call sethostname",
     "call io_uring_setup",
     "call socket",
     "call mmap",
@@ -239,8 +246,8 @@ const QUESTIONS: [&str; 31] = [
 #[test]
 fn can_answers_this_about_the_shipped_policies() {
     let mut wrong = Vec::new();
-    for name in NAMES {
-        let policy = load(name);
+    for name in all() {
+        let policy = load(&name);
         let plan = plan(&policy, &described::kernel(7));
         let mut text = String::new();
         for question in QUESTIONS {
@@ -277,6 +284,57 @@ fn a_question_that_cannot_be_asked_says_how() {
     }
     assert_eq!(ACTS.len(), 7);
     assert_eq!(Question::parse("read", "/tmp/"), Ok(Question::Read("/tmp".to_owned())));
+}
+
+/// A kernel that lacks what a diagnostic of this code is about, or one of today.
+fn kernel_for(code: &str) -> Kernel {
+    let today = described::kernel(7);
+    match code {
+        "needs-root" => today.for_ordinary_user(OrdinaryUser { uid: 1000, gid: 1000 }),
+        "no-cgroup-bpf" => Kernel { cgroup_bpf: Some(false), ..today },
+        "no-controller" => {
+            Kernel { controllers: ["cpu", "memory", "pids"].map(str::to_owned).into(), ..today }
+        }
+        "no-landlock" => described::kernel(2),
+        "no-mitigation" => Kernel { store_bypass: Mitigation::Unavailable, ..today },
+        "no-pressure" => Kernel { pressure: PressureWindows::None, ..today },
+        "no-time-offset" => Kernel { release: "6.1.0".to_owned(), ..today },
+        "no-user-namespace" => Kernel { user_namespaces: false, ..today },
+        "pressure-window" => Kernel { pressure: PressureWindows::Whole, ..today },
+        _ => today,
+    }
+}
+
+/// `tests/refusals/CODE.toml` is a policy that loads and that some machine cannot enforce, `CODE.txt` what is printed.
+#[test]
+fn what_a_machine_lacks_is_told_like_this() {
+    let numbers: Vec<String> = (0..4200).map(|number| (number * 7).to_string()).collect();
+    let binds: Vec<String> =
+        (0..300).map(|number| format!("{{ from = \"/usr/bin\", to = \"/tmp/{number}\" }}")).collect();
+    let mut wrong = Vec::new();
+    for (code, _) in codes::CODES {
+        let file = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("tests/refusals/{code}.toml"));
+        let Ok(text) = fs::read_to_string(&file) else {
+            wrong.push(format!("{code}: there is no {}", file.display()));
+            continue;
+        };
+        let text =
+            text.replace("MANY_NUMBERS", &numbers.join(", ")).replace("MANY_BINDS", &binds.join(",\n"));
+        let (folder, store) = store();
+        let policy = load_text(format!("{code}.toml").as_ref(), &text, &store);
+        fs::remove_dir_all(folder).unwrap();
+        let policy = policy.unwrap_or_else(|report| panic!("{report}"));
+        match compile_on(&policy, &described::subject(), &kernel_for(code), &Debian) {
+            Ok(_) => wrong.push(format!("{code}: it compiles")),
+            Err(report) => {
+                if report.diagnostics.iter().all(|diagnostic| diagnostic.code != *code) {
+                    wrong.push(format!("{code}: nothing of this code is said"));
+                }
+                check(&format!("../refusals/{code}"), &report.to_string(), &mut wrong);
+            }
+        }
+    }
+    none(&wrong);
 }
 
 #[test]

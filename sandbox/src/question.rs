@@ -423,7 +423,10 @@ impl Asked<'_> {
                 }
                 Some(ports) => {
                     let listed: Vec<String> = ports.iter().map(u16::to_string).collect();
-                    let has = if listed.is_empty() { "no port".to_owned() } else { listed.join(", ") };
+                    let has = match listed.as_slice() {
+                        [] => "no port".to_owned(),
+                        listed => format!("only {}", listed.join(", ")),
+                    };
                     Opinion::new(
                         false,
                         format!("landlock.{key} has {has}"),

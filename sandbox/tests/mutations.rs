@@ -1,30 +1,44 @@
 //! Whatever a file says, loading it ends with a policy or with a report that can be printed: never with a panic.
 //!
 //! The texts are the shipped policies, the contract's example and the malformed ones of `diagnostics`, with parts cut
-//! out, doubled, exchanged between files, and replaced by bytes and words that mean something to the parser.
+//! out, doubled, exchanged between files, and replaced by bytes and words that mean something to the parser. What they
+//! extend is there, so that what is merged is validated as well.
 
-use std::{fs, path::Path, sync::OnceLock};
+mod inside;
 
-use proptest::prelude::*;
-use sandbox::policy::{Store, load_text};
+use std::{
+    fmt::Debug,
+    fs,
+    path::Path,
+    sync::OnceLock,
+    time::{Duration, Instant},
+};
+
+use proptest::{
+    prelude::*,
+    test_runner::{TestCaseError, TestRunner},
+};
+use sandbox::policy::load_text;
 
 fn texts() -> &'static [String] {
     static TEXTS: OnceLock<Vec<String>> = OnceLock::new();
     TEXTS.get_or_init(read_texts)
 }
 
+/// Good ones as often as malformed ones.
 fn read_texts() -> Vec<String> {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut paths = vec![
-        here.join("../policies/base/default.toml"),
-        here.join("../policies/unconfined.toml"),
-        here.join("tests/data/web-server.toml"),
-    ];
-    let malformed = fs::read_dir(here.join("tests/diagnostics")).expect("the cases are there");
-    paths.extend(malformed.map(|entry| entry.expect("they can be listed").path()));
-    paths.retain(|path| path.extension().is_some_and(|extension| extension == "toml"));
-    paths.sort();
-    paths.iter().map(|path| fs::read_to_string(path).expect("each can be read")).collect()
+    let read = |folders: &[&str]| -> Vec<String> {
+        let files = folders.iter().flat_map(|folder| fs::read_dir(here.join(folder)).expect("it is there"));
+        let mut paths: Vec<_> = files.map(|entry| entry.expect("it can be listed").path()).collect();
+        paths.retain(|path| path.extension().is_some_and(|extension| extension == "toml"));
+        paths.sort();
+        paths.iter().map(|path| fs::read_to_string(path).expect("each can be read")).collect()
+    };
+    let good = read(&["../policies", "../policies/base", "../policies/boot", "tests/data"]);
+    let malformed = read(&["tests/diagnostics"]);
+    let good_again = good.iter().cycle().take(malformed.len()).cloned();
+    good_again.chain(malformed.iter().cloned()).collect()
 }
 
 /// One change: where, how much, and what instead.
@@ -108,45 +122,59 @@ fn changed(text: &str, change: &Change) -> String {
 }
 
 /// Loads, and prints what is wrong: the renderer must stand every place that the loader gives it.
-fn survives(text: &str) {
-    if let Err(report) = load_text(Path::new("mutated.toml"), text, &Store::new(Vec::new())) {
-        assert!(report.has_errors());
-        let printed = report.to_string();
-        assert!(printed.starts_with("error["), "{printed}");
-        assert!(!printed.contains(['\u{1b}', '\0', '\u{202e}']), "it drives the terminal: {printed:?}");
-    }
+/// Answers whether it is a policy.
+fn survives(text: &str) -> bool {
+    let Err(report) = load_text(Path::new("mutated.toml"), text, &inside::store()) else { return true };
+    assert!(report.has_errors());
+    let printed = report.to_string();
+    assert!(printed.starts_with("error["), "{printed}");
+    assert!(!printed.contains(['\u{1b}', '\0', '\u{202e}']), "it drives the terminal: {printed:?}");
+    false
 }
 
-/// How many texts each test makes: 2,000, or what `MUTATIONS` says for a long run.
-fn cases() -> u32 {
-    std::env::var("MUTATIONS").ok().and_then(|count| count.parse().ok()).unwrap_or(2000)
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: cases(), failure_persistence: None, ..ProptestConfig::default() })]
-
-    #[test]
-    fn a_changed_policy_is_loaded_or_refused(which in any::<prop::sample::Index>(), changes in prop::collection::vec(change(), 1..6)) {
-        let texts = texts();
-        let mut text = which.get(texts).clone();
-        for change in &changes {
-            text = changed(&text, change);
+/// Plays 2,000 cases; and as many more as fit into the seconds of `MUTATE`, for a long run.
+fn play<T: Debug>(what: &str, texts: &impl Strategy<Value = T>, make: impl Fn(T) -> String) {
+    const CASES: u32 = 2000;
+    let asked = std::env::var("MUTATE").ok();
+    let seconds = asked.map_or(0, |seconds| seconds.parse().expect("MUTATE is a number of seconds"));
+    let (began, limit) = (Instant::now(), Duration::from_secs(seconds));
+    let (mut played, loaded) = (0_u64, std::cell::Cell::new(0_u64));
+    loop {
+        let config = ProptestConfig { cases: CASES, failure_persistence: None, ..ProptestConfig::default() };
+        let outcome = TestRunner::new(config).run(texts, |case| -> Result<(), TestCaseError> {
+            loaded.set(loaded.get() + u64::from(survives(&make(case))));
+            Ok(())
+        });
+        outcome.unwrap_or_else(|failure| panic!("{failure}"));
+        played += u64::from(CASES);
+        if began.elapsed() >= limit {
+            break;
         }
-        survives(&text);
     }
+    println!("{what}: {played} texts, {} of them policies, in {} s", loaded.get(), began.elapsed().as_secs());
+}
 
-    #[test]
-    fn halves_of_two_policies_are_loaded_or_refused(a in any::<prop::sample::Index>(), b in any::<prop::sample::Index>(), cut in any::<usize>()) {
-        let texts = texts();
-        let (a, b) = (a.get(texts), b.get(texts));
+#[test]
+fn a_changed_policy_is_loaded_or_refused() {
+    let cases = (any::<prop::sample::Index>(), prop::collection::vec(change(), 1..6));
+    play("changed", &cases, |(which, changes)| {
+        changes.iter().fold(which.get(texts()).clone(), |text, change| changed(&text, change))
+    });
+}
+
+#[test]
+fn halves_of_two_policies_are_loaded_or_refused() {
+    let cases = (any::<prop::sample::Index>(), any::<prop::sample::Index>(), any::<usize>());
+    play("halves", &cases, |(a, b, cut)| {
+        let (a, b) = (a.get(texts()), b.get(texts()));
         let none = |from, length| Change { from, length, instead: String::new() };
         let head = changed(a, &none(cut, a.len()));
-        let tail = &changed(b, &none(0, cut % (b.len() + 1)));
-        survives(&format!("{head}{tail}"));
-    }
+        let tail = changed(b, &none(0, cut % (b.len() + 1)));
+        format!("{head}{tail}")
+    });
+}
 
-    #[test]
-    fn any_text_is_loaded_or_refused(text in "(?s).{0,400}") {
-        survives(&text);
-    }
+#[test]
+fn any_text_is_loaded_or_refused() {
+    play("any", &"(?s).{0,400}", |text| text);
 }

@@ -8,6 +8,7 @@ mod automatic;
 pub(crate) mod bpf;
 mod capabilities;
 mod cgroup;
+pub mod codes;
 mod compiler;
 mod control_sockets;
 #[cfg(test)]
@@ -247,6 +248,7 @@ impl<'a> Builder<'a> {
     }
 
     pub(crate) fn error(&mut self, diagnostic: Diagnostic) {
+        debug_assert!(codes::known(diagnostic.code), "{} is not in codes.rs", diagnostic.code);
         self.diagnostics.push(diagnostic);
     }
 

@@ -112,7 +112,10 @@ fn identity(rules: &Confinement, ids: &Ids, builder: &mut Builder<'_>) -> Identi
     let mut groups = Vec::new();
     for account in &process.supplementary_groups {
         let gid = group(account, own_group, primary, builder);
-        ids.outside(Half::Groups, gid, &account.at, builder);
+        // An ordinary user was told already that none can be joined.
+        if builder.kernel.ordinary_user.is_none() {
+            ids.outside(Half::Groups, gid, &account.at, builder);
+        }
         groups.push(gid);
     }
     let host_uid = ids.outside(Half::Users, uid, &process.user.at, builder);
