@@ -2,8 +2,8 @@
 //! stops it at each call, and some are not made but answered with an error.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -52,10 +52,35 @@ pub struct Faults {
 
 impl Faults {
     /// From now on some of these calls of the process fail; which ones follows from `seed`.
-    pub fn inject(pid: Pid, faults: &'static [Fault], seed: u64) -> Self {
+    pub fn inject(pid: Pid, faults: &'static [Fault], mut seed: u64) -> Self {
+        let mut random = move || {
+            seed ^= seed << 13;
+            seed ^= seed >> 7;
+            seed ^= seed << 17;
+            seed
+        };
+        Self::decided(pid, move |number| {
+            let fails = |fault: &&Fault| fault.0 == number && random() % fault.2 == 0;
+            faults.iter().find(fails).map(|(_, errno, _)| *errno)
+        })
+    }
+
+    /// From now on the `nth` of these calls fails, and no other.
+    pub fn inject_once(pid: Pid, calls: &'static [i64], nth: u64, errno: Errno) -> Self {
+        let mut made = 0;
+        Self::decided(pid, move |number| {
+            made += u64::from(calls.contains(&number));
+            (calls.contains(&number) && made == nth).then_some(errno)
+        })
+    }
+
+    /// Returns when the process is traced: no call of its can be missed.
+    fn decided(pid: Pid, decide: impl FnMut(i64) -> Option<Errno> + Send + 'static) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
-        let thread = std::thread::spawn(move || trace(pid, faults, seed, &stopped));
+        let (send, traced) = mpsc::channel();
+        let thread = std::thread::spawn(move || trace(pid, decide, send, &stopped));
+        traced.recv().unwrap_or_default(); // it is dropped unsent where tracing failed, which `stop` tells
         Self { thread: Some(thread), stop }
     }
 
@@ -76,20 +101,25 @@ impl Drop for Faults {
     }
 }
 
-fn trace(pid: Pid, faults: &'static [Fault], mut seed: u64, stop: &AtomicBool) -> Result<BTreeMap<i64, u64>> {
+fn trace(
+    pid: Pid,
+    mut decide: impl FnMut(i64) -> Option<Errno>,
+    traced: mpsc::Sender<()>,
+    stop: &AtomicBool,
+) -> Result<BTreeMap<i64, u64>> {
     ptrace::seize(pid, ptrace::Options::PTRACE_O_TRACESYSGOOD).context("trace it")?;
     ptrace::interrupt(pid)?;
+    let mut traced = Some(traced);
     let mut failed = BTreeMap::new();
-    let mut random = move || {
-        seed ^= seed << 13;
-        seed ^= seed >> 7;
-        seed ^= seed << 17;
-        seed
-    };
     // The error of the call that is under way, and whether one is.
     let (mut error, mut inside) = (None, false);
     loop {
         let status = waitpid(pid, Some(WaitPidFlag::WNOHANG | WaitPidFlag::__WALL))?;
+        if status != WaitStatus::StillAlive
+            && let Some(traced) = traced.take()
+        {
+            traced.send(()).unwrap_or_default(); // whoever does not wait any more need not be told
+        }
         match status {
             WaitStatus::StillAlive => {
                 // It sleeps in a call that was let through: there it can be stopped and let go.
@@ -108,11 +138,10 @@ fn trace(pid: Pid, faults: &'static [Fault], mut seed: u64, stop: &AtomicBool) -
                     }
                 } else {
                     let number = registers.orig_rax.cast_signed();
-                    let fails = |fault: &&Fault| fault.0 == number && random() % fault.2 == 0;
                     if !stop.load(Ordering::Relaxed)
-                        && let Some((_, errno, _)) = faults.iter().find(fails)
+                        && let Some(errno) = decide(number)
                     {
-                        error = Some(*errno);
+                        error = Some(errno);
                         *failed.entry(number).or_default() += 1;
                         registers.orig_rax = u64::MAX; // no such call: the kernel makes none
                         ptrace::setregs(pid, registers)?;

@@ -137,6 +137,17 @@ impl Stock {
         }
     }
 
+    /// A service is launched by another plan than before: nothing will be launched by the old one any more. Another service
+    /// that shared its template, and by a plan that is still right, has it built anew.
+    pub(super) fn replaced(&mut self, old: &Arc<Plan>, new: &Plan) {
+        self.berths.retain(|(plan, _)| !Arc::ptr_eq(plan, old));
+        self.berths_wanted.retain(|plan| !Arc::ptr_eq(plan, old));
+        if !old.shares_template_with(new) {
+            self.templates.retain(|kept| !kept.template.is_of(old));
+            self.wanted.retain(|plan| !plan.shares_template_with(old));
+        }
+    }
+
     /// The mounts of a service that has ended: taken down when nothing else is to be done.
     pub(super) fn take_down(&mut self, mounts: Option<OwnedFd>) {
         self.ended.extend(mounts);
@@ -314,6 +325,19 @@ mod tests {
         }
         assert_eq!((stock.wanted.len(), stock.berths_wanted.len()), (1, 3), "a berth is for one service");
         assert!(stock.wants(Duration::ZERO));
+    }
+
+    #[test]
+    fn what_no_launch_can_use_any_more_goes_at_once() {
+        let mut stock = Stock::new().unwrap();
+        let (before, after) = (compiler("base/default"), compiler("base/default"));
+        let (old, same, new) = (plan(&before, "one"), plan(&before, "one"), plan(&after, "one"));
+        drop(stock.take(&old, Duration::ZERO));
+        stock.replaced(&old, &same);
+        assert_eq!((stock.wanted.len(), stock.berths_wanted.len()), (1, 0), "they share a template");
+        drop(stock.take(&same, Duration::ZERO));
+        stock.replaced(&same, &new);
+        assert_eq!((stock.wanted.len(), stock.berths_wanted.len()), (0, 0));
     }
 
     #[test]

@@ -115,7 +115,10 @@ impl Daemon {
     fn start_process(&mut self, id: Id, name: &str, program: &Program) -> Result<Launched, Refusal> {
         let known = self.runtime.get(&id).and_then(|runtime| Some(runtime.planned.as_ref()?.plan().clone()));
         let plan = self.plan(id, name, program)?;
-        let is_new = !known.is_some_and(|known| Arc::ptr_eq(&known, &plan));
+        let is_new = !known.as_ref().is_some_and(|known| Arc::ptr_eq(known, &plan));
+        if let Some(known) = known.filter(|_| is_new) {
+            self.stock.replaced(&known, &plan);
+        }
         for (why, what) in left_out(&plan).into_iter().filter(|_| is_new) {
             tracing::info!("{name}: left out: {what} ({why})");
         }
