@@ -10,6 +10,7 @@
 pub mod arena;
 pub mod attacks;
 pub mod clients;
+pub mod container;
 pub mod cpio;
 pub mod daemons;
 pub mod descriptors;

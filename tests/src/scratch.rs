@@ -319,7 +319,8 @@ fn remove_empty_cgroups(cgroup: &Path) -> Result<()> {
     fs::remove_dir(cgroup).with_context(|| format!("cannot remove {}", cgroup.display()))
 }
 
-fn copy(from: &Path, to: &Path) -> Result<()> {
+/// A folder with all that is in it, each file readable by everybody.
+pub(crate) fn copy(from: &Path, to: &Path) -> Result<()> {
     fs::create_dir_all(to)?;
     for entry in fs::read_dir(from)? {
         let entry = entry?;

@@ -226,7 +226,11 @@ impl Daemon {
 
     /// The populated cgroups of services, by the service's name.
     fn cgroups(&self) -> BTreeMap<String, Populated> {
-        let paths = walk(&self.base).unwrap_or_else(|error| {
+        if let Some(why) = &self.base.unusable {
+            tracing::error!("{why}; no service is started");
+            return BTreeMap::new();
+        }
+        let paths = walk(&self.base.path).unwrap_or_else(|error| {
             tracing::error!("{error}: what runs cannot be found");
             Vec::new()
         });
@@ -234,7 +238,7 @@ impl Daemon {
         // `motherctl run` looks after its own.
         for relative in paths.into_iter().filter(|relative| !relative.starts_with("run.slice/")) {
             let name = relative.rsplit('/').next().and_then(|last| last.strip_suffix(".service"));
-            let opened = Cgroup::open(&self.base, &relative);
+            let opened = Cgroup::open(&self.base.path, &relative);
             match (name, opened) {
                 (Some(name), Ok(Some(cgroup))) => {
                     if let Some(events) = populated(&cgroup) {

@@ -320,6 +320,7 @@ impl Daemon {
         self.note(What::Manager, "", cause);
         let effects = self.manager.end(how, cause, now());
         self.table.set_ending(how);
+        self.announce_the_end();
         self.report_later();
         self.stock.close();
         self.dispatch(effects)

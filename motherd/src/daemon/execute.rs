@@ -139,7 +139,7 @@ impl Daemon {
         let relative = self.manager.graph().service(id).cgroup();
         let runtime = self.runtime.entry(id).or_default();
         if let (None, Some(relative)) = (&runtime.cgroup, relative) {
-            match Cgroup::open(&self.base, &relative) {
+            match Cgroup::open(&self.base.path, &relative) {
                 Ok(found) => runtime.cgroup = found,
                 Err(error) => tracing::error!("{error}"),
             }

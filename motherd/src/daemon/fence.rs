@@ -20,14 +20,15 @@ use nix::errno::Errno;
 use super::{Fatal, link::Link};
 use crate::sys::process::flock;
 
-/// Locks both folders, or says who is in the way.
+/// Locks both folders, as far as they are there, or says who is in the way.
 pub(super) fn close(
     link: &Link,
     stored: &mut BTreeMap<String, OwnedFd>,
     run: &Path,
-    cgroups: &Path,
+    cgroups: Option<&Path>,
 ) -> Result<(), Fatal> {
-    for (slot, folder) in [("lock-run", run), ("lock-cgroups", cgroups)] {
+    let folders = [("lock-run", Some(run)), ("lock-cgroups", cgroups)];
+    for (slot, folder) in folders.into_iter().filter_map(|(slot, folder)| Some((slot, folder?))) {
         let fail = |source: io::Error| Fatal::system(format!("lock {}", folder.display()))(source);
         let here = File::open(folder).map_err(fail)?;
         let identity = |file: &File| file.metadata().map(|found| (found.dev(), found.ino()));

@@ -16,6 +16,7 @@ mod about;
 mod adopt;
 mod ahead;
 mod answer;
+mod base;
 mod commands;
 mod conditions;
 mod ending;
@@ -37,6 +38,7 @@ mod networks;
 mod notify;
 mod oom;
 mod output;
+mod outward;
 mod phase;
 mod policies;
 mod pressure;
@@ -56,7 +58,7 @@ use std::{
     convert::Infallible,
     fmt, fs, io,
     os::fd::OwnedFd,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::ExitCode,
     time::Duration,
 };
@@ -79,6 +81,7 @@ use sandbox::{
 use tracing::level_filters::LevelFilter;
 
 use self::{
+    base::Base,
     events::Watching,
     link::Link,
     log::{Log, Stage},
@@ -225,7 +228,7 @@ struct Daemon {
     paths: Paths,
     kernel: Kernel,
     /// The cgroup below which services get theirs.
-    base: PathBuf,
+    base: Base,
     store: Store,
     policies: policies::Policies,
     stock: ahead::Stock,
@@ -258,6 +261,8 @@ struct Daemon {
     checks: health::Checks,
     /// What was said last of each service, so that every change is said once.
     said: BTreeMap<Id, State>,
+    /// Who is told how this boot went.
+    outward: outward::Outward,
     /// When what holds the end of everything up is said next.
     report: Option<Duration>,
     /// Who may have ended for good since the last look.
@@ -352,8 +357,9 @@ impl Daemon {
         let about = about::About::new(&replay, safe, &installed);
         let readers = readers(&paths);
         fs::create_dir_all(&paths.run).map_err(Fatal::system(format!("make {}", paths.run.display())))?;
-        let base = cgroup_base(args.cgroup.as_deref())?;
-        fence::close(&link, &mut replay.stored, &paths.run, &base)?;
+        let base = Base::find(args.cgroup.as_deref())?;
+        let cgroups = base.unusable.is_none().then_some(base.path.as_path());
+        fence::close(&link, &mut replay.stored, &paths.run, cgroups)?;
         failpoint::hit("adopt.fenced");
         let server = control_server(&paths, readers, replay.stored.remove("control"))?;
         link.store("control", server.listener())?;
@@ -361,8 +367,8 @@ impl Daemon {
         let events = journal::open(&link, replay.stored.remove(journal::SLOT))?;
         let (stage, left) = output::open_stage(&link, &mut replay.stored)?;
 
-        let kernel = Kernel::probe(Some(&base))?;
-        leave_base(&base, &kernel);
+        let kernel = Kernel::probe(cgroups)?;
+        base.leave();
         let store = Store::new(paths.policies.clone());
         let (table, found, records) =
             Table::map(&state).map_err(io::Error::from).map_err(Fatal::system("map the state"))?;
@@ -410,6 +416,7 @@ impl Daemon {
             guarded: notify::Guarded::default(),
             checks: health::Checks::default(),
             said: BTreeMap::new(),
+            outward: outward::Outward::new(std::env::var_os("NOTIFY_SOCKET").as_deref()),
             report: None,
             ended: BTreeSet::new(),
             orphans: BTreeSet::new(),
@@ -436,15 +443,18 @@ impl Daemon {
             daemon.load_timers()?;
         }
         daemon.timers.arm_anew().map_err(Fatal::system("timerfd_settime"))?;
+        let target = words.target(phase);
+        daemon.announce_later(&target);
         if let Some(how) = ending {
             let cause = Cause::new("the motherd before this one was ending the machine");
             daemon.report_later();
             let effects = daemon.manager.end(how, &cause, now());
             daemon.dispatch(effects)?;
         } else if !booted && !safe {
-            daemon.boot_target(&words.target(phase))?;
+            daemon.boot_target(&target)?;
         }
         daemon.let_go()?;
+        daemon.announce();
         // A motherd before this one may have seen the target come up, and died of it.
         daemon.hand_over()?;
         Ok(daemon)
@@ -535,6 +545,7 @@ impl Daemon {
         }
         self.policies.end();
         self.let_go()?;
+        self.announce();
         self.hand_over()
     }
 
@@ -651,37 +662,6 @@ fn control_server(paths: &Paths, group: Option<u32>, kept: Option<OwnedFd>) -> R
             .map_err(Fatal::system(format!("listen on {}", path.display())))?,
     };
     Server::new(listener).map_err(Fatal::system("control socket"))
-}
-
-/// The cgroup below which services get theirs; made if it was named and is missing.
-fn cgroup_base(given: Option<&Path>) -> Result<PathBuf, Fatal> {
-    match given {
-        Some(base) => {
-            fs::create_dir_all(base).map_err(Fatal::system(format!("make {}", base.display())))?;
-            Ok(base.to_owned())
-        }
-        None => Kernel::probe(None)?.cgroup_base.ok_or_else(|| Fatal::System {
-            what: "find the cgroup2 tree".to_owned(),
-            source: io::Error::other("none is mounted: mount -t cgroup2 none /sys/fs/cgroup"),
-        }),
-    }
-}
-
-/// motherd, and initldr where it sits in the base itself, go into leaves of their own: a cgroup that hands controllers
-/// down must have no processes (the root of the tree is exempt).
-fn leave_base(base: &Path, kernel: &Kernel) {
-    let into = |leaf: &str, pid: u32| {
-        if let Err(error) = sandbox::cgroup::move_into_leaf(base, leaf, pid) {
-            tracing::warn!("{error}");
-        }
-    };
-    into("motherd.scope", std::process::id());
-    let init = std::os::unix::process::parent_id();
-    let procs = fs::read_to_string(base.join("cgroup.procs")).unwrap_or_default();
-    let in_base = procs.lines().any(|line| line.parse() == Ok(init));
-    if in_base && kernel.cgroup_root.as_deref() != Some(base) {
-        into("initldr.scope", init);
-    }
 }
 
 /// Each service costs a handful of descriptors. Every plan gives its service the usual soft limit back.

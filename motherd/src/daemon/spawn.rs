@@ -197,8 +197,11 @@ impl Daemon {
         if !first && self.runtime.get(&id).is_some_and(|runtime| runtime.cgroup.is_some()) {
             return Ok(());
         }
+        if let Some(why) = &self.base.unusable {
+            return Err(Refusal::permanent(why));
+        }
         let relative = format!("{}.slice/{name}.service", program.slice);
-        let cgroup = Cgroup::create(&self.base, &relative, plan)
+        let cgroup = Cgroup::create(&self.base.path, &relative, plan)
             .map_err(|error| Refusal::by(error.errno(), error.to_string()))?;
         let runtime = self.runtime.entry(id).or_default();
         runtime.cgroup = Some(cgroup);
