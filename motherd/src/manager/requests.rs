@@ -78,6 +78,7 @@ impl Manager {
                     // What it did before it was stopped is not held against it. A connection or a timer forgets nothing.
                     if matches!(self.units[id.0].state, State::Stopped | State::Done) {
                         self.units[id.0].history.forgive();
+                        self.changed(*id);
                     }
                     self.want(*id, &Cause::request("started", who), now, &mut effects);
                 }
