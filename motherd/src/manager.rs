@@ -277,11 +277,11 @@ impl Manager {
     }
 
     /// A service's cgroup has processes, and there is no record of them.
-    pub fn orphan(&mut self, id: Id, now: Duration) {
+    pub fn orphan(&mut self, id: Id, goal: Goal, now: Duration) {
         let unit = &mut self.units[id.0];
         unit.state = State::Orphan;
-        unit.goal = Goal::Down;
-        unit.explicit = false;
+        unit.goal = goal;
+        unit.explicit &= goal == Goal::Up;
         unit.since = now;
         unit.cause = Cause::new("its cgroup has processes that no record knows; stop it to end them");
         self.changed(id);

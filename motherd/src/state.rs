@@ -3,14 +3,17 @@
 //! ```text
 //! 0        magic, layout version, whether the boot was begun, how many records were ever used, whether and how the
 //!          machine is being ended
-//! 4096     record 0   cells: the pids of the main process and of a command, written by the kernel while it makes them
+//! 64       the same once more
+//! 4096     record 0   cells: the pids of the main process and of a command, written by the kernel while it makes them;
+//!                     the sequence of the newest slot that was written whole
 //!                     slot A, slot B: sequence, checksum, everything else
 //! 6144     record 1   ...
 //! ```
 //!
 //! A transition is a write to memory, no system call. A record is written into the slot that does *not* hold the newest
 //! valid copy, so a motherd that dies at any instruction leaves the old one or the new one, told apart by checksum and
-//! sequence. Nothing that is read here is trusted further than that: whether a process is still the recorded one is
+//! sequence. A slot that was written whole and is damaged now leaves what was true before: that is told apart too, and
+//! nothing is done by it. Nothing that is read here is trusted further than that: whether a process is still the recorded one is
 //! found out by `daemon::adopt`.
 //!
 //! The fields of a slot are listed once, in [`Fields`], and both directions walk that list. Each slot says in which
@@ -78,6 +81,8 @@ const AT_LAYOUT: usize = 8;
 const AT_BOOTED: usize = 12;
 const AT_USED: usize = 16;
 const AT_ENDING: usize = 20;
+/// Where they are once more: one that is damaged is known by the other.
+const MIRROR: usize = 64;
 /// One page for the header.
 const HEADER_SIZE: usize = 4096;
 /// 64 bytes for the cell, two slots.
@@ -86,6 +91,8 @@ const RECORD_SIZE: usize = 2048;
 const CELL_SIZE: usize = 64;
 /// A second cell in that line.
 const COMMAND_CELL_AT: usize = 8;
+/// And how far the slots are: a sequence.
+const WHOLE_AT: usize = 16;
 /// (2048 - 64) / 2
 const SLOT_SIZE: usize = (RECORD_SIZE - CELL_SIZE) / 2;
 /// Sequence and checksum come first.
@@ -113,6 +120,8 @@ pub struct Record {
     /// Which text of its policy the main process was launched with: the beginning of its digest, or zeroes where that is not
     /// known.
     pub policy: [u8; 8],
+    /// It is not the newest: that one was written whole, and is damaged. Nothing is to be done by it.
+    pub stale: bool,
 }
 
 /// The mapped state.
@@ -166,7 +175,7 @@ impl Table {
         match found {
             Found::Known { booted, ending, .. } => {
                 let (records, torn, foreign) = table.read_all();
-                table.memory.write(AT_LAYOUT, &LAYOUT.to_le_bytes());
+                table.mend(booted, ending);
                 Ok((table, Found::Known { booted, ending, torn, foreign }, records))
             }
             Found::Fresh => {
@@ -184,22 +193,44 @@ impl Table {
     }
 
     fn header(&self) -> Found {
-        let mut magic = [0; 8];
-        self.memory.read(AT_MAGIC, &mut magic);
-        let words = [self.word(AT_LAYOUT), self.word(AT_BOOTED), self.word(AT_USED), self.word(AT_ENDING)];
-        if magic == [0; 8] && words == [0; 4] {
-            Found::Fresh
-        } else if magic == MAGIC.to_le_bytes() && (1..=LAYOUT).contains(&words[0]) {
-            let ending = (1..).zip(ENDINGS).find(|(number, (word, _))| match words[0] {
-                1 => words[3] == *number || words[3] == *word,
-                _ => words[3] == *word,
-            });
-            let ending = ending.map(|(_, (_, how))| how).or_else(|| exit_of(words[3]));
-            let booted = words[1] == BOOTED || (words[0] == 1 && words[1] == 1);
+        let nothing = |copy: usize| {
+            let mut bytes = [0; AT_ENDING + 4];
+            self.memory.read(copy, &mut bytes);
+            bytes == [0; AT_ENDING + 4]
+        };
+        let copies = [0, MIRROR];
+        let mut known = copies.iter().filter_map(|copy| self.header_at(*copy)).peekable();
+        if known.peek().is_some() {
+            // What one of them says was written; the other is damaged, or not there yet.
+            let both = known.reduce(|one, other| (one.0 || other.0, one.1.or(other.1)));
+            let (booted, ending) = both.unwrap_or_default();
             Found::Known { booted, ending, torn: 0, foreign: 0 }
+        } else if copies.into_iter().all(nothing) {
+            Found::Fresh
         } else {
             Found::Alien
         }
+    }
+
+    /// Whether the boot was begun and how the machine is being ended, by one of the two copies; `None`: it is none.
+    fn header_at(&self, copy: usize) -> Option<(bool, Option<End>)> {
+        let mut magic = [0; 8];
+        self.memory.read(copy + AT_MAGIC, &mut magic);
+        let [layout, booted, ending] = [AT_LAYOUT, AT_BOOTED, AT_ENDING].map(|at| self.word(copy + at));
+        if magic != MAGIC.to_le_bytes() || !(1..=LAYOUT).contains(&layout) {
+            return None;
+        }
+        let plain = layout == 1;
+        let mut known = (1..).zip(ENDINGS);
+        let how = known.find(|(number, (word, _))| ending == *word || (plain && ending == *number));
+        let how = how.map(|(_, (_, how))| how).or_else(|| exit_of(ending));
+        Some((booted == BOOTED || (plain && booted == 1), how))
+    }
+
+    /// Writes a field of the header, and its copy.
+    fn set(&mut self, at: usize, bytes: &[u8]) {
+        self.memory.write(at, bytes);
+        self.memory.write(MIRROR + at, bytes);
     }
 
     fn word(&self, at: usize) -> u32 {
@@ -210,21 +241,43 @@ impl Table {
 
     /// A header over records that are all zeroes; the magic number last.
     fn begin(&mut self) {
-        self.memory.write(AT_BOOTED, &[0; 4]);
-        self.memory.write(AT_USED, &[0; 4]);
-        self.memory.write(AT_ENDING, &[0; 4]);
-        self.memory.write(AT_LAYOUT, &LAYOUT.to_le_bytes());
-        self.memory.write(AT_MAGIC, &MAGIC.to_le_bytes());
+        self.set(AT_BOOTED, &[0; 4]);
+        self.set(AT_USED, &[0; 4]);
+        self.set(AT_ENDING, &[0; 4]);
+        self.set(AT_LAYOUT, &LAYOUT.to_le_bytes());
+        self.set(AT_MAGIC, &MAGIC.to_le_bytes());
+    }
+
+    /// Both copies of the header say what was found in either.
+    fn mend(&mut self, booted: bool, ending: Option<End>) {
+        let used = u32::try_from(self.used).unwrap_or_default();
+        self.set(AT_USED, &used.to_le_bytes());
+        if booted {
+            self.set_booted();
+        }
+        if let Some(how) = ending {
+            self.set_ending(how);
+        }
+        self.set(AT_LAYOUT, &LAYOUT.to_le_bytes());
+        self.set(AT_MAGIC, &MAGIC.to_le_bytes());
     }
 
     fn read_all(&mut self) -> (Vec<Record>, usize, usize) {
         let mut records = Vec::new();
         let (mut torn, mut foreign) = (0, 0);
-        self.used = usize::try_from(self.word(AT_USED)).map_or(RECORDS, |used| used.min(RECORDS));
+        // The greater one: to read a record that nobody wrote does no harm.
+        let known = [0, MIRROR].into_iter().filter(|copy| self.header_at(*copy).is_some());
+        let used = known.map(|copy| self.word(copy + AT_USED)).max().unwrap_or_default();
+        self.used = usize::try_from(used).map_or(RECORDS, |used| used.min(RECORDS));
         for index in (0..self.used).rev() {
             let slots = [self.slot(index, 0), self.slot(index, 1)];
             match newest(&slots) {
-                Some((newest, sequence, record)) if !self.by_name.contains_key(&record.name) => {
+                Some((newest, sequence, mut record)) if !self.by_name.contains_key(&record.name) => {
+                    // A motherd that had no such word left 0, or what came before.
+                    let mut whole = [0; 8];
+                    self.memory.read(offset(index) + WHOLE_AT, &mut whole);
+                    record.stale =
+                        u64::from_le_bytes(whole) > sequence && decode(&slots[1 - newest]).is_none();
                     foreign += usize::from(layout_of(&slots[newest]) != FIELDS);
                     self.by_name.insert(record.name.clone(), Place { index, newest, sequence });
                     records.push(record);
@@ -249,7 +302,7 @@ impl Table {
         let index = self.used;
         let used = u32::try_from(index + 1).ok().filter(|_| index < RECORDS)?;
         self.used += 1;
-        self.memory.write(AT_USED, &used.to_le_bytes());
+        self.set(AT_USED, &used.to_le_bytes());
         Some(index)
     }
 
@@ -261,7 +314,7 @@ impl Table {
 
     /// The boot target is being started: a motherd after this one does not start it again.
     pub fn set_booted(&mut self) {
-        self.memory.write(AT_BOOTED, &BOOTED.to_le_bytes());
+        self.set(AT_BOOTED, &BOOTED.to_le_bytes());
     }
 
     /// The machine is being ended: a motherd after this one goes on with that.
@@ -272,7 +325,7 @@ impl Table {
                 ENDINGS.iter().find(|(_, end)| *end == how).map_or(0, |(word, _)| *word)
             }
         };
-        self.memory.write(AT_ENDING, &word.to_le_bytes());
+        self.set(AT_ENDING, &word.to_le_bytes());
     }
 
     /// Records a service. `false`: there is no room for one more, so it must not be launched.
@@ -294,6 +347,7 @@ impl Table {
         self.memory.write(at, half);
         failpoint::hit("record.torn");
         self.memory.write(at + half.len(), rest);
+        self.memory.write(offset(place.index) + WHOLE_AT, &place.sequence.to_le_bytes());
         failpoint::hit("record.written");
         self.by_name.insert(record.name.clone(), place);
         true
@@ -369,8 +423,14 @@ fn decode(slot: &[u8; SLOT_SIZE]) -> Option<(u64, Record)> {
         return None;
     }
     let mut fields = Fields::new(*slot, layout_of(slot));
-    let mut record =
-        Record { name: String::new(), unit: Unit::default(), start_ticks: 0, cgroup_id: 0, policy: [0; 8] };
+    let mut record = Record {
+        name: String::new(),
+        unit: Unit::default(),
+        start_ticks: 0,
+        cgroup_id: 0,
+        policy: [0; 8],
+        stale: false,
+    };
     fields.record(&mut record, false);
     fields.sound.then_some((sequence, record))
 }
@@ -736,7 +796,8 @@ mod tests {
             history: History { streak: 3, in_window: 2, failing: true, total: 9, ..History::default() },
             last_exit: Some(Exit { how: ExitHow::Dumped, status: 11, at: Duration::from_secs(5) }),
         };
-        Record { name: name.to_owned(), unit, start_ticks: 77, cgroup_id: 1 << 40, policy: [7; 8] }
+        let name = name.to_owned();
+        Record { name, unit, start_ticks: 77, cgroup_id: 1 << 40, policy: [7; 8], stale: false }
     }
 
     fn main() -> Main {
@@ -825,6 +886,41 @@ mod tests {
             bent[bit / 8] ^= 1 << (bit % 8);
             assert_eq!(decode(&bent), None, "bit {bit}");
         }
+    }
+
+    /// Of a record that has changed twice, whatever byte is damaged: it is as it was, or known not to be the newest.
+    #[test]
+    fn the_record_before_a_damaged_one_is_known_for_stale() {
+        let fd = memfd();
+        let (mut table, ..) = Table::map(&fd).unwrap();
+        let (old, new) = (record("web", State::Launching), record("web", State::Running { main: main() }));
+        for one in [record("web", State::Waiting), old.clone(), new.clone()] {
+            assert!(table.write(&one));
+        }
+        let mut whole = [0; RECORD_SIZE];
+        table.memory.read(offset(0), &mut whole);
+        let mut stale = 0;
+        for at in 0..RECORD_SIZE {
+            let mut bent = whole;
+            bent[at] ^= 0xff;
+            table.memory.write(offset(0), &bent);
+            let (_, _, records) = Table::map(&fd).unwrap();
+            match &records[..] {
+                [one] if one.stale => {
+                    assert_eq!(*one, Record { stale: true, ..old.clone() }, "byte {at}");
+                    stale += 1;
+                }
+                one => assert_eq!(one, std::slice::from_ref(&new), "byte {at}"),
+            }
+        }
+        assert_eq!(stale, SLOT_SIZE);
+        // A motherd that ended while it wrote: what it had written before is the newest.
+        table.memory.write(offset(0), &whole);
+        let place = table.by_name["web"];
+        let next = encode(&record("web", State::Done), place.sequence + 1);
+        let at = offset(0) + CELL_SIZE + (1 - place.newest) * SLOT_SIZE;
+        table.memory.write(at, &next[..SLOT_HEADER]);
+        assert_eq!(Table::map(&fd).unwrap().2, [new]);
     }
 
     proptest! {
@@ -933,19 +1029,26 @@ mod tests {
         table.set_booted();
         let mut whole = [0; AT_ENDING + 4];
         table.memory.read(0, &mut whole);
-        for at in 0..whole.len() {
-            for flip in 1..=255_u8 {
-                let mut bent = whole;
-                bent[at] ^= flip;
-                table.memory.write(0, &bent);
-                match table.header() {
-                    Found::Known { ending, .. } => assert_eq!(ending, None, "byte {at}, {flip:#x}"),
-                    Found::Fresh => panic!("byte {at}, {flip:#x}: taken for nothing"),
-                    Found::Alien => {}
-                }
+        let mut known = |flip: u8, at: usize, copies: &[usize]| {
+            let mut bent = whole;
+            bent[at] ^= flip;
+            copies.iter().for_each(|copy| table.memory.write(*copy, &bent));
+            let header = table.header();
+            copies.iter().for_each(|copy| table.memory.write(*copy, &whole));
+            header
+        };
+        for (at, flip) in (0..whole.len()).flat_map(|at| (1..=255_u8).map(move |flip| (at, flip))) {
+            for one in [0, MIRROR] {
+                let header = known(flip, at, &[one]);
+                let unharmed = Found::Known { booted: true, ending: None, torn: 0, foreign: 0 };
+                assert_eq!(header, unharmed, "byte {at} of {one}, {flip:#x}");
+            }
+            match known(flip, at, &[0, MIRROR]) {
+                Found::Known { ending, .. } => assert_eq!(ending, None, "byte {at}, {flip:#x}"),
+                Found::Fresh => panic!("byte {at}, {flip:#x}: taken for nothing"),
+                Found::Alien => {}
             }
         }
-        table.memory.write(0, &whole);
         assert_eq!(Table::map(&fd).unwrap().2, [web], "control");
     }
 

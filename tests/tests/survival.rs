@@ -17,7 +17,7 @@ use e2e::{
 };
 
 /// How often each: together about a minute.
-const MODES: [(Mode, usize); 10] = [
+const MODES: [(Mode, usize); 11] = [
     (Mode::Points, 1),
     (Mode::Kill, 20),
     (Mode::Fault, 4),
@@ -28,6 +28,7 @@ const MODES: [(Mode, usize); 10] = [
     (Mode::Orphans, 2000),
     (Mode::Upgrade, 9),
     (Mode::Fence, 3),
+    (Mode::Poison, 6),
 ];
 
 #[test]

@@ -8,7 +8,7 @@
 //! | a main process | has it not | nobody knows | lost: said, and treated as a failure once |
 //! | being launched | has a process | | the pid is in the record's cell: adopted |
 //! | being launched | is empty | | was not launched: treated as a launch that failed |
-//! | none, or a damaged one | has the process of the pidfd that initldr keeps | | adopted as running |
+//! | none, a damaged one, or what was before that | has the process of the pidfd that initldr keeps | | adopted as running |
 //! | nothing that runs, or none | has other processes | | an orphan: shown, and left alone |
 //!
 //! Invariant: a process is only taken for a recorded one if it was opened as a pidfd first, and then found in the
@@ -264,8 +264,24 @@ impl Daemon {
         events: &mut Vec<(Id, Event)>,
         gone: &mut Vec<Gone>,
     ) {
-        let Record { name, mut unit, start_ticks, cgroup_id, policy } = record;
+        let Record { name, mut unit, start_ticks, cgroup_id, policy, stale } = record;
         unit.extend(outage);
+        if stale {
+            tracing::error!(
+                "{name}: what was recorded last is damaged, and what runs of it is found by its cgroup"
+            );
+        }
+        // Nobody but a launched process is kept, and of what is launched there is a record.
+        let elsewhere = |found: &Populated| cgroup_id != 0 && found.cgroup.id() != cgroup_id;
+        let elsewhere = unit.main().is_some() && cgroup.as_ref().is_some_and(elsewhere);
+        let denied = process.is_some() && (elsewhere || !unit.is_active());
+        let cgroup = match cgroup {
+            Some(found) if stale || denied => {
+                let recorded = unit.main().map(|main| (main.pid, start_ticks)).filter(|_| start_ticks != 0);
+                return self.adopt_by_process(id, &name, found, recorded, process, unit);
+            }
+            cgroup => cgroup,
+        };
         let launching = unit.state == State::Launching;
         let pid = match unit.main() {
             Some(main) => Some(main.pid),
@@ -285,7 +301,7 @@ impl Daemon {
         self.said.insert(id, unit.state.clone());
         self.manager.restore(id, unit);
         if populated && !active {
-            self.manager.orphan(id, now());
+            self.manager.orphan(id, Goal::Down, now());
         }
         let runtime = self.runtime.entry(id).or_default();
         let changes = cgroup.map(|found| {
@@ -305,7 +321,8 @@ impl Daemon {
                     tracing::error!(
                         "{name}: its record names another process than initldr keeps, which is adopted"
                     );
-                    self.manager.restore(id, without_record(found, now()));
+                    let known = self.manager.unit(id).clone();
+                    self.manager.restore(id, without_record(found, now(), known));
                 }
                 let pid = found;
                 let runtime = self.runtime.entry(id).or_default();
@@ -383,28 +400,48 @@ impl Daemon {
         }
     }
 
-    /// Populated cgroups that no record explains. The process that initldr keeps for a service, in the cgroup of that
-    /// service, is its main process: motherd puts nobody else into either.
+    /// A service by what runs of it, where no record says how it is meant. The process that initldr keeps for a service, in
+    /// the cgroup of that service, is its main process: motherd puts nobody else into either. `unit` is what was known once.
+    fn adopt_by_process(
+        &mut self,
+        id: Id,
+        name: &str,
+        found: Populated,
+        recorded: Option<(u32, u64)>,
+        process: Option<OwnedFd>,
+        unit: Unit,
+    ) {
+        let Populated { cgroup, events, .. } = found;
+        let kept = process.as_ref().and_then(|process| proc::pid_of(process.as_fd())).map(|pid| (pid, 0));
+        let look = |(pid, start_ticks)| look(pid, start_ticks, Some(&cgroup), process);
+        let found = kept.or(recorded).map(look);
+        let runtime = self.runtime.entry(id).or_default();
+        runtime.cgroup = Some(cgroup);
+        if let Some(Look::There(Verified { pid, pidfd, start_ticks, .. })) = found {
+            runtime.pidfd = Some(far_up(pidfd));
+            runtime.start_ticks = start_ticks;
+            runtime.process_kept = kept.is_some();
+            tracing::warn!("{name}: adopted without a record, running as {pid}");
+            self.manager.restore(id, without_record(pid, now(), unit));
+            self.watch_main(id, pid);
+            self.begin_to_listen(id);
+        } else {
+            // What was meant once still is, when they have ended by themselves.
+            let goal = if unit.goal == Goal::Down { Goal::Down } else { Goal::Up };
+            self.manager.restore(id, unit);
+            self.manager.orphan(id, goal, now());
+        }
+        self.watch_cgroup_by(id, Some(events));
+    }
+
+    /// Populated cgroups that no record explains.
     fn orphan(&mut self, cgroups: BTreeMap<String, Populated>, processes: &mut BTreeMap<String, OwnedFd>) {
         for (name, Populated { relative, cgroup, events }) in cgroups {
-            let since = now();
             match self.manager.graph().find(&name) {
                 Some(id) => {
+                    let found = Populated { relative, cgroup, events };
                     let process = processes.remove(&name);
-                    let pid = process.as_ref().and_then(|process| proc::pid_of(process.as_fd()));
-                    let found = pid.map(|pid| look(pid, 0, Some(&cgroup), process));
-                    let runtime = self.runtime.entry(id).or_default();
-                    runtime.cgroup = Some(cgroup);
-                    if let Some(Look::There(Verified { pid, pidfd, start_ticks, .. })) = found {
-                        runtime.pidfd = Some(far_up(pidfd));
-                        runtime.start_ticks = start_ticks;
-                        runtime.process_kept = true;
-                        tracing::warn!("{name}: adopted without a record, running as {pid}");
-                        self.manager.restore(id, without_record(pid, since));
-                    } else {
-                        self.manager.orphan(id, since);
-                    }
-                    self.watch_cgroup_by(id, Some(events));
+                    self.adopt_by_process(id, &name, found, None, process, Unit::default());
                 }
                 None => {
                     tracing::warn!(
@@ -522,9 +559,9 @@ fn processes(stored: &mut BTreeMap<String, OwnedFd>) -> BTreeMap<String, OwnedFd
 }
 
 /// A service of which nothing is known but that it runs.
-fn without_record(pid: u32, now: Duration) -> Unit {
+fn without_record(pid: u32, now: Duration, known: Unit) -> Unit {
     let cause = Cause::new("found by its cgroup and its process: its record was lost");
     let main = Main { pid, launched: now };
     let (state, goal, asked) = (State::Running { main }, Goal::Up, cause.clone());
-    Unit { state, since: now, cause, goal, asked, ..Unit::default() }
+    Unit { state, since: now, cause, goal, asked, ..known }
 }

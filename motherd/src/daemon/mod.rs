@@ -485,6 +485,7 @@ impl Daemon {
                 start_ticks: runtime.map_or(0, |runtime| runtime.start_ticks),
                 cgroup_id: runtime.and_then(|runtime| runtime.cgroup.as_ref()).map_or(0, Cgroup::id),
                 policy: runtime.and_then(|runtime| runtime.policy).unwrap_or_default(),
+                stale: false,
             });
             self.clear_cells(name, unit);
             if !recorded {

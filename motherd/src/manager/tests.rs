@@ -779,7 +779,7 @@ fn an_orphan_is_left_alone_until_somebody_stops_it() {
     let db = world.id("db");
     world.cgroups.insert(db);
     world.others.insert(db);
-    world.manager.orphan(db, world.now);
+    world.manager.orphan(db, Goal::Down, world.now);
     world.request(1, Verb::Start, &["app"]);
     assert_eq!(world.launches, [""; 0]);
     assert_eq!(

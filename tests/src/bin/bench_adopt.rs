@@ -97,6 +97,7 @@ fn without_system_calls(and_one: bool) -> Result<()> {
         start_ticks: 0,
         cgroup_id: 0,
         policy: [0; 8],
+        stale: false,
     };
     let mut write = |number: u32| {
         let since = Duration::from_micros(number.into());

@@ -1,5 +1,5 @@
 //! Troubles motherd in every way under load, and compares the accounts: `cargo run --release -p e2e --bin soak_kill --
-//! [--only MODE,...] [--times N] [--services N] [--kernel 6.1|6.12|all]`, as root.
+//! [--only MODE,...] [--times N] [--services N] [--port N] [--kernel 6.1|6.12|all]`, as root.
 //!
 //! Without `--kernel` it works on this host; with it in a guest, where this very program is run with `--guest`. Each mode has
 //! counts of its own, all of which are to be 0; `--times` is how often, for all modes that are run, where their own numbers
@@ -24,12 +24,14 @@ struct Options {
     only: Vec<Mode>,
     times: Option<usize>,
     services: Option<usize>,
+    port: Option<u16>,
     kernel: Option<String>,
     guest: bool,
 }
 
 fn main() -> Result<()> {
-    let mut options = Options { only: vec![], times: None, services: None, kernel: None, guest: false };
+    let mut options =
+        Options { only: vec![], times: None, services: None, port: None, kernel: None, guest: false };
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
         let mut value = || words.next().with_context(|| format!("{word} needs a value"));
@@ -40,6 +42,7 @@ fn main() -> Result<()> {
             // `--kills` is what it was called when killing was all.
             "--times" | "--kills" => options.times = Some(value()?.parse()?),
             "--services" => options.services = Some(value()?.parse()?),
+            "--port" => options.port = Some(value()?.parse()?),
             "--kernel" => options.kernel = Some(value()?),
             "--guest" => options.guest = true,
             other => bail!("not understood: {other}"),
@@ -63,7 +66,11 @@ fn on_this_host(options: &Options) -> Result<()> {
     let programs = SoakPrograms::built()?;
     let mut scratch = Scratch::new("soak_kill")?.context("run it as root")?;
     let services = options.services.unwrap_or(200);
-    let mut pair = Pair::start(&mut scratch, &programs, Scale { services, port: 47_100, loud: true })?;
+    let mut pair = Pair::start(
+        &mut scratch,
+        &programs,
+        Scale { services, port: options.port.unwrap_or(47_100), loud: true },
+    )?;
     let result = all_modes(&mut pair, options, |mode| !mode.needs_a_machine());
     if result.is_err() {
         let kept = std::env::temp_dir().join(format!("soak-kill-{}.log", std::process::id()));

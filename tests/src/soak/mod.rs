@@ -7,4 +7,5 @@ pub mod client;
 pub mod guest;
 pub mod load;
 pub mod modes;
+mod poison;
 pub mod run;

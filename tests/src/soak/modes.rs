@@ -52,11 +52,13 @@ pub enum Mode {
     Upgrade,
     /// A second pair with the same paths.
     Fence,
+    /// A state that is damaged.
+    Poison,
 }
 
 impl Mode {
     /// In the order in which they are run.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Points,
         Self::Kill,
         Self::Fault,
@@ -69,6 +71,7 @@ impl Mode {
         Self::Orphans,
         Self::Upgrade,
         Self::Fence,
+        Self::Poison,
     ];
 
     /// On the command line.
@@ -87,6 +90,7 @@ impl Mode {
             Self::Orphans => "orphans",
             Self::Upgrade => "upgrade",
             Self::Fence => "fence",
+            Self::Poison => "poison",
         }
     }
 
@@ -115,7 +119,7 @@ impl Mode {
             Self::Hang => 100,
             Self::Memory => 10,
             Self::Run | Self::Disk | Self::Pids => 50,
-            Self::Window => 200,
+            Self::Window | Self::Poison => 200,
             Self::Orphans => 10_000,
             Self::Fence => 20,
         }
@@ -124,7 +128,7 @@ impl Mode {
     /// Whether requests without end belong to it. Where the harness itself ends services, nobody else is to.
     #[must_use]
     pub fn churns(self) -> bool {
-        !matches!(self, Self::Points | Self::Window | Self::Memory)
+        !matches!(self, Self::Points | Self::Window | Self::Memory | Self::Poison)
     }
 }
 
@@ -148,6 +152,7 @@ impl Pair {
             Mode::Orphans => self.orphans(report, times),
             Mode::Upgrade => self.upgrades(report, times),
             Mode::Fence => self.fence(report, times),
+            Mode::Poison => self.poison(report, times),
         }
         .with_context(|| format!("while motherd is troubled by {}", mode.name()))
     }
