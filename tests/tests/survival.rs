@@ -10,7 +10,7 @@ use e2e::{
     scratch::Scratch,
     soak::{
         client::Clients,
-        load::Scale,
+        load::{Scale, own_port},
         modes::Mode,
         run::{Churn, Pair, Report, points},
     },
@@ -35,7 +35,8 @@ const MODES: [(Mode, usize); 11] = [
 fn whatever_happens_to_motherd_nothing_is_lost() -> Result<()> {
     let Some(mut scratch) = Scratch::new("whatever_happens_to_motherd")? else { return Ok(()) };
     let programs = SoakPrograms::built()?;
-    let mut pair = Pair::start(&mut scratch, &programs, Scale { services: 60, port: 47_200, loud: true })?;
+    let mut pair =
+        Pair::start(&mut scratch, &programs, Scale { services: 60, port: own_port(), loud: true })?;
     let said = || {
         let log = scratch.log().unwrap_or_default();
         let lines: Vec<&str> = log.lines().collect();

@@ -14,7 +14,7 @@ use e2e::{
     soak::{
         client::Clients,
         guest,
-        load::Scale,
+        load::{Scale, own_port},
         modes::Mode,
         run::{Churn, Pair, Report},
     },
@@ -69,7 +69,7 @@ fn on_this_host(options: &Options) -> Result<()> {
     let mut pair = Pair::start(
         &mut scratch,
         &programs,
-        Scale { services, port: options.port.unwrap_or(47_100), loud: true },
+        Scale { services, port: options.port.unwrap_or_else(own_port), loud: true },
     )?;
     let result = all_modes(&mut pair, options, |mode| !mode.needs_a_machine());
     if result.is_err() {

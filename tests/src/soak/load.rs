@@ -122,6 +122,12 @@ pub struct Scale {
     pub loud: bool,
 }
 
+/// A first port that no other run on this machine is likely to use, below those that the kernel gives to whoever connects.
+#[must_use]
+pub fn own_port() -> u16 {
+    u16::try_from(std::process::id() % 100).map_or(20_000, |number| 20_000 + number * 110)
+}
+
 impl Load {
     /// Half a dozen of each kind, or fewer where there are few services, and the rest idle.
     #[must_use]
