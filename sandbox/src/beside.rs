@@ -17,7 +17,7 @@ use nix::{
 
 use crate::{
     launch::{Ahead, Fault, Launch, LaunchError, Launched, launch_in},
-    plan::{Op, Phase, Plan, Step},
+    plan::{Action, Op, Phase, Plan, Step},
     sys::raw,
 };
 
@@ -52,7 +52,8 @@ fn beside(plan: &Plan) -> Plan {
     let mut steps: Vec<Step> = plan.steps.iter().filter(|step| stays(step.phase)).cloned().collect();
     let enter = |flags: u64, phase, object: &str| {
         let op = Op::Enter(i32::try_from(flags).unwrap_or_default());
-        (flags != 0).then(|| Step { phase, op, object: object.to_owned(), at: None, shared: false })
+        (flags != 0)
+            .then(|| Step::new(Action { phase, op, object: object.to_owned(), at: None, shared: false }))
     };
     steps.extend(enter(entered, Phase::Root, "the namespaces of the service"));
     steps.extend(enter(made(plan) & NEWUSER, Phase::UserNamespace, "the user namespace of the service"));

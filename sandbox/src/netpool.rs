@@ -16,7 +16,7 @@ use crate::{
     apply::{Notes, Outcome},
     launch::Fault,
     making,
-    plan::{Op, Phase, Step},
+    plan::{Action, Op, Phase, Step},
 };
 
 /// A network namespace that nobody was in, loopback up.
@@ -75,7 +75,8 @@ impl NetworkPool {
     pub(crate) fn add_with(&mut self, fault: Fault) -> Result<(), PoolError> {
         let (notes, outcome) = (Notes::default(), Outcome::new());
         let object = "lo".to_owned();
-        let up = Step { phase: Phase::Network, op: Op::LoopbackUp, object, at: None, shared: false };
+        let up =
+            Step::new(Action { phase: Phase::Network, op: Op::LoopbackUp, object, at: None, shared: false });
         let made = making::namespaces(&making::Wanted {
             steps: &[up],
             flags: u64::from(libc::CLONE_NEWNET.cast_unsigned()),

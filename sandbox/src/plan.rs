@@ -6,6 +6,7 @@
 use std::{
     ffi::{CStr, CString},
     fmt,
+    ops::Deref,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     sync::{Arc, OnceLock},
 };
@@ -275,9 +276,40 @@ pub(crate) enum Op {
     Seccomp { program: Arc<[sock_filter]>, log: bool },
 }
 
-/// One act, and what to say where it fails.
+/// One act, and what to say where it fails. A copy is the same one: a plan has most of them in several of its lists, and in
+/// common with the plans of other services.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Step {
+pub(crate) struct Step(Arc<Action>);
+
+impl Step {
+    pub(crate) fn new(action: Action) -> Self {
+        Self(Arc::new(action))
+    }
+
+    /// The same with another act.
+    pub(crate) fn with(&self, op: Op) -> Self {
+        let Action { phase, op: _, object, at, shared } = &**self;
+        Self::new(Action { phase: *phase, op, object: object.clone(), at: at.clone(), shared: *shared })
+    }
+
+    /// Whether both are one, and not only alike.
+    #[cfg(test)]
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Deref for Step {
+    type Target = Action;
+
+    fn deref(&self) -> &Action {
+        &self.0
+    }
+}
+
+/// What a [`Step`] is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Action {
     /// When.
     pub(crate) phase: Phase,
     /// What.

@@ -32,6 +32,7 @@ pub struct Compiler {
     filter: OnceCell<Step>,
     programs: RefCell<Vec<CgroupProgram>>,
     builds: RefCell<Vec<Weak<TemplateBuild>>>,
+    last: RefCell<Option<Compiled>>,
 }
 
 /// A plan, and what it follows from besides its policy and the kernel.
@@ -57,8 +58,8 @@ impl Compiler {
     #[must_use]
     pub fn new(policy: Policy, kernel: Kernel) -> Self {
         let (digest, filter) = (OnceCell::new(), OnceCell::new());
-        let (programs, builds) = (RefCell::default(), RefCell::default());
-        Self { policy, kernel, digest, filter, programs, builds }
+        let (programs, builds, last) = (RefCell::default(), RefCell::default(), RefCell::default());
+        Self { policy, kernel, digest, filter, programs, builds, last }
     }
 
     /// What is compiled.
@@ -85,7 +86,13 @@ impl Compiler {
         let noting = Noting::new(host);
         let mut plan = compile_with(&self.policy, subject, &self.kernel, &noting, self.filter.get())?;
         self.share(&mut plan);
-        Ok(Compiled { plan: Arc::new(plan), subject: subject.clone(), transcript: noting.into_transcript() })
+        let mut transcript = noting.into_transcript();
+        if let Some(last) = &*self.last.borrow() {
+            transcript.share(&last.transcript);
+        }
+        let compiled = Compiled { plan: Arc::new(plan), subject: subject.clone(), transcript };
+        self.last.replace(Some(compiled.clone()));
+        Ok(compiled)
     }
 
     /// What a plan has in common with those before it becomes the same.
@@ -107,6 +114,26 @@ impl Compiler {
                 Some(known) => parts.build = known,
                 None => builds.push(Arc::downgrade(&parts.build)),
             }
+        }
+        if let Some(last) = &*self.last.borrow() {
+            share_steps(plan, &last.plan);
+        }
+    }
+}
+
+/// What two plans do alike, in the same place of the same list, is kept once: most of it, where only whom they are for differs.
+fn share_steps(plan: &mut Plan, known: &Plan) {
+    let share = |steps: &mut Vec<Step>, known: &[Step]| {
+        for (step, known) in steps.iter_mut().zip(known).filter(|(step, known)| step == known) {
+            *step = known.clone();
+        }
+    };
+    share(&mut plan.steps, &known.steps);
+    if let (Some(parts), Some(known)) = (&mut plan.template, &known.template) {
+        share(&mut parts.launch, &known.launch);
+        if let (Some(berth), Some(known)) = (&mut parts.berth, &known.berth) {
+            share(&mut berth.ahead, &known.ahead);
+            share(&mut berth.launch, &known.launch);
         }
     }
 }
@@ -144,10 +171,17 @@ mod tests {
         assert_ne!(one.uid(), other.uid());
         let filter = |plan: &Plan| {
             let step = plan.steps.iter().find(|step| matches!(step.op, Op::Seccomp { .. })).cloned();
-            let Some(Step { op: Op::Seccomp { program, .. }, .. }) = step else { panic!("no filter") };
+            let Some(Op::Seccomp { program, .. }) = step.map(|step| step.op.clone()) else {
+                panic!("no filter")
+            };
             program
         };
         assert!(Arc::ptr_eq(&filter(&one), &filter(&other)));
+        // What differs is who they are.
+        let own = |(one, other): &(&Step, &Step)| !one.is(other);
+        let own: Vec<_> =
+            one.steps.iter().zip(&other.steps).filter(own).map(|(step, _)| &step.object).collect();
+        assert!(own.len() < 6 && one.steps.len() > 60, "{own:?} of {}", one.steps.len());
     }
 
     #[test]

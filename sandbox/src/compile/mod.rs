@@ -39,7 +39,7 @@ use crate::{
     diagnostic::{Diagnostic, Located, Place, Report},
     kernel::Kernel,
     plan::{
-        CgroupProgram, CredentialPlan, LeftOut, Op, Phase, Plan, SLOTS, Slot, Step, Trigger,
+        Action, CgroupProgram, CredentialPlan, LeftOut, Op, Phase, Plan, SLOTS, Slot, Step, Trigger,
         UserNamespacePlan,
     },
     policy::{
@@ -234,7 +234,8 @@ impl<'a> Builder<'a> {
     }
 
     pub(crate) fn step(&mut self, phase: Phase, op: Op, object: impl Into<String>, at: Option<Place>) {
-        self.steps.push(Step { phase, op, object: object.into(), at, shared: self.sharing });
+        let action = Action { phase, op, object: object.into(), at, shared: self.sharing };
+        self.steps.push(Step::new(action));
     }
 
     /// Whether the steps that are made now may be done once for all launches.

@@ -16,7 +16,7 @@ mod berth;
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use crate::plan::{Op, Phase, Slot, Step, TemplateBuild, TemplatePlan};
+use crate::plan::{Action, Op, Phase, Slot, Step, TemplateBuild, TemplatePlan};
 
 /// Makes a mount writable again, in the mount namespaces of the host's user namespace.
 const CAP_SYS_ADMIN: u8 = 21;
@@ -88,11 +88,11 @@ fn build(shared: &[&Step]) -> (TemplateBuild, Vec<Step>) {
             Op::CloneTree { path, into } => {
                 let op = Op::NoteTree { of: *into, index: parts.sources.len() };
                 parts.sources.push(path.clone());
-                parts.steps.push(Step { op, ..(*step).clone() });
+                parts.steps.push(step.with(op));
             }
             Op::Attach { target, .. } | Op::Mount { target, .. } => {
                 let op = Op::StillMounted { path: target.clone(), index: mount_points.len() };
-                mount_points.push(Step { op, ..(*step).clone() });
+                mount_points.push(step.with(op));
             }
             _ => {}
         }
@@ -100,7 +100,7 @@ fn build(shared: &[&Step]) -> (TemplateBuild, Vec<Step>) {
     for step in &mount_points {
         if let Op::StillMounted { path, index } = &step.op {
             let op = Op::NoteMount { path: path.clone(), index: *index };
-            parts.steps.push(Step { op, ..step.clone() });
+            parts.steps.push(step.with(op));
         }
     }
     parts.mount_points = mount_points.len();
@@ -111,7 +111,7 @@ fn build(shared: &[&Step]) -> (TemplateBuild, Vec<Step>) {
 fn launch(own: &[&Step], mount_points: Vec<Step>) -> Vec<Step> {
     let (before, after): (Vec<&Step>, Vec<&Step>) = own.iter().partition(|step| step.phase <= Phase::Collect);
     let mut steps = collected(&before);
-    steps.push(entering(Op::EnterTemplate, &mount_points));
+    steps.push(entering(Phase::Root, Op::EnterTemplate, &mount_points));
     steps.extend(mount_points);
     steps.extend(after.into_iter().cloned());
     steps
@@ -124,13 +124,13 @@ fn collected(steps: &[&Step]) -> Vec<Step> {
     for step in steps {
         collected.push((*step).clone());
         if let Op::CloneTree { into, .. } = &step.op {
-            collected.push(Step { op: Op::Unpropagated(*into), ..(*step).clone() });
+            collected.push(step.with(Op::Unpropagated(*into)));
         }
     }
     collected
 }
 
-fn entering(op: Op, mount_points: &[Step]) -> Step {
+fn entering(phase: Phase, op: Op, mount_points: &[Step]) -> Step {
     let at = mount_points.first().and_then(|step| step.at.clone());
-    Step { phase: Phase::Root, op, object: String::new(), at, shared: false }
+    Step::new(Action { phase, op, object: String::new(), at, shared: false })
 }

@@ -3,7 +3,7 @@
 //! Compiling follows from the policy, the subject, the kernel and these answers, and from nothing else. So a plan is good
 //! for as long as the same questions have the same answers, and that is asked, not guessed from the times of files.
 
-use std::{cell::RefCell, io};
+use std::{cell::RefCell, io, sync::Arc};
 
 use super::host::{FileKind, Host};
 use crate::policy::DeviceKind;
@@ -46,12 +46,19 @@ impl Asked {
 
 /// Everything that was asked, each question once.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Transcript(Vec<Asked>);
+pub(crate) struct Transcript(Arc<[Asked]>);
 
 impl Transcript {
     /// Whether the host answers everything as it did.
     pub(crate) fn holds(&self, host: &dyn Host) -> bool {
         self.0.iter().all(|asked| asked.holds(host))
+    }
+
+    /// Is that one from here on, if they say the same.
+    pub(crate) fn share(&mut self, known: &Self) {
+        if self == known {
+            *self = known.clone();
+        }
     }
 }
 
@@ -67,7 +74,7 @@ impl<'h> Noting<'h> {
     }
 
     pub(crate) fn into_transcript(self) -> Transcript {
-        Transcript(self.asked.into_inner())
+        Transcript(self.asked.into_inner().into())
     }
 
     fn note(&self, asked: Asked) {

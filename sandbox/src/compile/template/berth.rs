@@ -41,7 +41,7 @@ pub(super) fn split(own: &[&Step], mount_points: &[Step], namespaces: u64) -> Op
     let (before, after): (Vec<&Step>, Vec<&Step>) =
         launch.iter().partition(|step| step.phase <= Phase::Collect);
     plan.launch = collected(&before);
-    plan.launch.push(entering(Op::EnterBerth, mount_points));
+    plan.launch.push(entering(Phase::Root, Op::EnterBerth, mount_points));
     plan.launch.extend(noted);
     plan.launch.extend(after.into_iter().cloned());
     Some(plan)
@@ -49,9 +49,7 @@ pub(super) fn split(own: &[&Step], mount_points: &[Step], namespaces: u64) -> Op
 
 /// What is made ahead, noted at its end; answers the steps that ask for it again.
 fn make(ahead: &[&Step], mount_points: &[Step], plan: &mut BerthPlan) -> Vec<Step> {
-    let mut mask = entering(Op::Umask(0), mount_points);
-    mask.phase = Phase::Process;
-    plan.ahead.push(mask);
+    plan.ahead.push(entering(Phase::Process, Op::Umask(0), mount_points));
     let (before, after): (Vec<&Step>, Vec<&Step>) =
         ahead.iter().partition(|step| step.phase <= Phase::Collect);
     for step in collected(&before) {
@@ -61,24 +59,24 @@ fn make(ahead: &[&Step], mount_points: &[Step], plan: &mut BerthPlan) -> Vec<Ste
         };
         plan.ahead.push(step.clone());
         if let Some((path, of)) = source {
-            plan.ahead.push(Step { op: Op::NoteTree { of, index: plan.sources.len() }, ..step });
+            plan.ahead.push(step.with(Op::NoteTree { of, index: plan.sources.len() }));
             plan.sources.push(path);
         }
     }
-    plan.ahead.push(entering(Op::EnterTemplate, mount_points));
+    plan.ahead.push(entering(Phase::Root, Op::EnterTemplate, mount_points));
     plan.ahead.extend(mount_points.iter().cloned());
     let mut noted = mount_points.to_vec();
     for step in after {
         if let Op::Attach { target, .. } | Op::Mount { target, .. } = &step.op {
             let op = Op::StillMounted { path: target.clone(), index: noted.len() };
-            noted.push(Step { op, ..step.clone() });
+            noted.push(step.with(op));
         }
         plan.ahead.push(step.clone());
     }
     for step in &noted {
         if let Op::StillMounted { path, index } = &step.op {
             let op = Op::NoteMount { path: path.clone(), index: *index };
-            plan.ahead.push(Step { op, ..step.clone() });
+            plan.ahead.push(step.with(op));
         }
     }
     plan.mount_points = noted.len();
