@@ -146,13 +146,46 @@ pub struct Unreadable {
 /// # Errors
 /// The process is gone, or this one may not look at it.
 pub fn attest(pid: u32) -> Result<Attested, Unreadable> {
+    Witness::new()?.attest(pid)
+}
+
+/// What others are compared with: read once, where many are to be attested.
+#[derive(Debug)]
+pub struct Witness {
+    namespaces: Vec<(&'static str, u64)>,
+    known_capabilities: u8,
+}
+
+impl Witness {
+    /// Reads this process's own namespaces, and which capabilities this kernel knows.
+    ///
+    /// # Errors
+    /// There is no /proc.
+    pub fn new() -> Result<Self, Unreadable> {
+        let own = Process::open(std::process::id())?;
+        let mut namespaces = Vec::new();
+        for kind in NAMESPACE_KINDS {
+            // A kind that this kernel lacks is one that both lack.
+            namespaces.extend(own.namespace(kind)?.map(|inode| (kind, inode)));
+        }
+        Ok(Self { namespaces, known_capabilities: known_capabilities()? })
+    }
+
+    /// Reads a process back.
+    ///
+    /// # Errors
+    /// As [`attest`].
+    pub fn attest(&self, pid: u32) -> Result<Attested, Unreadable> {
+        read_back(pid, self)
+    }
+}
+
+fn read_back(pid: u32, witness: &Witness) -> Result<Attested, Unreadable> {
     let process = Process::open(pid)?;
-    let own = Process::open(std::process::id())?;
     let mut namespaces = Vec::new();
-    for kind in NAMESPACE_KINDS {
-        // A kind that this kernel lacks is one that both lack.
-        if let (Some(inode), Some(host)) = (process.namespace(kind)?, own.namespace(kind)?) {
-            namespaces.push(Namespace { kind, inode, private: inode != host });
+    for (kind, host) in &witness.namespaces {
+        if let Some(inode) = process.namespace(kind)? {
+            namespaces.push(Namespace { kind, inode, private: inode != *host });
         }
     }
     let cgroup = process.read("cgroup").and_then(|text| {
@@ -162,7 +195,8 @@ pub fn attest(pid: u32) -> Result<Attested, Unreadable> {
         parse_mountinfo(&text).ok_or_else(|| process.odd("mountinfo", "no mount at /, or an odd line"))
     });
     let status = parse_status(&process.read("status")?).map_err(|line| process.odd("status", &line))?;
-    Ok(Attested { pid, namespaces, status, known_capabilities: known_capabilities()?, cgroup, mounts })
+    let known_capabilities = witness.known_capabilities;
+    Ok(Attested { pid, namespaces, status, known_capabilities, cgroup, mounts })
 }
 
 /// The inode number of one namespace of a process (`net`, `mnt`, ...): two processes that have one number share it.
@@ -181,6 +215,9 @@ fn known_capabilities() -> Result<u8, Unreadable> {
     let last: u8 = text.trim().parse().map_err(|_| odd(format!("`{}` is no number", text.trim())))?;
     Ok(last.saturating_add(1))
 }
+
+/// More than any file of /proc that is read here has.
+const FILE_MAX: u64 = 64 << 20;
 
 /// A descriptor of `/proc/PID`.
 struct Process {
@@ -204,8 +241,9 @@ impl Process {
     fn read(&self, name: &str) -> Result<String, Unreadable> {
         let read = || -> io::Result<String> {
             let file = openat(&self.folder, name, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
-            let mut bytes = Vec::new();
-            File::from(file).read_to_end(&mut bytes)?;
+            // Its size says nothing: with room for all of it, it is read in the two calls that it takes.
+            let mut bytes = Vec::with_capacity(8192);
+            File::from(file).take(FILE_MAX).read_to_end(&mut bytes)?;
             // A name that is not UTF-8 (the process's own, a mount point) must not hide the rest.
             Ok(String::from_utf8_lossy(&bytes).into_owned())
         };

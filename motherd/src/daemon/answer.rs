@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use sandbox::diagnostic::{Report, Severity};
+use sandbox::{
+    attest::{Unreadable, Witness},
+    diagnostic::{Report, Severity},
+};
 
 use super::{Daemon, Fatal, log, networks::imply_need, now, proc, upgrade::Which};
 use crate::{
@@ -375,25 +378,34 @@ impl Daemon {
             [] => self.list().into_iter().map(|summary| summary.name).collect(),
             names => names.to_vec(),
         };
-        let mut all = Vec::new();
-        for name in names {
-            all.push(match self.find(&name)? {
-                Named::Service(id) => self.status_of(id),
-                Named::Broken => {
-                    let words = self.catalog.broken.get(&name).map(brief).unwrap_or_default();
-                    bare_status(&name, Wire::Failed, Some("not loaded".to_owned()), words)
-                }
-                Named::Unmade => bare_status(&name, Wire::Stopped, None, "never started".to_owned()),
-                Named::Orphan => {
-                    let words = "its cgroup has processes, and no file describes it".to_owned();
-                    bare_status(&name, Wire::Orphan, None, words)
-                }
-            });
-        }
-        Ok(all)
+        // What is the same for all of them is read once.
+        let witness = Witness::new();
+        self.policies.begin();
+        let all = names.iter().map(|name| self.status_of_name(name, &witness)).collect();
+        self.policies.end();
+        all
     }
 
-    fn status_of(&mut self, id: Id) -> ServiceStatus {
+    fn status_of_name(
+        &mut self,
+        name: &str,
+        witness: &Result<Witness, Unreadable>,
+    ) -> Result<ServiceStatus, RequestError> {
+        Ok(match self.find(name)? {
+            Named::Service(id) => self.status_of(id, witness),
+            Named::Broken => {
+                let words = self.catalog.broken.get(name).map(brief).unwrap_or_default();
+                bare_status(name, Wire::Failed, Some("not loaded".to_owned()), words)
+            }
+            Named::Unmade => bare_status(name, Wire::Stopped, None, "never started".to_owned()),
+            Named::Orphan => {
+                let words = "its cgroup has processes, and no file describes it".to_owned();
+                bare_status(name, Wire::Orphan, None, words)
+            }
+        })
+    }
+
+    fn status_of(&mut self, id: Id, witness: &Result<Witness, Unreadable>) -> ServiceStatus {
         let service = self.manager.graph().service(id).clone();
         let unit = self.manager.unit(id).clone();
         let name = service.name().to_owned();
@@ -434,7 +446,7 @@ impl Daemon {
             cgroup,
             figures,
             isolation: unit.main().map(|main| {
-                let isolation = Isolation::read(main.pid, landlock);
+                let isolation = Isolation::read(main.pid, landlock, witness);
                 let owner = service.network_of().and_then(|owner| Some((owner, self.main_of(owner)?)));
                 match owner {
                     Some((owner, pid)) => isolation.compared_with(owner, pid),

@@ -2,7 +2,7 @@
 
 use sandbox::{
     Plan,
-    attest::{self, Seccomp, Unreadable},
+    attest::{self, Seccomp, Unreadable, Witness},
     cgroup,
 };
 
@@ -14,8 +14,9 @@ use super::{
 impl Isolation {
     /// Reads the isolation of a process back now, and adds what was applied at launch and cannot be read back.
     #[must_use]
-    pub fn read(pid: u32, landlock: Option<LandlockApplied>) -> Self {
-        Self { attested: attest::attest(pid).map(Attested::from).into(), landlock }
+    pub fn read(pid: u32, landlock: Option<LandlockApplied>, witness: &Result<Witness, Unreadable>) -> Self {
+        let attested = witness.as_ref().map_err(Clone::clone).and_then(|witness| witness.attest(pid));
+        Self { attested: attested.map(Attested::from).into(), landlock }
     }
 
     /// Looks whether the network is the one that the main process `pid` of `service` is in now, and says so if it is.
