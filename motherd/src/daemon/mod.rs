@@ -566,7 +566,8 @@ impl Daemon {
                 self.link.forget(&spawn::process_slot(&name))?;
                 failpoint::hit("settle.process-dropped");
             }
-            if runtime.readiness.take().is_some() {
+            if let Some(readiness) = runtime.readiness.take() {
+                readiness.remove();
                 self.link.forget(&spawn::notify_slot(&name))?;
             }
             self.let_log_go(id, &name)?;

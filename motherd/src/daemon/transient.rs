@@ -222,7 +222,9 @@ impl Daemon {
     /// Nothing of the service that was is told of the next one of its name.
     fn forget_run(&mut self, id: Id) -> Result<(), Fatal> {
         self.let_go_of_all(id)?;
-        self.runtime.remove(&id);
+        if let Some(readiness) = self.runtime.remove(&id).and_then(|runtime| runtime.readiness) {
+            readiness.remove();
+        }
         self.said.remove(&id);
         self.log_due.remove(&id);
         self.ended.remove(&id);

@@ -88,6 +88,14 @@ impl Readiness {
         Self { socket, path }
     }
 
+    /// Its service is at rest, and the path goes. It does not when this is dropped: however motherd ends, its successor
+    /// adopts the socket, and services that run on speak to it by its path.
+    pub(in crate::daemon) fn remove(self) {
+        if let Err(error) = fs::remove_file(&self.path) {
+            tracing::debug!("remove {}: {error}", self.path.display());
+        }
+    }
+
     /// For NOTIFY_SOCKET.
     pub(in crate::daemon) fn path(&self) -> &Path {
         &self.path
@@ -121,15 +129,6 @@ impl Readiness {
     }
 }
 
-impl Drop for Readiness {
-    /// The path goes with the service; a motherd that is killed does not come by here, and its successor adopts.
-    fn drop(&mut self) {
-        if let Err(error) = fs::remove_file(&self.path) {
-            tracing::debug!("remove {}: {error}", self.path.display());
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -159,7 +158,7 @@ mod tests {
         let path = scratch.path().join("web");
         let readiness = Readiness::create(path.clone()).unwrap();
         let kept = readiness.fd().try_clone_to_owned().unwrap();
-        std::mem::forget(readiness); // a motherd that was killed
+        drop(readiness); // a motherd that has ended
         UnixDatagram::unbound().unwrap().send_to(b"READY=1", &path).unwrap();
         assert!(Readiness::adopt(kept, path).next().is_some_and(|notice| notice.message.ready));
     }
