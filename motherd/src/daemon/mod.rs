@@ -567,8 +567,9 @@ impl Daemon {
                 failpoint::hit("settle.process-dropped");
             }
             if let Some(readiness) = runtime.readiness.take() {
-                readiness.remove();
+                // In this order: what is kept has its path.
                 self.link.forget(&spawn::notify_slot(&name))?;
+                readiness.remove();
             }
             self.let_log_go(id, &name)?;
             let program = self.manager.graph().service(id).program();

@@ -229,7 +229,8 @@ impl Daemon {
 
     /// The socket on which the service says that it is ready, there before the service is and kept by initldr.
     fn prepare_readiness(&mut self, id: Id, name: &str) -> Result<Result<(), Refusal>, Fatal> {
-        if self.runtime.get(&id).is_some_and(|runtime| runtime.readiness.is_some()) {
+        let known = self.runtime.get(&id).and_then(|runtime| runtime.readiness.as_ref());
+        if known.is_some_and(Readiness::has_path) {
             return Ok(Ok(()));
         }
         let path = self.notify_path(name);

@@ -13,7 +13,6 @@ use std::{
 };
 
 use nix::{
-    dir::Dir,
     errno::Errno,
     fcntl::{OFlag, open, openat},
     sys::stat::{FileStat, Mode, SFlag, fstat},
@@ -360,17 +359,16 @@ const CAREFULLY: OFlag =
 fn read_beneath(dir: &Path, name: &str) -> Result<(PathBuf, String), Refusal> {
     let mut path = dir.to_owned();
     // The folder itself may be a link: its place is the administrator's choice.
-    let mut folder =
-        match Dir::open(dir, OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty()) {
-            Ok(folder) => folder,
-            Err(Errno::ENOENT | Errno::ENOTDIR) => return Err(Refusal::Missing),
-            Err(errno) => return Err(unreadable(&path, errno).into()),
-        };
+    let mut folder = match open(dir, OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty()) {
+        Ok(folder) => folder,
+        Err(Errno::ENOENT | Errno::ENOTDIR) => return Err(Refusal::Missing),
+        Err(errno) => return Err(unreadable(&path, errno).into()),
+    };
     let (parents, last) = name.rsplit_once('/').unwrap_or(("", name));
     check_owner(&path, &folder, SFlag::S_IFDIR)?;
     for part in parents.split('/').filter(|part| !part.is_empty()) {
         path.push(part);
-        folder = match Dir::openat(&folder, part, CAREFULLY | OFlag::O_DIRECTORY, Mode::empty()) {
+        folder = match openat(&folder, part, CAREFULLY | OFlag::O_DIRECTORY, Mode::empty()) {
             Ok(folder) => folder,
             Err(Errno::ENOENT) => return Err(Refusal::Missing),
             Err(errno) => return Err(unreadable(&path, errno).into()),

@@ -88,6 +88,11 @@ impl Readiness {
         Self { socket, path }
     }
 
+    /// Whether it can be reached; where somebody has cleared the folder, the service needs another.
+    pub(in crate::daemon) fn has_path(&self) -> bool {
+        self.path.exists()
+    }
+
     /// Its service is at rest, and the path goes. It does not when this is dropped: however motherd ends, its successor
     /// adopts the socket, and services that run on speak to it by its path.
     pub(in crate::daemon) fn remove(self) {
