@@ -1,15 +1,17 @@
 //! From the kernel to a login prompt and back: an initramfs that finds an ext4 root on a virtio disk, the switch to it, a
 //! Debian system with a login on its console, and an end that leaves the file system clean.
 
-use std::fs;
+use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+use std::{env, fs};
 
 use anyhow::{Context, Result, ensure};
 use e2e::disk::{self, Disk, LABEL, PASSWORD, UUID};
 use e2e::fetch::Kernel;
 use e2e::initramfs::{Image, SharedImage};
 use e2e::machine::{Machine, Setup, run_with};
+use e2e::say;
 use e2e::system::running;
 
 static EARLY: SharedImage = SharedImage::new("early", || Image::early(&["virtio_pci", "virtio_blk"]));
@@ -99,22 +101,31 @@ fn is_up(machine: &mut Machine) -> Result<()> {
     Ok(())
 }
 
+/// Kernel, initramfs, root, login, `motherctl status`, reboot, the same again, power-off; `ROUNDS` times on one disk, which
+/// is clean after each end.
 fn there_and_back(kernel: Kernel) -> Result<()> {
+    let rounds: u32 = env::var("ROUNDS").map_or(Ok(1), |text| text.parse()).context("ROUNDS is a number")?;
     let disk = OwnDisk::new(&format!("back-{}", kernel.version()), |_| Ok(()))?;
     let by = [format!("root=UUID={UUID} quiet"), format!("root=LABEL={LABEL} rootfstype=ext4")];
-    let mut seeds = Vec::new();
-    for (words, verb, says) in
-        [(&by[0], "reboot", "reboot: Restarting system"), (&by[1], "poweroff", "reboot: Power down")]
-    {
-        boot(kernel, &disk, words, |machine| {
-            log_in(machine)?;
-            is_up(machine)?;
-            ends(machine, verb, says)
-        })?;
-        disk::check(&disk.0).with_context(|| format!("after {verb}"))?;
-        seeds.push(disk::read(&disk.0, "/var/lib/motherd/random-seed")?);
+    let mut seeds = BTreeSet::new();
+    for round in 1..=rounds {
+        let begun = Instant::now();
+        for (words, verb, says) in
+            [(&by[0], "reboot", "reboot: Restarting system"), (&by[1], "poweroff", "reboot: Power down")]
+        {
+            let there = boot(kernel, &disk, words, |machine| {
+                log_in(machine)?;
+                is_up(machine)?;
+                ends(machine, verb, says)
+            });
+            there.and_then(|()| disk::check(&disk.0)).with_context(|| format!("round {round}, {verb}"))?;
+            let seed = disk::read(&disk.0, "/var/lib/motherd/random-seed")?;
+            ensure!(seed.len() == 64 && seeds.insert(seed), "round {round}, {verb}: a seed is used once");
+        }
+        if rounds > 1 {
+            say(&format!("Linux {}: round {round} of {rounds} in {:?}", kernel.version(), begun.elapsed()));
+        }
     }
-    ensure!(seeds[0].len() == 64 && seeds[0] != seeds[1], "a seed is used once: {seeds:?}");
     Ok(())
 }
 
