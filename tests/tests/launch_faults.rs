@@ -209,7 +209,7 @@ fn each_call_of_motherds_in_a_launch_fails_once_and_nothing_is_left() -> Result<
     }
     let rescued = format!("{left} times out of safe mode");
     say(&format!("calls that failed: {calls:?}; what came of it: {outcomes:?}; {rescued}"));
-    ensure!(calls.len() > 5 && outcomes.contains_key("failed"), "{calls:?}, {outcomes:?}");
+    ensure!(calls.values().sum::<u64>() > 5, "too few calls failed: {calls:?}, {outcomes:?}");
     // Nothing is left that the same start would stumble over.
     is_confined(scratch.running_by_request("web")?)?;
     stopped(&scratch, &mut left)?;
