@@ -55,12 +55,16 @@ pub(crate) enum Fault {
     LaunchesTheUnwanted,
     /// An act is done though events have overtaken it.
     ActsTooLate,
+    /// A process that waits to be the next one outlives its reason.
+    KeepsTheStandby,
+    /// No process waits to be the next one.
+    ForgetsTheStandby,
 }
 
 #[cfg(test)]
 impl Fault {
     /// Each of them.
-    pub(crate) const ALL: [Self; 25] = [
+    pub(crate) const ALL: [Self; 27] = [
         Self::StartsTooEarly,
         Self::StartsBesideARival,
         Self::IgnoresOrder,
@@ -86,6 +90,8 @@ impl Fault {
         Self::LeavesACommand,
         Self::LaunchesTheUnwanted,
         Self::ActsTooLate,
+        Self::KeepsTheStandby,
+        Self::ForgetsTheStandby,
     ];
 }
 

@@ -31,6 +31,7 @@ mod fate;
 mod goals;
 mod requests;
 mod skip;
+mod standby;
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -43,7 +44,9 @@ use crate::{
     fault::{self, Fault},
     graph::{Graph, Id},
     service::{Service, Start},
-    supervise::{Act, Cause, Command, Commands, Event, Goal, Rules, Stage, State, Unit},
+    supervise::{
+        Act, Cause, Command, Commands, Event, Goal, Rules, Stage, Standby, StandbyEvent, State, Unit,
+    },
 };
 
 pub use self::{
@@ -185,7 +188,15 @@ impl Manager {
     #[must_use]
     pub fn reload(&mut self, graph: Graph, now: Duration) -> Vec<Effect> {
         let mut effects = Vec::new();
+        let before = self.graph.clone();
         self.grow(graph);
+        for id in before.ids() {
+            // What waits would be started as its file was.
+            let same = self.graph.service(id).says_the_same_as(before.service(id));
+            if !self.unit(id).is_active() && !same {
+                self.step(id, Event::Standby(StandbyEvent::End), now, &mut effects);
+            }
+        }
         self.look_again(now, &mut effects);
         for id in self.graph.ids() {
             let keeps = |keeper: &Id| self.unit(*keeper).goal != Goal::Down;
@@ -267,6 +278,8 @@ impl Manager {
 
     /// What the record of a service said before motherd was restarted. Nothing follows from it before [`Manager::resume`].
     pub fn restore(&mut self, id: Id, mut unit: Unit) {
+        // It has ended with the motherd that made it.
+        unit.standby = Standby::None;
         // Its file may have been changed meanwhile: what is up when its program runs has no more to wait for.
         let exec = self.rules[id.0].is_none_or(|rules| rules.start == Start::Exec);
         if let (State::Starting { main, .. }, true) = (&unit.state, exec) {
@@ -515,6 +528,7 @@ fn rules_of(service: &Service) -> Option<Rules> {
         start: program.start,
         start_timeout: program.start_timeout,
         remain: program.remain,
+        standby: program.standby,
         commands: Commands {
             pre: count(&program.commands.pre),
             post: count(&program.commands.post),

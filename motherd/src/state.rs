@@ -54,7 +54,7 @@ const MAGIC: u64 = u64::from_le_bytes(*b"MotherDs");
 /// another is not.
 pub(crate) const LAYOUT: u32 = 2;
 /// The layout of the fields of a slot: in the upper 16 bits of its sequence word, where layout 1 has 0.
-pub(crate) const FIELDS: u16 = 6;
+pub(crate) const FIELDS: u16 = 7;
 /// The boot target was begun. No bit that flips makes this word, or one of [`ENDINGS`].
 const BOOTED: u32 = u32::from_le_bytes(*b"boot");
 /// The machine is being ended, and how.
@@ -120,6 +120,10 @@ pub struct Record {
     /// Which text of its policy the main process was launched with: the beginning of its digest, or zeroes where that is not
     /// known.
     pub policy: [u8; 8],
+    /// The id of the cgroup of its standby; 0 where there is none.
+    pub standby_cgroup_id: u64,
+    /// How many ends for want of memory its cgroup had counted when they were looked at last.
+    pub oom_kills: u64,
     /// It is not the newest: that one was written whole, and is damaged. Nothing is to be done by it.
     pub stale: bool,
 }
@@ -429,6 +433,8 @@ fn decode(slot: &[u8; SLOT_SIZE]) -> Option<(u64, Record)> {
         start_ticks: 0,
         cgroup_id: 0,
         policy: [0; 8],
+        standby_cgroup_id: 0,
+        oom_kills: 0,
         stale: false,
     };
     fields.record(&mut record, false);
@@ -494,6 +500,10 @@ impl Fields {
         }
         if self.layout >= 6 {
             self.raw(&mut record.policy, write);
+        }
+        if self.layout >= 7 {
+            self.u64(&mut record.standby_cgroup_id, write);
+            self.u64(&mut record.oom_kills, write);
         }
     }
 
@@ -774,6 +784,7 @@ fn unflatten(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::supervise::Standby;
     use nix::sys::memfd::{MFdFlags, memfd_create};
     use proptest::prelude::*;
     use std::{os::fd::OwnedFd, sync::atomic::Ordering};
@@ -795,9 +806,18 @@ mod tests {
             launched: Duration::from_millis(1_500),
             history: History { streak: 3, in_window: 2, failing: true, total: 9, ..History::default() },
             last_exit: Some(Exit { how: ExitHow::Dumped, status: 11, at: Duration::from_secs(5) }),
+            standby: Standby::None,
         };
-        let name = name.to_owned();
-        Record { name, unit, start_ticks: 77, cgroup_id: 1 << 40, policy: [7; 8], stale: false }
+        Record {
+            name: name.to_owned(),
+            unit,
+            start_ticks: 77,
+            cgroup_id: 1 << 40,
+            policy: [7; 8],
+            standby_cgroup_id: 1 << 41,
+            oom_kills: 3,
+            stale: false,
+        }
     }
 
     fn main() -> Main {
@@ -1000,7 +1020,7 @@ mod tests {
         let (mut table, found, records) = Table::map(&fd).unwrap();
         assert_eq!(found, Found::Known { booted: true, ending: Some(End::Halt), torn: 0, foreign: 1 });
         // What that layout has not is not known.
-        assert_eq!(records, [Record { policy: [0; 8], ..web.clone() }]);
+        assert_eq!(records, [Record { policy: [0; 8], standby_cgroup_id: 0, oom_kills: 0, ..web.clone() }]);
         table.set_booted();
         table.set_ending(End::Halt);
         assert!(table.write(&web));

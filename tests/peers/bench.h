@@ -38,7 +38,9 @@ struct stamp {
 	__u64 monotonic_ns;
 };
 
+#ifndef STAMPS
 #define STAMPS "/bench/run/stamps"
+#endif
 #define SERVICE "/bench/service"
 #define SIGCHLD 17
 #define EINTR 4

@@ -91,9 +91,14 @@ pub fn namespaces() -> i32 {
 
 /// The program in new namespaces and nothing else, to its end.
 pub fn bare(namespaces: i32) -> Result<()> {
-    let pid = sys::bare_launch(PROGRAM, namespaces)?;
-    ensure!(waitpid(Pid::from_raw(pid), None)? == WaitStatus::Exited(Pid::from_raw(pid), 0));
+    let pid = bare_launch(PROGRAM, namespaces)?;
+    ensure!(waitpid(pid, None)? == WaitStatus::Exited(pid, 0));
     Ok(())
+}
+
+/// The same with another one, up to its execve.
+pub fn bare_launch(program: &CStr, namespaces: i32) -> Result<Pid> {
+    Ok(Pid::from_raw(sys::bare_launch(program, namespaces)?))
 }
 
 fn shipped() -> Store {

@@ -260,6 +260,11 @@ impl Drop for Scratch {
     }
 }
 
+/// A handle of a process, whose end it tells.
+pub fn pidfd_of(pid: i32) -> Result<std::os::fd::OwnedFd> {
+    Ok(crate::sys::pidfd_open(pid)?)
+}
+
 /// A copy of a descriptor that another process has.
 pub fn descriptor_of(pid: i32, fd: i32) -> Result<std::os::fd::OwnedFd> {
     crate::sys::descriptor_of(pid, fd).with_context(|| format!("descriptor {fd} of process {pid}"))

@@ -115,8 +115,8 @@ pub(crate) fn bare_launch(program: &std::ffi::CStr, namespaces: i32) -> io::Resu
     })
 }
 
-/// pidfd_open(2) and pidfd_getfd(2): a copy of a descriptor of another process.
-pub(crate) fn descriptor_of(pid: i32, fd: i32) -> io::Result<OwnedFd> {
+/// pidfd_open(2)
+pub(crate) fn pidfd_open(pid: i32) -> io::Result<OwnedFd> {
     // SAFETY: two integers.
     let pidfd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
     if pidfd < 0 {
@@ -124,7 +124,12 @@ pub(crate) fn descriptor_of(pid: i32, fd: i32) -> io::Result<OwnedFd> {
     }
     let pidfd = i32::try_from(pidfd).map_err(io::Error::other)?;
     // SAFETY: the kernel has just made this descriptor for us; nobody else knows of it.
-    let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+    Ok(unsafe { OwnedFd::from_raw_fd(pidfd) })
+}
+
+/// pidfd_getfd(2): a copy of a descriptor of another process.
+pub(crate) fn descriptor_of(pid: i32, fd: i32) -> io::Result<OwnedFd> {
+    let pidfd = pidfd_open(pid)?;
     // SAFETY: three integers, of which the first is a pidfd that lives across the call.
     let copy = unsafe { libc::syscall(libc::SYS_pidfd_getfd, pidfd.as_raw_fd(), fd, 0) };
     if copy < 0 {

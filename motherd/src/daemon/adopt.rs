@@ -41,6 +41,7 @@ use super::{
     notify::{Readiness, held_slots, is_held},
     now, policies, proc,
     spawn::{PROCESS, notify_slot},
+    standby::{has_run, present_run},
 };
 use crate::{
     eventlog::What,
@@ -264,7 +265,8 @@ impl Daemon {
         events: &mut Vec<(Id, Event)>,
         gone: &mut Vec<Gone>,
     ) {
-        let Record { name, mut unit, start_ticks, cgroup_id, policy, stale } = record;
+        let Record { name, mut unit, start_ticks, cgroup_id, policy, stale, standby_cgroup_id, oom_kills } =
+            record;
         unit.extend(outage);
         if stale {
             tracing::error!(
@@ -272,7 +274,9 @@ impl Daemon {
             );
         }
         // Nobody but a launched process is kept, and of what is launched there is a record.
-        let elsewhere = |found: &Populated| cgroup_id != 0 && found.cgroup.id() != cgroup_id;
+        let elsewhere = |found: &Populated| {
+            cgroup_id != 0 && found.cgroup.id() != cgroup_id && !has_run(&found.cgroup, cgroup_id)
+        };
         let elsewhere = unit.main().is_some() && cgroup.as_ref().is_some_and(elsewhere);
         let denied = process.is_some() && (elsewhere || !unit.is_active());
         let cgroup = match cgroup {
@@ -289,13 +293,18 @@ impl Daemon {
             None => None,
         };
         let launched = unit.main().map_or(unit.since, |main| main.launched);
-        let ours = cgroup
-            .as_ref()
-            .map(|found| &found.cgroup)
-            .filter(|ours| cgroup_id == 0 || ours.id() == cgroup_id);
+        // Where a service never had a standby, nothing is below its cgroup, and that is not looked for.
+        let (run, populated) = match &cgroup {
+            Some(found) if launching || standby_cgroup_id != 0 || found.cgroup.id() != cgroup_id => {
+                present_run(&found.cgroup, cgroup_id, standby_cgroup_id, pid)
+            }
+            Some(_) => (None, true),
+            None => (None, false),
+        };
+        let whole = cgroup.as_ref().map(|found| &found.cgroup);
+        let ours = run.as_ref().or(whole.filter(|ours| cgroup_id == 0 || ours.id() == cgroup_id));
         let kept = process.is_some();
         let found = pid.map(|pid| look(pid, start_ticks, ours, process));
-        let populated = cgroup.is_some();
         let active = unit.is_active();
         let command = command(&unit, &self.table, &name);
         self.said.insert(id, unit.state.clone());
@@ -304,10 +313,13 @@ impl Daemon {
             self.manager.orphan(id, Goal::Down, now());
         }
         let runtime = self.runtime.entry(id).or_default();
-        let changes = cgroup.map(|found| {
+        let changes = cgroup.and_then(|found| {
             runtime.cgroup = Some(found.cgroup);
-            found.events
+            // Where there is a run below it, that is watched.
+            run.is_none().then_some(found.events)
         });
+        runtime.run = run;
+        runtime.oom_kills = oom_kills;
         runtime.process_kept = kept;
         // What is being launched is recorded by what was launched before.
         runtime.policy = Some(policy).filter(|policy| !launching && *policy != policies::Digest::default());
@@ -352,7 +364,7 @@ impl Daemon {
                 events.push((id, Event::CommandLaunched { pid }));
             }
             let runtime = self.runtime.entry(id).or_default();
-            match look(pid, 0, runtime.cgroup.as_ref(), None) {
+            match look(pid, 0, runtime.own_cgroup(), None) {
                 Look::There(Verified { pidfd, .. }) => runtime.command = Some(pidfd),
                 Look::Ending => {}
                 Look::Gone(_) => {

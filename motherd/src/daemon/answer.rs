@@ -429,6 +429,7 @@ impl Daemon {
             main_pid: unit.main().map(|main| main.pid),
             since_boottime_usec: since(&unit).map(microseconds),
             uptime_usec: since(&unit).map(|since| microseconds(now().saturating_sub(since))),
+            standby: self.standby_status(id),
             restarts: unit.history.total,
             last_exit: unit.last_exit.map(|exit| LastExit {
                 how: match exit.how {
@@ -539,6 +540,7 @@ fn bare_status(name: &str, state: Wire, sub_state: Option<String>, words: String
         main_pid: None,
         since_boottime_usec: None,
         uptime_usec: None,
+        standby: None,
         restarts: 0,
         last_exit: None,
         policy: String::new(),

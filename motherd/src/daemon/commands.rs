@@ -97,7 +97,7 @@ impl Daemon {
             environment: &environment,
             stdio: [null.as_fd(), log.writer(), log.writer()],
             handed: Handed::default(),
-            cgroup: runtime.cgroup.as_ref(),
+            cgroup: runtime.own_cgroup(),
             network: network.as_ref().map(AsFd::as_fd),
             ahead: ready.ahead(),
             parent: Parent::CallersParent,

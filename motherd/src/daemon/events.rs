@@ -298,6 +298,7 @@ impl Daemon {
             Some(id) => self.main_exited(id, exit),
             None => match self.command_of(record.pid, &exit) {
                 Some(id) => self.event(id, Event::CommandExited(exit)),
+                None if self.standby_exited(record.pid, &exit)? => Ok(()),
                 None => self.job_exited(record.pid, &exit),
             },
         }

@@ -34,6 +34,8 @@ impl Daemon {
                 self.kill_command(id, pid);
                 Ok(vec![])
             }
+            Effect::Service(id, Act::Park) => self.park(id),
+            Effect::Service(id, Act::Unpark { pid }) => Ok(self.unpark(id, pid)),
             Effect::Service(id, Act::FindMain) => Ok(self.find_main(id)),
             Effect::Service(id, Act::Survivors) => Ok(self.survivors(id)),
             Effect::Service(id, Act::Signal { pid, signal }) => Ok(self.signal(id, pid, signal)),
@@ -106,7 +108,7 @@ impl Daemon {
 
     /// A signal to all that is in the cgroup. Each is held by a pidfd before it is looked whether it is still there.
     pub(super) fn signal_all(&mut self, id: Id, signal: i32) {
-        let Some(cgroup) = self.cgroup(id) else { return };
+        let Some(cgroup) = self.own_cgroup(id) else { return };
         let held: Vec<(u32, OwnedFd)> = match cgroup.procs() {
             Ok(pids) => pids.into_iter().filter_map(|pid| Some((pid, pidfd_open(pid).ok()?))).collect(),
             Err(error) => {
@@ -125,7 +127,7 @@ impl Daemon {
     }
 
     pub(super) fn kill(&mut self, id: Id) {
-        if let Some(cgroup) = self.cgroup(id)
+        if let Some(cgroup) = self.own_cgroup(id)
             && let Err(error) = cgroup.kill()
             && !matches!(error.errno(), Some(Errno::ENOENT | Errno::ENODEV))
         {
@@ -147,9 +149,50 @@ impl Daemon {
         runtime.cgroup.as_ref()
     }
 
+    /// Where the processes of its present run are: not those of a standby.
+    pub(super) fn own_cgroup(&mut self, id: Id) -> Option<&Cgroup> {
+        self.cgroup(id)?;
+        self.runtime.get(&id)?.own_cgroup()
+    }
+
+    /// Removes the cgroup of the present run if it is empty; whether there is nothing of it any more.
+    fn sweep_run(&mut self, id: Id) -> bool {
+        let Some(runtime) = self.runtime.get_mut(&id) else { return true };
+        let Some(run) = &runtime.run else { return true };
+        let empty = match run.populated() {
+            Ok(populated) => !populated,
+            Err(error) => matches!(error.errno(), Some(Errno::ENOENT | Errno::ENODEV)),
+        };
+        let removed = empty.then(|| run.remove());
+        match removed {
+            Some(Ok(())) => {
+                runtime.run = None;
+                runtime.watch = None;
+                true
+            }
+            Some(Err(error)) if error.errno() != Some(Errno::EBUSY) => {
+                tracing::error!("{error}");
+                false
+            }
+            Some(Err(_)) | None => false,
+        }
+    }
+
     /// Removes the cgroup if it is empty; whether it is gone. Otherwise its `cgroup.events` will wake us.
     pub(super) fn sweep(&mut self, id: Id) -> bool {
         // Watched before it is looked at: what changes after the look wakes us.
+        if self.cgroup(id).is_some() {
+            self.watch_cgroup(id);
+        }
+        if !self.sweep_run(id) {
+            return false;
+        }
+        if self.runtime.get(&id).is_some_and(|runtime| runtime.waiting.is_some()) {
+            failpoint::hit("stop.run-swept");
+            self.disarm_pressure(id);
+            self.forget_process(id);
+            return true;
+        }
         if self.cgroup(id).is_some() {
             self.watch_cgroup(id);
         }
@@ -182,7 +225,9 @@ impl Daemon {
     fn forget_process(&mut self, id: Id) {
         let name = self.manager.graph().name(id).to_owned();
         let Some(runtime) = self.runtime.get_mut(&id) else { return };
-        runtime.cgroup = None;
+        if runtime.waiting.is_none() {
+            runtime.cgroup = None;
+        }
         runtime.watch = None;
         runtime.pidfd = None;
         runtime.command = None;
@@ -201,7 +246,7 @@ impl Daemon {
     /// The same by a file that is open and was read.
     pub(super) fn watch_cgroup_by(&mut self, id: Id, events: Option<File>) {
         let Some(runtime) = self.runtime.get_mut(&id) else { return };
-        let Some(cgroup) = runtime.cgroup.as_ref().filter(|_| runtime.watch.is_none()) else { return };
+        let Some(cgroup) = runtime.own_cgroup().filter(|_| runtime.watch.is_none()) else { return };
         let opened = match events {
             Some(file) => Ok(file),
             None => cgroup.events_fd().map_err(|error| error.to_string()).and_then(|fd| {

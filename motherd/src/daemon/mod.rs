@@ -47,6 +47,7 @@ mod schedule;
 mod signals;
 mod sockets;
 mod spawn;
+mod standby;
 mod streams;
 mod survivors;
 mod timers;
@@ -199,7 +200,15 @@ struct Runtime {
     /// Which text of its policy the main process was launched with, as far as that is known.
     policy: Option<policies::Digest>,
     cgroup: Option<Cgroup>,
-    /// `cgroup.events`, in the epoll set.
+    /// Where its present run is, below that, where it may have a standby.
+    run: Option<Cgroup>,
+    /// The process that waits to be the next one.
+    waiting: Option<standby::Waiting>,
+    /// Why there is none.
+    no_standby: Option<String>,
+    /// Whose limits the cgroup has, where runs are below it.
+    limited_by: Option<std::sync::Arc<sandbox::Plan>>,
+    /// `cgroup.events` of its run, in the epoll set.
     watch: Option<fs::File>,
     /// The main process.
     pidfd: Option<OwnedFd>,
@@ -257,6 +266,7 @@ struct Daemon {
     runtime: BTreeMap<Id, Runtime>,
     searches: forking::Searches,
     jobs: jobs::Jobs,
+    leaving: standby::Leaving,
     guarded: notify::Guarded,
     checks: health::Checks,
     /// What was said last of each service, so that every change is said once.
@@ -413,6 +423,7 @@ impl Daemon {
             runtime: BTreeMap::new(),
             searches: forking::Searches::default(),
             jobs: jobs::Jobs::default(),
+            leaving: standby::Leaving::default(),
             guarded: notify::Guarded::default(),
             checks: health::Checks::default(),
             said: BTreeMap::new(),
@@ -475,22 +486,9 @@ impl Daemon {
     /// The state of everything that changed goes into the memfd, and each change is said with its cause.
     fn record(&mut self) {
         for id in self.manager.take_touched() {
+            self.write_record(id);
             let unit = self.manager.unit(id);
             let name = self.manager.graph().name(id);
-            let runtime = self.runtime.get(&id);
-            failpoint::hit("record.write");
-            let recorded = self.table.write(&crate::state::Record {
-                name: name.to_owned(),
-                unit: unit.clone(),
-                start_ticks: runtime.map_or(0, |runtime| runtime.start_ticks),
-                cgroup_id: runtime.and_then(|runtime| runtime.cgroup.as_ref()).map_or(0, Cgroup::id),
-                policy: runtime.and_then(|runtime| runtime.policy).unwrap_or_default(),
-                stale: false,
-            });
-            self.clear_cells(name, unit);
-            if !recorded {
-                tracing::error!("{name}: no room for another service in the state");
-            }
             if matches!(unit.state, State::Stopped | State::Done | State::Failed) {
                 self.ended.insert(id);
             }
@@ -509,6 +507,29 @@ impl Daemon {
                 let before = self.said.insert(id, state.clone());
                 self.note_state(id, before.as_ref(), &state);
             }
+        }
+    }
+
+    fn write_record(&mut self, id: Id) {
+        let unit = self.manager.unit(id);
+        let name = self.manager.graph().name(id);
+        let runtime = self.runtime.get(&id);
+        let cgroup = runtime.and_then(|runtime| runtime.run.as_ref().or(runtime.cgroup.as_ref()));
+        let waiting = runtime.and_then(|runtime| runtime.waiting.as_ref());
+        failpoint::hit("record.write");
+        let recorded = self.table.write(&crate::state::Record {
+            name: name.to_owned(),
+            unit: unit.clone(),
+            start_ticks: runtime.map_or(0, |runtime| runtime.start_ticks),
+            cgroup_id: cgroup.map_or(0, Cgroup::id),
+            policy: runtime.and_then(|runtime| runtime.policy).unwrap_or_default(),
+            standby_cgroup_id: waiting.map_or(0, standby::Waiting::cgroup_id),
+            oom_kills: runtime.map_or(0, |runtime| runtime.oom_kills),
+            stale: false,
+        });
+        self.clear_cells(name, unit);
+        if !recorded {
+            tracing::error!("{name}: no room for another service in the state");
         }
     }
 
@@ -566,7 +587,10 @@ impl Daemon {
                 self.link.forget(&spawn::process_slot(&name))?;
                 failpoint::hit("settle.process-dropped");
             }
-            if let Some(readiness) = runtime.readiness.take() {
+            // A standby says that it is ready where this one did.
+            if runtime.waiting.is_none()
+                && let Some(readiness) = runtime.readiness.take()
+            {
                 // In this order: what is kept has its path.
                 self.link.forget(&spawn::notify_slot(&name))?;
                 readiness.remove();

@@ -1,6 +1,8 @@
 //! Whether it was the kernel that killed a process, for want of memory: `oom_kill` in `memory.events` of its cgroup.
 //!
-//! A cgroup is new for each run of a service, so a count that is not 0 is of this run; one that was dealt with is remembered.
+//! A count that was dealt with is remembered: the cgroup of a service with a standby may be that of many runs.
+
+use sandbox::cgroup::Cgroup;
 
 use super::Daemon;
 use crate::{
@@ -18,7 +20,7 @@ impl Daemon {
             return exit;
         }
         let Some(cgroup) = self.cgroup(id) else { return exit };
-        let count = cgroup.read("memory.events").map_or(0, |text| oom_kills(&text));
+        let count = counted(cgroup);
         let limit = cgroup.read("memory.max").ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0);
         let runtime = self.runtime.entry(id).or_default();
         if count <= runtime.oom_kills {
@@ -27,6 +29,11 @@ impl Daemon {
         runtime.oom_kills = count;
         Exit { how: ExitHow::OutOfMemory { limit_bytes: limit }, ..exit }
     }
+}
+
+/// How many there were in it; 0 where nobody counts.
+pub(super) fn counted(cgroup: &Cgroup) -> u64 {
+    cgroup.read("memory.events").map_or(0, |text| oom_kills(&text))
 }
 
 /// The line `oom_kill N`.

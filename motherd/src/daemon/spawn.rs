@@ -10,7 +10,7 @@ use std::{
     io,
     os::fd::{AsFd, BorrowedFd},
     path::PathBuf,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
 };
 
 use nix::{errno::Errno, sys::epoll::EpollFlags};
@@ -18,7 +18,8 @@ use sandbox::{
     Plan,
     cgroup::Cgroup,
     descriptors::far_up,
-    launch::{Handed, Launch, LaunchFailure, Launched, Parent, launch},
+    launch::{Handed, Launch, LaunchError, LaunchFailure, Launched, Parent, launch},
+    standby::{Missed, Release},
 };
 
 use super::{
@@ -28,12 +29,13 @@ use super::{
     now,
     policies::Planned,
     proc,
+    standby::Waiting,
 };
 use crate::{
     failpoint,
     graph::Id,
     service::{Program, Start},
-    supervise::Event,
+    supervise::{Event, Standby, StandbyEvent},
 };
 
 /// Why a launch did not take place.
@@ -83,6 +85,10 @@ impl Daemon {
         let prepared = self.prepare(id, &name, &program)?;
         let listening = self.prepare_sockets(id)?.and_then(|()| self.hand_over_sockets(id));
         let listening = listening.map_err(|(what, error)| Refusal::io(&what, &error));
+        let waited = match self.manager.unit(id).standby {
+            Standby::Parked { process } => Some(process.pid),
+            Standby::None | Standby::Parking | Standby::Later { .. } => None,
+        };
         let event = match prepared.and(listening).and_then(|()| self.start_process(id, &name, &program)) {
             Ok(Launched { pid, pidfd, mounts }) => {
                 failpoint::hit("launch.cloned");
@@ -109,7 +115,14 @@ impl Daemon {
                 Event::LaunchFailed { why, permanent }
             }
         };
-        Ok(vec![(id, event)])
+        let mut events = vec![(id, event)];
+        // It was not used, and could not be.
+        let released = matches!(events[0].1, Event::Launched { pid } if Some(pid) == waited);
+        let waits = self.runtime.get(&id).is_some_and(|runtime| runtime.waiting.is_some());
+        if waited.is_some() && !released && !waits {
+            events.insert(0, (id, Event::Standby(StandbyEvent::Gone { failed: false })));
+        }
+        Ok(events)
     }
 
     fn start_process(&mut self, id: Id, name: &str, program: &Program) -> Result<Launched, Refusal> {
@@ -133,12 +146,19 @@ impl Daemon {
                 sources.locate(&program.exec.at)
             )));
         }
-        self.open_cgroup(id, name, program, &plan, program.commands.pre.is_empty())?;
+        let mut standby = None;
+        match self.fit_standby(id, &plan).map(Waiting::into_run) {
+            Some((process, run)) => {
+                let runtime = self.runtime.entry(id).or_default();
+                (runtime.run, runtime.watch) = (Some(run), None);
+                standby = process;
+            }
+            None => self.open_cgroup(id, name, program, &plan, program.commands.pre.is_empty())?,
+        }
         failpoint::hit("launch.cgroup-made");
         self.arm_pressure(id, &plan)?;
         self.begin_to_listen(id);
         let runtime = self.runtime.entry(id).or_default();
-        runtime.oom_kills = 0;
         let null = File::open("/dev/null").map_err(|error| Refusal::io("open /dev/null", &error))?;
         let Some(log) = &runtime.log else { return Err(Refusal::permanent("no log pipe")) };
         let socket = runtime.readiness.as_ref().map(|readiness| readiness.path().display().to_string());
@@ -154,35 +174,53 @@ impl Daemon {
         // As systemd has it: first what listens, then what the service had stored.
         let stored = runtime.held.iter().map(|held| (held.name.as_str(), held.fd.as_fd()));
         let listen: Vec<(&str, BorrowedFd<'_>)> = listening.chain(stored).collect();
-        let ready = self.stock.take(&plan, now());
-        let pid_cell = self.table.cell(name);
-        if pid_cell.is_none() {
+        let Some(pid_cell) = self.table.cell(name) else {
             return Err(Refusal::permanent("no room for another service in the state"));
+        };
+        let (argv, stdio) = (&program.exec.value, [null.as_fd(), log.writer(), log.writer()]);
+        let handed = Handed { listen: &listen, own_pid, ..Handed::default() };
+        let failed = |error: LaunchError| {
+            let sources = self.manager.graph().service(id).sources();
+            match error.kind() {
+                // Its owner ended just now, and is perhaps tried again.
+                LaunchFailure::Sandbox if network.is_some() && error.errno() == Errno::ESRCH => {
+                    Refusal::passing(error.to_string())
+                }
+                LaunchFailure::Sandbox => Refusal::by(Some(error.errno()), error.to_string()),
+                LaunchFailure::NotExecutable | LaunchFailure::NotFound => {
+                    Refusal::permanent(format!("{}: {error}", sources.locate(&program.exec.at)))
+                }
+            }
+        };
+        if let Some(standby) = standby {
+            // As the kernel writes it in a launch: before its first instruction that is the service's.
+            pid_cell.store(standby.pid(), Ordering::Release);
+            failpoint::hit("standby.about-to-be-released");
+            match standby.release(&Release { plan: &plan, argv, environment: &environment, stdio, handed }) {
+                Ok(launched) => {
+                    failpoint::hit("standby.released");
+                    return Ok(launched);
+                }
+                Err(Missed::Failed(error)) => return Err(failed(error)),
+                Err(Missed::Unfit(why)) => tracing::warn!("{name}: {why}"),
+            }
+            pid_cell.store(0, Ordering::Release);
         }
+        let ready = self.stock.take(&plan, now());
         launch(&Launch {
             plan: &plan,
-            argv: &program.exec.value,
+            argv,
             environment: &environment,
-            stdio: [null.as_fd(), log.writer(), log.writer()],
-            handed: Handed { listen: &listen, own_pid, ..Handed::default() },
-            cgroup: runtime.cgroup.as_ref(),
+            stdio,
+            handed,
+            cgroup: runtime.own_cgroup(),
             network: network.as_ref().map(AsFd::as_fd),
             ahead: ready.ahead(),
             parent: Parent::CallersParent,
-            pid_cell,
+            pid_cell: Some(pid_cell),
             timings: None,
         })
-        .map_err(|error| match error.kind() {
-            // Its owner ended just now, and is perhaps tried again.
-            LaunchFailure::Sandbox if network.is_some() && error.errno() == Errno::ESRCH => {
-                Refusal::passing(error.to_string())
-            }
-            LaunchFailure::Sandbox => Refusal::by(Some(error.errno()), error.to_string()),
-            LaunchFailure::NotExecutable | LaunchFailure::NotFound => {
-                let sources = self.manager.graph().service(id).sources();
-                Refusal::permanent(format!("{}: {error}", sources.locate(&program.exec.at)))
-            }
-        })
+        .map_err(failed)
     }
 
     /// The service's cgroup: where this is not its `first` process the one that is there, else a new one.
@@ -191,9 +229,12 @@ impl Daemon {
         id: Id,
         name: &str,
         program: &Program,
-        plan: &Plan,
+        plan: &Arc<Plan>,
         first: bool,
     ) -> Result<(), Refusal> {
+        if program.standby {
+            return self.open_run(id, name, program, plan, first);
+        }
         if !first && self.runtime.get(&id).is_some_and(|runtime| runtime.cgroup.is_some()) {
             return Ok(());
         }
@@ -206,6 +247,7 @@ impl Daemon {
         let runtime = self.runtime.entry(id).or_default();
         runtime.cgroup = Some(cgroup);
         runtime.watch = None;
+        runtime.oom_kills = 0;
         Ok(())
     }
 

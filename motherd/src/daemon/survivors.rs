@@ -22,7 +22,7 @@ impl Daemon {
             State::Stopping { stage: Stage::Killed { stuck: false, .. }, .. }
         );
         let pids =
-            self.cgroup(id).filter(|_| meant).and_then(|cgroup| cgroup.procs().ok()).unwrap_or_default();
+            self.own_cgroup(id).filter(|_| meant).and_then(|cgroup| cgroup.procs().ok()).unwrap_or_default();
         if pids.is_empty() {
             return vec![];
         }

@@ -78,6 +78,7 @@ impl Manager {
             Turn::Event(Event::Start) => self.rules[id.0].is_some(),
             // It asks to be looked for, which nothing overtakes.
             Turn::Event(Event::Expect { .. } | Event::Wait(_)) => false,
+            Turn::Event(Event::Standby(_)) => true,
             Turn::Event(_) => unit.can_be_stopped() && unit.state != State::Done,
             Turn::Rise | Turn::Again(_) => false,
         }

@@ -139,6 +139,10 @@ impl Manager {
 
     /// What is to happen to a service now, if anything.
     pub(super) fn turn(&self, id: Id) -> Option<Turn> {
+        self.own_turn(id).or_else(|| self.standby_turn(id))
+    }
+
+    fn own_turn(&self, id: Id) -> Option<Turn> {
         let unit = self.unit(id);
         let stop = || Turn::Event(Event::Stop(unit.asked.clone()));
         match unit.goal {

@@ -2,12 +2,13 @@
 //! fail, signals that are ignored, and a motherd that ends between any two effects.
 
 mod conditions;
+mod standby;
 mod table;
 
 use super::*;
 use crate::{
     service::{parse_text, signal_name},
-    supervise::{Exit, ExitHow, Requester},
+    supervise::{Exit, ExitHow, PARK_AGAIN, Requester},
 };
 use proptest::prelude::*;
 use std::collections::{BTreeMap, VecDeque};
@@ -63,6 +64,8 @@ struct World {
     queue: VecDeque<Effect>,
     /// Conditions that do not hold, by their places; the others do.
     lacking: BTreeSet<(Id, usize)>,
+    /// Processes that wait to be the next one.
+    parked: BTreeMap<Id, u32>,
 }
 
 impl World {
@@ -87,6 +90,7 @@ impl World {
             ended: None,
             queue: VecDeque::new(),
             lacking: BTreeSet::new(),
+            parked: BTreeMap::new(),
         }
     }
 
@@ -151,6 +155,14 @@ impl World {
                     (0..count).map(|place| (place, !self.lacking.contains(&(id, place)))).collect();
                 let effects = self.manager.conditions(id, &found, self.now);
                 self.queue.extend(effects);
+            }
+            Effect::Service(id, Act::Park) => {
+                self.next_pid += 1;
+                assert!(self.parked.insert(id, self.next_pid).is_none(), "two of them");
+                self.event(id, Event::Standby(StandbyEvent::Made { pid: self.next_pid }));
+            }
+            Effect::Service(id, Act::Unpark { pid }) => {
+                assert_eq!(self.parked.remove(&id), Some(pid));
             }
             Effect::Turn(_) | Effect::Answer { .. } => panic!("done when it is confirmed"),
             Effect::Reply { token, outcome } => {
@@ -230,11 +242,12 @@ impl World {
             return;
         }
         self.next_pid += 1;
-        self.mains.insert(id, self.next_pid);
+        let pid = self.parked.remove(&id).unwrap_or(self.next_pid);
+        self.mains.insert(id, pid);
         if self.chance(3) {
             self.others.insert(id);
         }
-        self.event(id, Event::Launched { pid: self.next_pid });
+        self.event(id, Event::Launched { pid });
     }
 
     fn run_command(&mut self, id: Id) {
@@ -341,6 +354,7 @@ impl World {
             successor.restore(id, self.manager.unit(id).clone());
         }
         self.queue.clear();
+        self.parked.clear();
         if let Some(how) = self.manager.ending() {
             self.ended = None;
             self.queue.extend(successor.end(how, &Cause::new("again"), self.now));

@@ -267,8 +267,8 @@ rate  = "60/m"
         check(
             "exec = [\"/bin/web\"]\npolcy = \"x\"\n",
             "error[unknown-key]: a service file has no key `polcy`\n --> web.toml:2:1\n  |\n2 | polcy = \"x\"\n  | \
-             ^^^^^ did you mean `policy`?\n  = help: it has description, exec, policy, slice, environment, dependencies, condition, start, \
-             reload, stop, restart, notify, watchdog, health, socket, timer, log\n",
+             ^^^^^ did you mean `policy`?\n  = help: it has description, exec, policy, slice, standby, environment, dependencies, condition, \
+             start, reload, stop, restart, notify, watchdog, health, socket, timer, log\n",
         );
     }
 

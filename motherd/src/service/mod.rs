@@ -84,6 +84,8 @@ pub struct Program {
     pub start_timeout: Option<Duration>,
     /// A oneshot that succeeded stays up.
     pub remain: bool,
+    /// One more process waits right before execve to be the next one.
+    pub standby: bool,
     /// Where a program that forks writes the pid of its daemon.
     pub pidfile: Option<Located<String>>,
     /// What it may say of itself.
@@ -257,6 +259,7 @@ pub(crate) fn made(
     program: Option<Program>,
     dependencies: Dependencies,
     conditions: Vec<Condition>,
+    sockets: Vec<Socket>,
 ) -> Service {
     let mut service = parse_text(name, "").expect("a group may be empty");
     service.sources = Sources::default();
@@ -264,5 +267,6 @@ pub(crate) fn made(
     service.body = program.map_or(Body::Group, |program| Body::Program(Box::new(program)));
     service.dependencies = dependencies;
     service.conditions = conditions;
+    service.sockets = sockets;
     service
 }

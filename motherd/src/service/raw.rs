@@ -23,6 +23,7 @@ pub(crate) struct RawService {
     pub(crate) exec: Option<Located<Vec<Located<String>>>>,
     pub(crate) policy: Option<Located<String>>,
     pub(crate) slice: Option<Located<String>>,
+    pub(crate) standby: Option<Located<bool>>,
     /// By relation.
     pub(crate) dependencies: [Vec<Located<String>>; Relation::ALL.len()],
     pub(crate) tolerate_restart: Option<Located<bool>>,
@@ -92,11 +93,12 @@ type Entry<'t> = &'t Spanned<DeValue<'t>>;
 
 impl Reader<'_> {
     fn service(&mut self, table: &DeTable<'_>) -> RawService {
-        const KEYS: [&str; 17] = [
+        const KEYS: [&str; 18] = [
             "description",
             "exec",
             "policy",
             "slice",
+            "standby",
             "environment",
             "dependencies",
             "condition",
@@ -117,6 +119,7 @@ impl Reader<'_> {
         raw.exec = self.strings(table, "exec");
         raw.policy = self.string(table, "policy");
         raw.slice = self.string(table, "slice");
+        raw.standby = self.boolean(table, "standby");
         self.environment(table, &mut raw);
         self.dependencies(table, &mut raw);
         self.conditions(table, &mut raw);
@@ -150,6 +153,7 @@ impl Reader<'_> {
         for key in [
             "policy",
             "slice",
+            "standby",
             "environment",
             "start",
             "reload",

@@ -111,6 +111,7 @@ impl Checker<'_> {
         let environment = self.environment(raw);
         let commands = self.commands(raw, start);
         let remain = self.remain(raw, start);
+        let standby = self.standby(raw, start);
         let notify = self.notify(raw);
         let health = self.health(raw);
         let watchdog = self.watchdog(raw, start);
@@ -130,6 +131,7 @@ impl Checker<'_> {
             start,
             start_timeout,
             remain,
+            standby,
             notify,
             health,
             watchdog,
@@ -285,6 +287,30 @@ impl Checker<'_> {
             );
         }
         raw.remain.as_ref().is_none_or(|written| written.value)
+    }
+
+    fn standby(&mut self, raw: &RawService, start: Start) -> bool {
+        let Some(written) = raw.standby.as_ref().filter(|written| written.value) else { return false };
+        if let Some(first) = raw.commands.pre.first() {
+            self.refuse(
+                "bad-value",
+                &first.at,
+                "`start.pre` would run at each start, which `standby` is to make short",
+                "leave one of them out, or let a oneshot of its own prepare the service (`prepared_by`)",
+            );
+        }
+        match start {
+            Start::Exec | Start::Notify => true,
+            Start::Forking | Start::Oneshot => {
+                self.refuse(
+                    "bad-value",
+                    &written.at,
+                    "`standby` is for a service whose program runs as long as it is up",
+                    "a oneshot ends, and what forks is found anew each time: start.type \"exec\" or \"notify\"",
+                );
+                false
+            }
+        }
     }
 
     fn pidfile(&mut self, raw: &RawService, start: Start) -> Option<Located<String>> {

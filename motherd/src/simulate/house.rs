@@ -8,8 +8,8 @@ use super::dice::Dice;
 use crate::{
     graph::Graph,
     service::{
-        Condition, Dependencies, OnLoss, Program, Relation, Resource, Restart, Service, Start, When, made,
-        parse_text,
+        Condition, Dependencies, OnLoss, Program, Relation, Resource, Restart, Service, Socket, Start, When,
+        made, parse_text,
     },
 };
 
@@ -20,6 +20,7 @@ pub(super) struct Kinds {
     notify: Program,
     oneshot: Program,
     forking: Program,
+    lazy: Socket,
     place: Place,
 }
 
@@ -30,7 +31,10 @@ impl Kinds {
             parse_text("x", &text).unwrap().program().unwrap().clone()
         };
         let exec = program("exec");
+        let text = "exec = [\"/bin/x\"]\n[[socket]]\nlisten = \"unix:/x\"\nlazy = true";
+        let lazy = parse_text("x", text).unwrap().sockets()[0].clone();
         Self {
+            lazy,
             place: exec.policy.at.clone(),
             exec,
             notify: program("notify"),
@@ -71,7 +75,9 @@ pub(super) fn graph(kinds: &Kinds, dice: &mut Dice, seed: u64, generation: u64) 
         let generation = if dice.one_in(2) { generation } else { 0 };
         let mut own = Dice::new(seed.wrapping_add(generation << 40).wrapping_add(number << 50));
         let program = program(kinds, &mut own);
-        made(name, &format!("generation {generation}"), program, dependencies, conditions(&mut own))
+        let lazy = program.is_some() && own.one_in(6);
+        let sockets = if lazy { vec![kinds.lazy.clone()] } else { vec![] };
+        made(name, &format!("generation {generation}"), program, dependencies, conditions(&mut own), sockets)
     });
     let services: Vec<Service> = services.collect();
     Graph::build(services, &BTreeSet::new()).graph
@@ -105,6 +111,7 @@ fn program(kinds: &Kinds, dice: &mut Dice) -> Option<Program> {
     if program.start != Start::Oneshot || dice.roll(2) == 0 {
         program.start_timeout = Some(Duration::from_millis(1 + dice.roll(20_000)));
     }
+    program.standby = matches!(program.start, Start::Exec | Start::Notify) && dice.one_in(3);
     program.stop_timeout = Duration::from_millis(1 + dice.roll(10_000));
     let mut list = || match dice.roll(9) {
         0 => vec![program.exec.clone()],

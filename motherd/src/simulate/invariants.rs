@@ -7,7 +7,7 @@ use crate::{
     graph::Id,
     manager::Verb,
     service::{Condition, OnLoss},
-    supervise::{Goal, Hook, State, Then, Unit},
+    supervise::{Goal, Hook, Standby, State, Then, Unit},
 };
 
 /// What was broken, in words.
@@ -94,6 +94,57 @@ impl World {
         if hook == Hook::Pre && first { self.holds_at_a_beginning(id) } else { Ok(()) }
     }
 
+    /// Before a process is made that waits to be the next one: there is none, its file asks for one, and there will be a
+    /// next start.
+    pub(super) fn holds_at_a_standby(&self, id: Id) -> Held {
+        let (name, unit) = (self.name(id), self.unit(id));
+        that(self.body(id).parked.is_none(), || format!("two processes of {name} wait to be the next one"))?;
+        let asked = self.manager.graph().service(id).program().is_some_and(|program| program.standby);
+        let reason = matches!(unit.state, State::Running { .. } | State::Stopped);
+        that(asked && reason && self.manager.ending().is_none(), || {
+            format!("a process of {name} is to wait to be the next one, and it is {:?}", unit.state)
+        })
+    }
+
+    /// At rest: whoever asks for it has a process that waits, where a next start may come, and nobody else has.
+    fn holds_for_standbys(&self, id: Id) -> Held {
+        let (name, unit, service) = (self.name(id), self.unit(id), self.manager.graph().service(id));
+        let lazy = service.sockets().iter().any(|socket| socket.lazy) && unit.goal == Goal::Down;
+        let asked = service.program().is_some_and(|program| program.standby);
+        let same = self.manager.graph().next(id).is_none() && !self.manager.graph().is_retired(id);
+        let (must, may) = match unit.state {
+            State::Running { .. } => (true, true),
+            State::Stopped => (lazy, lazy),
+            State::Waiting | State::Expecting { .. } => (false, true),
+            State::Preparing { .. }
+            | State::Launching
+            | State::Starting { .. }
+            | State::Forked { .. }
+            | State::Settling { .. }
+            | State::Done
+            | State::Stopping { .. }
+            | State::Cleaning { .. }
+            | State::Backoff { .. }
+            | State::Failed
+            | State::Orphan => (false, false),
+        };
+        let (must, may) = (must && asked && same, may && asked && same && self.ended.is_none());
+        let parked = self.body(id).parked;
+        that(parked.is_none() || may, || {
+            format!("{name} is {:?}, and a process waits to be its next", unit.state)
+        })?;
+        that(parked.is_some() || !must || self.ended.is_some(), || {
+            format!("{name} is {:?}, and no process waits to be its next: {:?}", unit.state, unit.standby)
+        })?;
+        let known = match unit.standby {
+            Standby::Parked { process } => Some(process.pid),
+            Standby::None | Standby::Parking | Standby::Later { .. } => None,
+        };
+        that(parked == known, || {
+            format!("the process that waits for {name} is {parked:?}, and {known:?} is known")
+        })
+    }
+
     fn conditions_hold(&self, id: Id, does: &str, which: impl Fn(&Condition) -> bool) -> Held {
         let conditions = self.manager.graph().service(id).conditions().iter().enumerate();
         for (place, condition) in conditions.filter(|(_, condition)| which(condition)) {
@@ -161,7 +212,8 @@ impl World {
             that(self.record(id) == Some(unit), || format!("{name} is not recorded as it is"))?;
             if unit.state != old.state {
                 that(!unit.cause.words.is_empty(), || format!("{name} is {:?} without a cause", unit.state))?;
-                if unit.state == State::Done && self.manager.graph().service(id).program().is_none() {
+                let begins = matches!(old.state, State::Waiting | State::Expecting { .. });
+                if begins && unit.state == State::Done {
                     self.conditions_hold(id, "is up", |_| true)?;
                 }
                 let first = Unit::default();
@@ -250,6 +302,7 @@ impl World {
                     that(rests || waits && self.manager.is_blocked(id), why)?;
                 }
             }
+            self.holds_for_standbys(id)?;
             if unit.goal == Goal::Up && unit.can_be_stopped() {
                 self.conditions_hold(id, "runs on", |condition| condition.on_loss != OnLoss::Ignore)?;
             }
@@ -304,7 +357,7 @@ impl World {
             let body = self.body(id);
             that(!body.is_alive() && !body.cgroup, || format!("something of {} is left", self.name(id)))?;
         }
-        that(self.manager.next_deadline().is_none(), || "a timer outlived its reason".to_owned())
+        self.timers_have_reasons()
     }
 
     /// The machine ends once, in time, and not before everything is down.

@@ -54,6 +54,7 @@ fn came(command: Command, event: Event, since: Duration, now: Duration) -> Came 
         },
         other @ (Event::Wait(_)
         | Event::Expect { .. }
+        | Event::Standby(_)
         | Event::Start
         | Event::Stop(_)
         | Event::Launched { .. }
@@ -307,6 +308,7 @@ impl Unit {
             }
             Event::Wait(_)
             | Event::Expect { .. }
+            | Event::Standby(_)
             | Event::Start
             | Event::Launched { .. }
             | Event::Ready

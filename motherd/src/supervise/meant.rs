@@ -1,6 +1,6 @@
 //! Whether an act is still what its state means: events may have come between its decision and its execution.
 
-use super::{Act, Main, Stage, State, Unit};
+use super::{Act, Main, Stage, Standby, State, Unit};
 use crate::fault::{self, Fault};
 
 impl Unit {
@@ -26,6 +26,9 @@ impl Unit {
         };
         match *act {
             Act::Look => matches!(self.state, State::Expecting { .. }),
+            Act::Park => self.standby == Standby::Parking,
+            // It is not one that is kept.
+            Act::Unpark { pid } => !matches!(self.standby, Standby::Parked { process } if process.pid == pid),
             Act::Launch => self.state == State::Launching,
             Act::Run { hook, index } => self
                 .command()

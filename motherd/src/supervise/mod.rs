@@ -29,11 +29,13 @@
 mod commands;
 mod meant;
 mod restart;
+mod standby;
 mod step;
 
 use std::{fmt, time::Duration};
 
 pub use restart::History;
+pub use standby::{PARK_AGAIN, Standby, StandbyEvent};
 
 use crate::service::{ExitSet, Restart, Start, When, signal_name, size_name};
 
@@ -446,6 +448,8 @@ pub enum Event {
     },
     /// Its cgroup was empty, and is removed.
     Gone,
+    /// About the process that waits to be the next one.
+    Standby(StandbyEvent),
     /// The deadline of its state has come.
     Timer,
 }
@@ -457,6 +461,13 @@ pub enum Act {
     Look,
     /// Make its process; `Launched` or `LaunchFailed` answers.
     Launch,
+    /// Make a process that waits right before execve; [`Event::Standby`] answers.
+    Park,
+    /// End the process that waits.
+    Unpark {
+        /// It.
+        pid: u32,
+    },
     /// Send a signal to the main process.
     Signal {
         /// The main process.
@@ -500,6 +511,8 @@ pub struct Rules {
     pub start_timeout: Option<Duration>,
     /// A oneshot that succeeded stays up.
     pub remain: bool,
+    /// One more process waits to be the next one.
+    pub standby: bool,
     /// The commands around it.
     pub commands: Commands,
     /// The stop signal.
@@ -531,6 +544,7 @@ impl Rules {
             restart: Restart { when: When::Never, ..Restart::default() },
             seed: 0,
             remain: false,
+            standby: false,
             commands: Commands::default(),
         }
     }
@@ -563,6 +577,8 @@ pub struct Unit {
     pub history: History,
     /// How its main process ended the last time.
     pub last_exit: Option<Exit>,
+    /// The process that waits to be the next one. It ends with the motherd that made it, so no record has it.
+    pub standby: Standby,
 }
 
 impl Default for Unit {
@@ -577,6 +593,7 @@ impl Default for Unit {
             launched: Duration::ZERO,
             history: History::default(),
             last_exit: None,
+            standby: Standby::None,
         }
     }
 }
@@ -660,9 +677,18 @@ impl Unit {
         self.state.clone().command().copied()
     }
 
-    /// When the state has waited long enough.
+    /// When something has waited long enough.
     #[must_use]
     pub fn deadline(&self) -> Option<Duration> {
+        let standby = match self.standby {
+            Standby::Later { at } => Some(at),
+            Standby::None | Standby::Parking | Standby::Parked { .. } => None,
+        };
+        self.state_deadline().into_iter().chain(standby).min()
+    }
+
+    /// When the state has waited long enough.
+    fn state_deadline(&self) -> Option<Duration> {
         match self.state {
             State::Expecting { deadline }
             | State::Starting { deadline, .. }

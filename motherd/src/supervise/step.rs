@@ -17,6 +17,9 @@ impl Unit {
     /// One event. `rules` is `None` for a group, which is up as soon as its turn comes.
     #[must_use]
     pub fn step(&mut self, rules: Option<&Rules>, event: Event, now: Duration) -> Vec<Act> {
+        if let Some(acts) = self.step_standby(&event, now) {
+            return acts;
+        }
         let former = Rules::former();
         let rules = match (rules, &self.state) {
             (Some(rules), _) => rules,
@@ -40,6 +43,7 @@ impl Unit {
                 }
                 Event::Wait(_) | Event::Start | Event::Stop(_) => self.step_inactive(rules, event, now),
                 Event::Expect { .. }
+                | Event::Standby(_)
                 | Event::Launched { .. }
                 | Event::LaunchFailed { .. }
                 | Event::Ready
@@ -70,6 +74,7 @@ impl Unit {
                 Event::Stop(cause) => self.kill(None, Then::Settle, cause, now),
                 Event::Wait(_)
                 | Event::Expect { .. }
+                | Event::Standby(_)
                 | Event::Start
                 | Event::Ready
                 | Event::Exited(_)
@@ -135,6 +140,7 @@ impl Unit {
                 Event::Stop(cause) => self.signal(rules, main, Then::Settle, cause, now),
                 Event::Wait(_)
                 | Event::Expect { .. }
+                | Event::Standby(_)
                 | Event::Start
                 | Event::Launched { .. }
                 | Event::LaunchFailed { .. }
@@ -158,6 +164,7 @@ impl Unit {
                 Event::Sick { why, signal } => self.sick(rules, main, signal, why, now),
                 Event::Wait(_)
                 | Event::Expect { .. }
+                | Event::Standby(_)
                 | Event::Start
                 | Event::Launched { .. }
                 | Event::LaunchFailed { .. }
@@ -175,6 +182,7 @@ impl Unit {
                 Event::Stop(cause) => self.go(State::Stopped, cause, now, []),
                 Event::Wait(_)
                 | Event::Expect { .. }
+                | Event::Standby(_)
                 | Event::Start
                 | Event::Launched { .. }
                 | Event::LaunchFailed { .. }
@@ -200,6 +208,7 @@ impl Unit {
                 }
                 Event::Wait(_)
                 | Event::Expect { .. }
+                | Event::Standby(_)
                 | Event::Start
                 | Event::Launched { .. }
                 | Event::LaunchFailed { .. }
@@ -227,7 +236,8 @@ impl Unit {
             Event::Timer => self.expect_no_longer(now),
             Event::Start => self.begin(rules, now),
             Event::Stop(cause) => self.go(State::Stopped, cause, now, []),
-            Event::Launched { .. }
+            Event::Standby(_)
+            | Event::Launched { .. }
             | Event::LaunchFailed { .. }
             | Event::Ready
             | Event::Exited(_)
@@ -379,6 +389,7 @@ impl Unit {
             },
             Event::Wait(_)
             | Event::Expect { .. }
+            | Event::Standby(_)
             | Event::Start
             | Event::Stop(_)
             | Event::Launched { .. }
@@ -423,6 +434,7 @@ impl Unit {
             }
             Event::Stop(cause) if self.state != State::Stopped => self.go(State::Stopped, cause, now, []),
             Event::Wait(_)
+            | Event::Standby(_)
             | Event::Start
             | Event::Stop(_)
             | Event::Launched { .. }
@@ -620,6 +632,7 @@ mod tests {
         Rules {
             start,
             remain: true,
+            standby: false,
             commands: Commands::default(),
             start_timeout: Some(Duration::from_secs(5)),
             stop_signal: libc::SIGTERM,

@@ -97,6 +97,8 @@ fn without_system_calls(and_one: bool) -> Result<()> {
         start_ticks: 0,
         cgroup_id: 0,
         policy: [0; 8],
+        standby_cgroup_id: 0,
+        oom_kills: 0,
         stale: false,
     };
     let mut write = |number: u32| {

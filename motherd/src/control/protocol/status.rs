@@ -140,6 +140,9 @@ pub struct ServiceStatus {
     /// How long it has been in this state, by the same clock.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uptime_usec: Option<u64>,
+    /// The process that waits to be its next one, where its file asks for that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub standby: Option<StandbyStatus>,
     /// How many times it was started again by itself.
     pub restarts: u64,
     /// How its main process ended the last time.
@@ -178,6 +181,19 @@ pub struct PolicyInForce {
     pub digest: String,
     /// Its files say something else now, or cannot be read: what runs is confined by what they said.
     pub drift: bool,
+}
+
+/// A process that waits right before execve.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StandbyStatus {
+    /// It, if it is there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pid: Option<u32>,
+    /// It has nothing more to do before it is released.
+    pub ready: bool,
+    /// Why there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
 }
 
 /// How a process ended.

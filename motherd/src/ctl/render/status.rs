@@ -13,7 +13,7 @@ use super::{
 };
 use crate::control::protocol::{
     Attested, Cause, ExitHow, Figure, Figures, Isolation, LandlockApplied, LastExit, LimitFigure, Missing,
-    Namespace, SeccompMode, ServiceStatus,
+    Namespace, SeccompMode, ServiceStatus, StandbyStatus,
 };
 
 /// Blocks for all of them, an empty line between two.
@@ -37,6 +37,9 @@ fn block(service: &ServiceStatus, style: Style) -> String {
     }
     if let Some(pid) = service.main_pid {
         page.line("main pid", &pid.to_string());
+    }
+    if let Some(standby) = &service.standby {
+        page.line("standby", &self::standby(standby));
     }
     page.line("restarts", &restarts(service));
     page.line("policy", &printable(&service.policy));
@@ -104,6 +107,15 @@ fn why(Cause { words, request }: &Cause) -> String {
             format!("{}; asked for by uid {} (pid {})", printable(words), who.uid, who.pid)
         }
         Some(_) | None => printable(words),
+    }
+}
+
+fn standby(StandbyStatus { pid, ready, why }: &StandbyStatus) -> String {
+    match (pid, ready, why) {
+        (Some(pid), true, _) => format!("waits right before execve as {pid}"),
+        (Some(pid), false, _) => format!("on its way as {pid}"),
+        (None, _, Some(why)) => format!("none: {}", printable(why)),
+        (None, _, None) => "none at present".to_owned(),
     }
 }
 
@@ -401,6 +413,7 @@ web: static web server
   health     tcp 127.0.0.1:80: well
   pressure   memory some: 150ms in 1s: report; 3 times, 7 s ago
   main pid   1234
+  standby    waits right before execve as 1731
   restarts   2, last killed by SIGKILL 1d 2h ago
   policy     web-server
              its files were changed since: what runs is confined by what they said; restart it

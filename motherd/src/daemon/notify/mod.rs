@@ -117,7 +117,7 @@ impl Daemon {
         let main = unit.main().is_some_and(|main| main.pid == pid);
         let command =
             unit.command().and_then(|command| command.process).is_some_and(|process| process.pid == pid);
-        let inside = self.cgroup(id).is_some_and(|cgroup| {
+        let inside = self.own_cgroup(id).is_some_and(|cgroup| {
             let listed = || cgroup.procs().is_ok_and(|pids| pids.contains(&pid));
             let was_there =
                 || notice.pidfd.as_ref().and_then(|fd| pidfd_cgroup(fd.as_fd())) == Some(cgroup.id());
@@ -196,7 +196,7 @@ impl Daemon {
     /// MAINPID: by the number that the service sees.
     fn renamed(&mut self, id: Id, number: u32, sender: Option<u32>) -> Result<(), Fatal> {
         let main = self.manager.unit(id).main().map(|main| main.pid);
-        let pids = self.cgroup(id).and_then(|cgroup| cgroup.procs().ok()).unwrap_or_default();
+        let pids = self.own_cgroup(id).and_then(|cgroup| cgroup.procs().ok()).unwrap_or_default();
         let found = named(number, &[sender, main], &pids);
         match found {
             Some(pid) if Some(pid) == main => Ok(()),

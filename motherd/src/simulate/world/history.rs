@@ -11,7 +11,7 @@ use crate::{
         house::{self, Kinds, NAMES},
         invariants::Held,
     },
-    supervise::{Cause, Event, ExitHow, State},
+    supervise::{Cause, Event, ExitHow, Standby, StandbyEvent, State},
 };
 
 fn lost_command() -> Event {
@@ -86,6 +86,7 @@ impl World {
                 let status = i32::from(self.dice.one_in(3));
                 self.end_command(id, ExitHow::Exited, status);
             }
+            45 if self.dice.one_in(3) => self.end_parked(id),
             45 if matches!(self.unit(id).state, State::Forked { .. }) => self.find_main(id)?,
             45 => self.event(id, Event::Ready)?,
             46..=52 => {
@@ -136,6 +137,10 @@ impl World {
                         self.event(id, Event::Lost)?;
                     } else if command.is_some_and(|process| process.pid == pid) {
                         self.event(id, lost_command())?;
+                    } else if matches!(self.unit(id).standby, Standby::Parked { process } if process.pid == pid)
+                    {
+                        // None is lost while the motherd lives that made it.
+                        self.event(id, Event::Standby(StandbyEvent::Gone { failed: true }))?;
                     }
                 }
             }
@@ -170,6 +175,8 @@ impl World {
         let mut events = Vec::new();
         for (slot, name) in NAMES.iter().enumerate() {
             self.bodies[slot].sweeping = false;
+            // It hears that motherd has ended.
+            self.bodies[slot].parked = None;
             let Some(id) = self.manager.graph().find(name) else {
                 // No file describes it any more: somebody ends what is left of it.
                 self.bodies[slot] = Body::default();

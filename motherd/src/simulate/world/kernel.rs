@@ -7,7 +7,7 @@ use crate::{
     manager::Effect,
     service::{OnLoss, Start},
     simulate::{house::NAMES, invariants::Held},
-    supervise::{Act, Event, Exit, ExitHow, Hook, State},
+    supervise::{Act, Event, Exit, ExitHow, Hook, Standby, StandbyEvent, State},
 };
 
 impl Body {
@@ -64,6 +64,13 @@ impl World {
                     (0..count).map(|place| (place, self.is_so(id, place))).collect();
                 self.tell_conditions(id, &found)
             }
+            Act::Park => self.park(id),
+            Act::Unpark { pid } => {
+                if self.body(id).parked == Some(pid) {
+                    self.body_mut(id).parked = None;
+                }
+                Ok(())
+            }
             Act::Run { hook, .. } => self.run_command(id, hook),
             Act::KillCommand { pid } => {
                 if self.body(id).command == Some(pid) {
@@ -91,10 +98,21 @@ impl World {
         body.sweeping = false;
         body.cgroup = true;
         (body.prepared, body.ending) = (false, false);
+        let waiting = body.parked.take();
+        // What it was made of may have changed.
+        let released = waiting.filter(|_| !self.unlucky(6));
+        if waiting.is_some() && released.is_none() {
+            self.event(id, Event::Standby(StandbyEvent::Gone { failed: false }))?;
+        }
         if failed {
+            if released.is_some() {
+                self.event(id, Event::Standby(StandbyEvent::Gone { failed: true }))?;
+            }
             let permanent = self.dice.one_in(3);
             return self.event(id, Event::LaunchFailed { why: "no".to_owned(), permanent });
         }
+        let pid = released.unwrap_or(pid);
+        let body = self.body_mut(id);
         body.main = Some(pid);
         body.known_main = Some(pid);
         body.cell = pid;
@@ -148,6 +166,9 @@ impl World {
         if command.is_some_and(|process| process.pid == pid) {
             return self.event(id, Event::CommandExited(exit));
         }
+        if matches!(self.unit(id).standby, Standby::Parked { process } if process.pid == pid) {
+            return self.event(id, Event::Standby(StandbyEvent::Gone { failed: true }));
+        }
         Ok(())
     }
 
@@ -188,6 +209,29 @@ impl World {
             self.end_command(id, ExitHow::Exited, status);
         }
         Ok(())
+    }
+
+    /// A process is made that waits to be the next one.
+    fn park(&mut self, id: Id) -> Held {
+        self.holds_at_a_standby(id)?;
+        if self.unlucky(6) {
+            return self.event(id, Event::Standby(StandbyEvent::Gone { failed: true }));
+        }
+        self.next_pid += 1;
+        let pid = self.next_pid;
+        self.body_mut(id).parked = Some(pid);
+        if self.unlucky(60) {
+            return self.crash();
+        }
+        self.event(id, Event::Standby(StandbyEvent::Made { pid }))
+    }
+
+    /// The process that waits ends by itself; motherd is told later.
+    pub(super) fn end_parked(&mut self, id: Id) {
+        let (slot, at) = (self.slot(id), self.now);
+        if let Some(pid) = self.bodies[slot].parked.take() {
+            self.exits.push_back((slot, pid, Exit { how: ExitHow::Killed, status: libc::SIGKILL, at }));
+        }
     }
 
     /// The command ends; motherd is told later.

@@ -34,6 +34,8 @@ pub(super) struct Body {
     pub(super) known_main: Option<u32>,
     /// The command of its state, alive.
     pub(super) command: Option<u32>,
+    /// The process that waits to be the next one, alive.
+    pub(super) parked: Option<u32>,
     /// What comes before the program was begun.
     pub(super) prepared: bool,
     /// Its end was begun.
