@@ -62,6 +62,19 @@ pub(crate) fn send_signal(pid: i32, number: i32) -> io::Result<()> {
     outcome(i64::from(unsafe { libc::kill(pid, number) }))
 }
 
+/// The child ignores none of the signals that whoever started the tests may ignore: nohup(1), or a shell's `&`.
+pub(crate) fn start_with_default_signals(command: &mut Command) -> &mut Command {
+    let start = || {
+        for number in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT] {
+            // SAFETY: SIG_DFL is an action and no address.
+            unsafe { libc::signal(number, libc::SIG_DFL) };
+        }
+        Ok(())
+    };
+    // SAFETY: the closure runs between fork and exec and makes three system calls; it allocates nothing.
+    unsafe { command.pre_exec(start) }
+}
+
 /// The child starts with one signal ignored and one blocked; 0 is none.
 pub(crate) fn start_with_signals(command: &mut Command, ignored: i32, blocked: i32) -> &mut Command {
     let start = move || {

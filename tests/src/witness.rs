@@ -80,7 +80,7 @@ impl Reaper {
         words.extend(self.words.iter().map(String::as_str));
         words.extend(command);
         let mut process = Command::new(words[0]);
-        process.args(&words[1..]);
+        crate::sys::start_with_default_signals(process.args(&words[1..]));
         process
     }
 }
