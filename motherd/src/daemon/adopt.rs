@@ -427,6 +427,11 @@ impl Daemon {
         let kept = process.as_ref().and_then(|process| proc::pid_of(process.as_fd())).map(|pid| (pid, 0));
         let look = |(pid, start_ticks)| look(pid, start_ticks, Some(&cgroup), process);
         let found = kept.or(recorded).map(look);
+        let there = matches!(found, Some(Look::There(_)));
+        if !there && unit == Unit::default() && !cgroup.populated().unwrap_or(true) {
+            // It ended just now. What its record says, which may not be believed here, is for a motherd that may.
+            return;
+        }
         let runtime = self.runtime.entry(id).or_default();
         runtime.cgroup = Some(cgroup);
         if let Some(Look::There(Verified { pid, pidfd, start_ticks, .. })) = found {
