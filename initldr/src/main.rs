@@ -47,7 +47,8 @@ fn main(arguments: &'static mut [Arg], environment: &[Arg], outbox: &'static mut
         let command = arguments.get(separator + 1..).unwrap_or_default();
         command::run(role, &log, command, environment, args.group);
     }
-    let program = program::Program::new(args, arguments, environment);
+    let rescue = args.rescue.or((role == boot::Role::Machine).then_some(c"/usr/lib/motherd/rescue"));
+    let program = program::Program::new(args::Args { rescue, ..args }, arguments, environment);
     let mut init = init::Init::new(role, log, program, outbox);
     if resumes {
         init.resume();
