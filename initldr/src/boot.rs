@@ -79,7 +79,7 @@ pub(crate) fn prepare(command: bool, resumes: bool) -> (Role, Log) {
         log.tried("memfd_create", sys::memfd(c"initldr-resume", 0).map(core::mem::forget));
     }
     if role == Role::Machine {
-        log.0 = sys::open(c"/dev/kmsg", O_WRONLY).ok();
+        log.0 = sys::open(c"/dev/kmsg", O_WRONLY).and_then(|fd| sys::duplicate_high(&fd)).ok(); // beyond motherd's
         // Without a keyboard and a screen there is no such device, and nothing to ask for.
         sys::open(c"/dev/tty0", O_RDWR | O_NOCTTY)
             .and_then(|console| sys::accept_keyboard_request(&console, SIGWINCH))

@@ -15,6 +15,15 @@ static CRASHES: SharedImage = SharedImage::new("crashes", || {
     Ok(image)
 });
 
+/// A motherd that nobody may execute.
+static CANNOT_RUN: SharedImage = SharedImage::new("cannot-run", || {
+    let mut image = Image::system()?;
+    image.file("/usr/sbin/motherd", 0o644, "#!/bin/sh\nexit 3\n")?;
+    let rescue = e2e::workspace().join("motherd/services/rescue");
+    image.file("/usr/lib/motherd/rescue", 0o755, std::fs::read(rescue)?)?;
+    Ok(image)
+});
+
 const BOOT: Duration = Duration::from_secs(180);
 const SOON: Duration = Duration::from_secs(120);
 
@@ -32,11 +41,17 @@ fn a_shell_that_ends_the_machine(machine: &mut Machine, reason: &str) -> Result<
 }
 
 fn on(kernel: Kernel, image: &'static SharedImage, reason: &str) -> Result<()> {
-    let setup = || Ok(Setup { words: "loglevel=7".to_owned(), ..Setup::default() });
+    // The kernel takes ten lines in five seconds from whoever writes to /dev/kmsg, unless it is told to take all.
+    let setup = || Ok(Setup { words: "loglevel=7 printk.devkmsg=on".to_owned(), ..Setup::default() });
     run_with(kernel, image.path()?, &setup, |machine| a_shell_that_ends_the_machine(machine, reason))
 }
 
 #[test]
 fn a_motherd_that_crashes_at_once_leads_to_a_shell() -> Result<()> {
     on(Kernel::V6_1, &CRASHES, "ended: exit code 3")
+}
+
+#[test]
+fn a_motherd_that_cannot_be_executed_is_told_with_the_reason_and_leads_to_a_shell() -> Result<()> {
+    on(Kernel::V6_12, &CANNOT_RUN, "start /usr/sbin/motherd: ")
 }
