@@ -86,7 +86,9 @@ fn a_service_is_reported_or_started_again_and_the_next_motherd_goes_on_with_that
         scratch.running_by_request(service)?;
         let again = scratch.eventually(&format!("{service} is started again"), |scratch| {
             let status = scratch.status(service)?;
-            Ok((status["restarts"].as_u64() > Some(0)).then_some(status))
+            // A restart is counted when it is decided, and how the process ended is known a moment later.
+            let ended = !status["last_exit"].is_null();
+            Ok((status["restarts"].as_u64() > Some(0) && ended).then_some(status))
         })?;
         let cause = again["cause"]["words"].as_str().unwrap_or_default();
         ensure!(cause.contains("pressure: cpu some: 100ms in 2s"), "{again}");

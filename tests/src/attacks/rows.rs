@@ -72,8 +72,9 @@ rows! {
         [a_peer_that_trickles_is_let_go_when_its_time_is_over,
          files_outside_of_the_policy_are_out_of_reach]
         "motherd's; no sandbox shows /run, where it is, unless its policy binds it";
-    29 "the wrong process signalled, its pid having been given anew" []
-        "the sandbox signals nobody: a launch hands out a pidfd, and a cgroup is ended whole";
+    29 "the wrong process signalled, its pid having been given anew"
+        [a_pid_that_was_given_anew_is_signalled_by_nobody]
+        "motherd's: signals go by pidfd, and a cgroup is ended whole; the sandbox signals nobody";
     30 "a double fork out of supervision"
         [a_run_leaves_no_cgroup_and_no_process,
          two_thousand_orphans_are_reaped_and_told_each_once] "";
@@ -97,8 +98,9 @@ rows! {
     40 "write and execute by memfd, shared memory and /proc/self/mem"
         [no_memory_is_writable_and_executable] "";
     41 "a step that fails and leaves half a sandbox"
-        [a_step_that_fails_in_any_way_is_told_and_leaves_nothing_behind]
-        "each step in four ways, on the host";
+        [a_step_that_fails_in_any_way_is_told_and_leaves_nothing_behind,
+         each_call_of_motherds_in_a_launch_fails_once_and_nothing_is_left]
+        "each kind of step in four ways, and each system call of motherd's, on the host";
     42 "an empty list that means everything" [an_empty_list_means_none] "";
     43 "signals, masks, descriptors and limits of the launcher" [] "against a golden table";
     44 "the program exchanged between a check and execve" []
