@@ -178,6 +178,23 @@ impl Scratch {
         Ok(found.parse()?)
     }
 
+    /// Waits until motherd answers.
+    pub fn answers(&self) -> Result<()> {
+        self.eventually("motherd answers", |scratch| {
+            Ok((scratch.motherctl(&["list"])?.status == 0).then_some(()))
+        })
+    }
+
+    /// Kills motherd, and waits until the next one answers.
+    pub fn kill_motherd(&self) -> Result<()> {
+        let before = self.motherd()?;
+        kill(Pid::from_raw(before), Signal::SIGKILL)?;
+        self.eventually("another motherd is there", |scratch| {
+            Ok(scratch.motherd().ok().filter(|pid| *pid != before))
+        })?;
+        self.answers()
+    }
+
     /// What initldr and motherd have said.
     pub fn log(&self) -> Result<String> {
         Ok(fs::read_to_string(self.path("log"))?)
@@ -209,9 +226,7 @@ impl Scratch {
 
     /// Starts a service, once motherd listens, and returns its main process.
     pub fn running_by_request(&self, service: &str) -> Result<u64> {
-        self.eventually("motherd answers", |scratch| {
-            Ok((scratch.motherctl(&["list"])?.status == 0).then_some(()))
-        })?;
+        self.answers()?;
         let started = self.motherctl(&["start", service])?;
         ensure!(started.status == 0, "{started:?}; the log:\n{}", self.log()?);
         self.running(service)

@@ -15,12 +15,6 @@ use nix::unistd::Pid;
 
 const SLEEPER: &str = "exec = [\"/bin/sleep\", \"1000\"]\npolicy = \"unconfined\"\n";
 
-fn answers(scratch: &Scratch) -> Result<()> {
-    scratch.eventually("motherd answers", |scratch| {
-        Ok((scratch.motherctl(&["list"])?.status == 0).then_some(()))
-    })
-}
-
 fn state(scratch: &Scratch, service: &str) -> Result<(String, String)> {
     let status = scratch.status(service)?;
     let text = |pointer: &str| status.pointer(pointer).and_then(|value| value.as_str()).unwrap_or_default();
@@ -53,7 +47,7 @@ fn a_path_is_waited_for_without_a_wake_up_and_its_loss_is_felt() -> Result<()> {
     let noisy = scratch.path("srv/noisy");
     fs::create_dir_all(&noisy)?;
     scratch.start()?;
-    answers(&scratch)?;
+    scratch.answers()?;
     let refused = scratch.motherctl(&["start", "needy"])?;
     let blocked = "blocked: it needs deep, which is waiting for a condition";
     ensure!(refused.status == 1 && refused.errors.contains(blocked), "{refused:?}");
@@ -115,7 +109,7 @@ fn a_socket_is_waited_for_until_somebody_listens() -> Result<()> {
     scratch.service("tcp", &format!("{SLEEPER}[[condition]]\nsocket = \"tcp:{at}\"\n"))?;
     scratch.service("unix", &format!("{SLEEPER}[[condition]]\nsocket = \"unix:/run/stale.sock\"\n"))?;
     scratch.start()?;
-    answers(&scratch)?;
+    scratch.answers()?;
     for service in ["tcp", "unix"] {
         ensure!(scratch.motherctl(&["start", service])?.status == 1, "nobody listens");
     }
@@ -164,7 +158,7 @@ fn a_mount_is_waited_for_and_its_loss_is_felt() -> Result<()> {
     )?;
     scratch.service("system", "[dependencies]\nwants = [\"disk\"]\n")?;
     scratch.start()?;
-    answers(&scratch)?;
+    scratch.answers()?;
     scratch.eventually("it waits", |scratch| {
         Ok((state(scratch, "disk")? == ("waiting".into(), "waits: nothing is mounted on /srv/disk".into()))
             .then_some(()))
@@ -190,7 +184,7 @@ fn the_network_is_waited_for_and_its_loss_is_felt() -> Result<()> {
     let programs = Programs::built()?;
     let initldr = programs.initldr.display().to_string();
     scratch.start_as(Path::new("/usr/bin/unshare"), &programs.motherd, &["--net", &initldr])?;
-    answers(&scratch)?;
+    scratch.answers()?;
     let init = scratch.init()?.to_string();
     let ip = |words: &str| {
         let inside = ["-t", &init, "-n", "ip"];

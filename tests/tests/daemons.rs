@@ -60,9 +60,7 @@ impl Host {
         let Some(mut scratch) = Scratch::new(test)? else { return Ok(None) };
         let debian = Debian::new(&scratch)?;
         debian.start(&mut scratch)?;
-        scratch.eventually("motherd answers", |scratch| {
-            Ok((scratch.motherctl(&["list"])?.status == 0).then_some(()))
-        })?;
+        scratch.answers()?;
         Ok(Some(Self { scratch, debian }))
     }
 

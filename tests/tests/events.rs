@@ -6,8 +6,6 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, ensure};
 use e2e::programs::Programs;
 use e2e::scratch::Scratch;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use serde_json::Value;
 
 const SLEEPER: &str = "exec = [\"/usr/bin/sleep\", \"infinity\"]\npolicy = \"unconfined\"\n";
@@ -20,28 +18,15 @@ fn events(scratch: &Scratch, services: &[&str]) -> Result<Vec<Value>> {
     Ok(reply["events"].as_array().context("no events")?.clone())
 }
 
-/// Kills motherd, and waits for the next one.
-fn kill_motherd(scratch: &Scratch) -> Result<()> {
-    let before = scratch.motherd()?;
-    kill(Pid::from_raw(before), Signal::SIGKILL)?;
-    scratch.eventually("another motherd is there", |scratch| {
-        let next = scratch.motherd().ok().filter(|pid| *pid != before);
-        Ok(next.filter(|_| scratch.motherctl(&["list"]).is_ok_and(|ran| ran.status == 0)))
-    })?;
-    Ok(())
-}
-
 #[test]
 fn each_change_has_its_cause_and_the_log_outlives_motherd() -> Result<()> {
     let Some(mut scratch) = Scratch::new("each_change_has_its_cause")? else { return Ok(()) };
     scratch.service("db", SLEEPER)?;
     scratch.service("web", &format!("{SLEEPER}[dependencies]\nneeds = [\"db\"]\n"))?;
     scratch.start()?;
-    scratch.eventually("motherd answers", |scratch| {
-        Ok((scratch.motherctl(&["list"])?.status == 0).then_some(()))
-    })?;
+    scratch.answers()?;
     ensure!(scratch.motherctl(&["start", "web"])?.status == 0);
-    kill_motherd(&scratch)?;
+    scratch.kill_motherd()?;
     ensure!(scratch.motherctl(&["stop", "--force", "db"])?.status == 0);
 
     let found = events(&scratch, &["web"])?;
@@ -72,9 +57,7 @@ fn a_follower_is_told_as_it_happens() -> Result<()> {
     let Some(mut scratch) = Scratch::new("a_follower_is_told")? else { return Ok(()) };
     scratch.service("web", SLEEPER)?;
     scratch.start()?;
-    scratch.eventually("motherd answers", |scratch| {
-        Ok((scratch.motherctl(&["list"])?.status == 0).then_some(()))
-    })?;
+    scratch.answers()?;
     let mut follower = Command::new(&Programs::built()?.motherctl)
         .arg("--root")
         .arg(scratch.path(""))

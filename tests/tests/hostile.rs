@@ -17,12 +17,6 @@ use e2e::scratch::Scratch;
 /// attacker could add.
 const GROWTH_KIB: u64 = 16 << 10;
 
-fn answers(scratch: &Scratch) -> Result<()> {
-    scratch.eventually("motherd answers", |scratch| {
-        Ok((scratch.motherctl(&["list"])?.status == 0).then_some(()))
-    })
-}
-
 /// A number of `/proc/PID/status`.
 fn of_status(pid: i32, key: &str) -> Result<u64> {
     let text = fs::read_to_string(format!("/proc/{pid}/status"))?;
@@ -125,7 +119,7 @@ fn a_readiness_socket_that_everybody_floods_still_hears_its_service() -> Result<
     scratch.service("other", &client.service(&["READY=1"], "", &orders("other")))?;
     scratch.service("system", "[dependencies]\nwants = [\"web\"]\n")?;
     scratch.start()?;
-    answers(&scratch)?;
+    scratch.answers()?;
     scratch
         .eventually("it runs", |scratch| Ok((scratch.status("web")?["state"] == "starting").then_some(())))?;
     let (motherd, path) = (scratch.motherd()?, scratch.path("run/motherd/notify/web"));

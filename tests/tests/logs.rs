@@ -20,9 +20,7 @@ fn shell(script: &str) -> String {
 
 fn started(scratch: &mut Scratch) -> Result<()> {
     scratch.start()?;
-    scratch.eventually("motherd answers", |scratch| {
-        Ok((scratch.motherctl(&["list"])?.status == 0).then_some(()))
-    })
+    scratch.answers()
 }
 
 /// The service's own lines, without their times.

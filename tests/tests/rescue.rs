@@ -7,22 +7,17 @@ use e2e::fetch::Kernel;
 use e2e::initramfs::{Image, SharedImage};
 use e2e::machine::{Machine, Setup, run_with};
 
-static CRASHES: SharedImage = SharedImage::new("crashes", || {
-    let mut image = Image::system()?;
-    image.file("/usr/sbin/motherd", 0o755, "#!/bin/sh\nexit 3\n")?;
-    let rescue = e2e::workspace().join("motherd/services/rescue");
-    image.file("/usr/lib/motherd/rescue", 0o755, std::fs::read(rescue)?)?;
-    Ok(image)
-});
-
+static CRASHES: SharedImage = SharedImage::new("crashes", || with_motherd(0o755));
 /// A motherd that nobody may execute.
-static CANNOT_RUN: SharedImage = SharedImage::new("cannot-run", || {
+static CANNOT_RUN: SharedImage = SharedImage::new("cannot-run", || with_motherd(0o644));
+
+fn with_motherd(mode: u32) -> Result<Image> {
     let mut image = Image::system()?;
-    image.file("/usr/sbin/motherd", 0o644, "#!/bin/sh\nexit 3\n")?;
+    image.file("/usr/sbin/motherd", mode, "#!/bin/sh\nexit 3\n")?;
     let rescue = e2e::workspace().join("motherd/services/rescue");
     image.file("/usr/lib/motherd/rescue", 0o755, std::fs::read(rescue)?)?;
     Ok(image)
-});
+}
 
 const BOOT: Duration = Duration::from_secs(180);
 const SOON: Duration = Duration::from_secs(120);

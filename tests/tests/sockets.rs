@@ -12,29 +12,12 @@ use e2e::clients::Clients;
 use e2e::programs::Programs;
 use e2e::say;
 use e2e::scratch::{Scratch, skip};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use serde_json::Value;
 
 fn shell(script: &str) -> String {
     format!(
         "exec = [\"/bin/sh\", \"-c\", '''{script}''']\npolicy = \"unconfined\"\n[restart]\nwhen = \"never\"\n"
     )
-}
-
-fn answers(scratch: &Scratch) -> Result<()> {
-    scratch.eventually("motherd answers", |scratch| {
-        Ok((scratch.motherctl(&["list"])?.status == 0).then_some(()))
-    })
-}
-
-fn kill_motherd(scratch: &Scratch) -> Result<()> {
-    let before = scratch.motherd()?;
-    kill(Pid::from_raw(before), Signal::SIGKILL)?;
-    scratch.eventually("another motherd is there", |scratch| {
-        Ok(scratch.motherd().ok().filter(|pid| *pid != before))
-    })?;
-    answers(scratch)
 }
 
 fn state(scratch: &Scratch, service: &str) -> Result<Value> {
@@ -50,11 +33,11 @@ fn a_connection_starts_a_lazy_service_and_none_is_ever_refused() -> Result<()> {
                    [[socket]]\nname = \"log\"\nlisten = \"unix-dgram:/run/lazy.dgram\"\n";
     scratch.service("lazy", &format!("{}{sockets}", shell(tell)))?;
     scratch.start()?;
-    answers(&scratch)?;
+    scratch.answers()?;
     let path = scratch.path("run/lazy.sock");
     let connect = || UnixStream::connect(&path);
     ensure!(state(&scratch, "lazy")? == "stopped", "nobody has connected");
-    kill_motherd(&scratch)?;
+    scratch.kill_motherd()?;
     ensure!(state(&scratch, "lazy")? == "stopped");
 
     let mut kept = vec![connect()?];
@@ -67,7 +50,7 @@ fn a_connection_starts_a_lazy_service_and_none_is_ever_refused() -> Result<()> {
         ensure!(output.contains(expected), "{expected:?} is not in {output}");
     }
     ensure!(!output.contains("socket 5"), "{output}");
-    kill_motherd(&scratch)?;
+    scratch.kill_motherd()?;
     kept.push(connect()?);
     ensure!(scratch.running("lazy")? == first, "it runs on");
     ensure!(scratch.motherctl(&["restart", "lazy"])?.status == 0);
@@ -90,7 +73,7 @@ fn a_port_that_is_taken_is_told_with_its_place_and_freed_after_a_stop() -> Resul
     let text = format!("{}[[socket]]\nlisten = \"tcp:{at}\"\n", shell("exec sleep 1000"));
     scratch.service("web", &text)?;
     scratch.start()?;
-    answers(&scratch)?;
+    scratch.answers()?;
     let ran = scratch.motherctl(&["start", "web"])?;
     let expected = format!("web.toml:6:10: listen on tcp:{at}: ");
     ensure!(ran.status == 1 && ran.errors.contains(&expected), "{expected} is not in {ran:?}");
@@ -113,14 +96,14 @@ fn a_timer_starts_its_service_again_and_again_also_under_another_motherd() -> Re
     scratch
         .service("second", &format!("{}{oneshot}[[timer]]\ncalendar = \"*:*:*\"\n", shell("echo second")))?;
     scratch.start()?;
-    answers(&scratch)?;
+    scratch.answers()?;
     let ticks = |scratch: &Scratch, service: &str| -> Result<usize> {
         Ok(scratch.motherctl(&["logs", service]).map(|ran| ran.out.lines().count()).unwrap_or(0))
     };
     for service in ["tick", "second"] {
         scratch.eventually("it ran twice", |scratch| Ok((ticks(scratch, service)? >= 2).then_some(())))?;
     }
-    kill_motherd(&scratch)?;
+    scratch.kill_motherd()?;
     let before = ticks(&scratch, "tick")?;
     scratch.eventually("it runs on", |scratch| Ok((ticks(scratch, "tick")? > before + 1).then_some(())))?;
     let timers = scratch.motherctl(&["--json", "timers"])?;
@@ -228,7 +211,7 @@ fn a_service_sees_what_it_sees_under_systemd() -> Result<()> {
     let clients = Clients::new(&scratch)?;
     let program = Programs::built()?.client.display();
     scratch.start()?;
-    answers(&scratch)?;
+    scratch.answers()?;
     let mut compared = 0;
     for (number, (words, listen)) in kinds(&scratch)?.into_iter().enumerate() {
         let names: Vec<String> = (0..listen.len()).map(|number| format!("name-{number}")).collect();
@@ -291,7 +274,7 @@ fn a_socket_is_in_the_mode_that_its_file_asks_for_at_each_start() -> Result<()> 
     }
     scratch.service("flips", &text)?;
     scratch.start()?;
-    answers(&scratch)?;
+    scratch.answers()?;
     for run in 1..=3 {
         let started = scratch.motherctl(&["start", "flips"])?;
         ensure!(started.status == 0, "{started:?}");

@@ -9,12 +9,6 @@ use e2e::scratch::Scratch;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-fn answers(scratch: &Scratch) -> Result<()> {
-    scratch.eventually("motherd answers", |scratch| {
-        Ok((scratch.motherctl(&["list"])?.status == 0).then_some(()))
-    })
-}
-
 /// The process that waits, once one other than this one does.
 fn ready(scratch: &Scratch, service: &str, other_than: u64) -> Result<u64> {
     scratch.eventually(&format!("a standby of {service} waits"), |scratch| {
@@ -208,7 +202,7 @@ fn a_connection_finds_a_process_that_waits() -> Result<()> {
     let Some(mut scratch) = Scratch::new("a_connection_finds_a_process_that_waits")? else { return Ok(()) };
     scratch.service("lazy", &TELLS.replace("listen =", "lazy = true\nlisten ="))?;
     scratch.start()?;
-    answers(&scratch)?;
+    scratch.answers()?;
     // Somebody starts it by name, and stops it.
     let standby = ready(&scratch, "lazy", 0)?;
     ensure!(scratch.status("lazy")?["state"] == "stopped");

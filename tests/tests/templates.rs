@@ -3,8 +3,6 @@
 
 use anyhow::{Result, ensure};
 use e2e::scratch::Scratch;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 
 const TEMPLATE: &str = r#"
 description = "worker %i, 100%%"
@@ -17,20 +15,6 @@ wants = ["log"]
 [stop]
 signal = "SIGKILL"
 "#;
-
-fn answers(scratch: &Scratch) -> Result<()> {
-    scratch.eventually("motherd answers", |scratch| {
-        Ok((scratch.motherctl(&["list"])?.status == 0).then_some(()))
-    })
-}
-
-fn kill_motherd(scratch: &Scratch) -> Result<()> {
-    let before = scratch.motherd()?;
-    kill(Pid::from_raw(before), Signal::SIGKILL)?;
-    scratch
-        .eventually("another motherd", |scratch| Ok(scratch.motherd().ok().filter(|pid| *pid != before)))?;
-    answers(scratch)
-}
 
 fn states(scratch: &Scratch, services: &[&str], state: &str) -> Result<()> {
     for service in services {
@@ -71,7 +55,7 @@ fn an_instance_is_its_template_with_its_name_and_what_that_names() -> Result<()>
         Ok(log.ends_with(" blue says dark-blue 100%\n").then_some(()))
     })?;
     ensure!(scratch.cgroup().join("system.slice/worker@blue.service").exists());
-    kill_motherd(&scratch)?;
+    scratch.kill_motherd()?;
     ensure!(
         scratch.running("worker@blue")? == blue,
         "the next motherd knows it by its record and its template"
@@ -98,7 +82,7 @@ fn an_odd_instance_is_refused_with_the_reason() -> Result<()> {
     scratch
         .service("asks", "exec = [\"/bin/sleep\", \"1000\"]\n[dependencies]\nwants = [\"worker@a b\"]\n")?;
     scratch.start()?;
-    answers(&scratch)?;
+    scratch.answers()?;
     let long = "x".repeat(60);
     let letters = "a name is made of letters, digits and - _ . :";
     for (instance, why) in [
@@ -149,7 +133,7 @@ fn a_group_of_groups_is_up_when_all_is_and_takes_it_down_again() -> Result<()> {
     states(&scratch, &["web", "proxy", "db"], "running")?;
     states(&scratch, &["front", "back", "site"], "done")?;
     does(&scratch, &["start", "own"])?;
-    kill_motherd(&scratch)?;
+    scratch.kill_motherd()?;
     states(&scratch, &["front", "back", "site"], "done")?;
     // One of its members that goes takes the groups with it that need it, and no others.
     let refused = scratch.motherctl(&["stop", "db"])?;
@@ -193,9 +177,9 @@ fn a_group_of_oneshots_runs_each_in_its_order_once_and_says_what_failed() -> Res
     scratch.service("late", "exec = [\"/bin/sleep\", \"1000\"]\n[dependencies]\nneeds = [\"basic\"]\n")?;
     scratch.service("system", "[dependencies]\nwants = [\"late\", \"strict\"]\n")?;
     scratch.start()?;
-    answers(&scratch)?;
+    scratch.answers()?;
     // In the midst of it: what is done is not done again.
-    kill_motherd(&scratch)?;
+    scratch.kill_motherd()?;
     scratch.running("late")?;
     states(&scratch, &["basic", "mounts", "modules", "sysctl", "users"], "done")?;
     states(&scratch, &["fails"], "failed")?;

@@ -18,22 +18,8 @@ fn started(test: &str) -> Result<Option<Scratch>> {
     scratch.service("worker@", "exec = [\"/usr/bin/sleep\", \"infinity\"]\n")?;
     scratch.service("broken", "exce = [\"/usr/bin/sleep\"]\n")?;
     scratch.start()?;
-    answers(&scratch)?;
+    scratch.answers()?;
     Ok(Some(scratch))
-}
-
-fn answers(scratch: &Scratch) -> Result<()> {
-    scratch.eventually("motherd answers", |scratch| {
-        Ok((scratch.motherctl(&["list"])?.status == 0).then_some(()))
-    })
-}
-
-fn kill_motherd(scratch: &Scratch) -> Result<()> {
-    let before = scratch.motherd()?;
-    kill(Pid::from_raw(before), Signal::SIGKILL)?;
-    scratch
-        .eventually("another motherd", |scratch| Ok(scratch.motherd().ok().filter(|pid| *pid != before)))?;
-    answers(scratch)
 }
 
 fn run(scratch: &Scratch, name: &str, options: &[&str], command: &[&str]) -> Result<Ran> {
@@ -74,7 +60,7 @@ fn a_service_without_a_file_is_listed_logged_and_controlled_until_it_is_down() -
     ensure!(output.contains(" hello a \"b\" c\n") && !output.ends_with(" 0\n"), "{output}");
 
     // It is as any other: over the death of motherd, a reload, a restart; and its name is taken.
-    kill_motherd(&scratch)?;
+    scratch.kill_motherd()?;
     ensure!(scratch.running("job")? == first, "it runs on");
     fs::remove_file(scratch.path("etc/motherd/services/broken.toml"))?;
     ensure!(scratch.motherctl(&["reload-config"])?.status == 0);
@@ -83,7 +69,7 @@ fn a_service_without_a_file_is_listed_logged_and_controlled_until_it_is_down() -
     ensure!(scratch.running("job")? != first);
     let events = scratch.motherctl(&["events", "job"])?.out;
     ensure!(events.contains("start requested by uid 0"), "{events}");
-    kill_motherd(&scratch)?;
+    scratch.kill_motherd()?;
     ensure!(scratch.motherctl(&["stop", "job"])?.status == 0);
     is_gone(&scratch, "job")?;
     ensure!(scratch.motherctl(&["logs", "job"])?.out.lines().count() >= 2, "what it wrote is there");
@@ -100,7 +86,7 @@ fn a_service_without_a_file_is_listed_logged_and_controlled_until_it_is_down() -
     scratch.eventually("it has failed", |scratch| {
         Ok((scratch.status("bad")?["state"] == "failed").then_some(()))
     })?;
-    kill_motherd(&scratch)?;
+    scratch.kill_motherd()?;
     let bad = scratch.status("bad")?;
     ensure!(bad["state"] == "failed" && bad["last_exit"]["status"] == 1, "{bad:#}");
     ensure!(run(&scratch, "bad", &[], &["/bin/sleep", "1000"])?.status == 0, "another one takes its name");
@@ -120,7 +106,7 @@ fn a_service_without_a_file_is_listed_logged_and_controlled_until_it_is_down() -
 
     let remains = run(&scratch, "once", &["--remain"], &["/bin/true"])?;
     ensure!(remains.status == 0 && remains.out == "once: done\n", "{remains:?}");
-    kill_motherd(&scratch)?;
+    scratch.kill_motherd()?;
     ensure!(scratch.status("once")?["state"] == "done");
     ensure!(scratch.motherctl(&["stop", "once"])?.status == 0);
     is_gone(&scratch, "once")?;
@@ -182,10 +168,10 @@ fn who_waits_gets_the_exit_status_over_the_death_of_motherd() -> Result<()> {
         .stdout(Stdio::piped())
         .spawn()?;
     scratch.running("long")?;
-    kill_motherd(&scratch)?;
-    kill_motherd(&scratch)?;
+    scratch.kill_motherd()?;
+    scratch.kill_motherd()?;
     fs::write(&go, "")?;
-    kill_motherd(&scratch)?;
+    scratch.kill_motherd()?;
     let status = waits.wait()?;
     ensure!(status.code() == Some(5), "{status}");
     is_gone(&scratch, "long")?;
@@ -315,7 +301,7 @@ fn many_of_them_leave_nothing_behind() -> Result<()> {
     ensure!(!listed.contains("job-"), "{listed}");
     let left = |folder: &str| -> Result<usize> { Ok(fs::read_dir(scratch.path(folder))?.count()) };
     ensure!(left("run/motherd/services")? == 0 && left("run/motherd/transient")? == 0);
-    kill_motherd(&scratch)?;
+    scratch.kill_motherd()?;
     ensure!(!scratch.motherctl(&["list"])?.out.contains("job-"), "nor does the next motherd know one");
     scratch.stop()?;
     Ok(())
