@@ -80,10 +80,12 @@ pub(crate) fn prepare(command: bool, resumes: bool) -> (Role, Log) {
     }
     if role == Role::Machine {
         log.0 = sys::open(c"/dev/kmsg", O_WRONLY).and_then(|fd| sys::duplicate_high(&fd)).ok(); // beyond motherd's
+        // Left alone, the kernel drops all but ten lines of five seconds. Its own command line has the last word.
+        let limit = sys::open(c"/proc/sys/kernel/printk_devkmsg", O_WRONLY);
+        limit.and_then(|file| sys::write(file.raw(), b"on\n")).unwrap_or_default();
         // Without a keyboard and a screen there is no such device, and nothing to ask for.
-        sys::open(c"/dev/tty0", O_RDWR | O_NOCTTY)
-            .and_then(|console| sys::accept_keyboard_request(&console, SIGWINCH))
-            .unwrap_or_default();
+        let console = sys::open(c"/dev/tty0", O_RDWR | O_NOCTTY);
+        console.and_then(|it| sys::accept_keyboard_request(&it, SIGWINCH)).unwrap_or_default();
     }
     (role, log)
 }

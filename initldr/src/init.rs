@@ -8,8 +8,7 @@
 //! amount of each kind of work, so no storm of one keeps the others waiting; what motherd sends is believed only as far
 //! as the store and the ring can check it.
 
-use crate::boot::{self, Log, Role};
-use crate::{end, end::Ending, program::Program};
+use crate::{boot, boot::Log, boot::Role, end, end::Ending, program::Program};
 use core::time::Duration;
 use initldr::link::{ExitRecord, MESSAGE_SIZE, STATE_SIZE, Signal, SlotName, ToInit, ToManager, Welcome};
 use initldr::phase::{Effect, Event, Phase};

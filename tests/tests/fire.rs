@@ -47,6 +47,13 @@ fn pid_1_bears_everything_and_ends_by_a_signal(machine: &mut Machine) -> Result<
     for text in ["SIGTERM to initldr, sent by uid 0", "it means nothing", "  redis: running as "] {
         ensure!(console.contains(text), "{text:?} is not on the console:\n{console}");
     }
+    // More lines at once than the kernel takes of anybody else.
+    for number in 52..=64 {
+        ensure!(
+            console.contains(&format!("initldr: signal {number} from ")),
+            "no signal {number}:\n{console}"
+        );
+    }
     ensure!(machine.run("ls /run/kbrequest")?.status == 0, "SIGWINCH is the keyboard request");
     machine.begin("kill -39 1")?; // SIGRTMIN+5, a reboot
     ensure!(machine.ended(Duration::from_secs(60))?.success());

@@ -36,8 +36,7 @@ fn a_shell_that_ends_the_machine(machine: &mut Machine, reason: &str) -> Result<
 }
 
 fn on(kernel: Kernel, image: &'static SharedImage, reason: &str) -> Result<()> {
-    // The kernel takes ten lines in five seconds from whoever writes to /dev/kmsg, unless it is told to take all.
-    let setup = || Ok(Setup { words: "loglevel=7 printk.devkmsg=on".to_owned(), ..Setup::default() });
+    let setup = || Ok(Setup { words: "loglevel=7".to_owned(), ..Setup::default() });
     run_with(kernel, image.path()?, &setup, |machine| a_shell_that_ends_the_machine(machine, reason))
 }
 
