@@ -32,6 +32,7 @@ mod goals;
 mod requests;
 mod skip;
 mod standby;
+mod why;
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -52,6 +53,7 @@ use crate::{
 pub use self::{
     confirm::Confirmed,
     requests::{Outcome, Verb},
+    why::{Coming, Hindrance, Pull, Reasons, Root},
 };
 
 /// Beyond the longest stop timeout, what ending everything may take before the machine ends with whatever is left: 15 s.

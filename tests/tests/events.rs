@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, ensure};
 use e2e::programs::Programs;
 use e2e::scratch::Scratch;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 const SLEEPER: &str = "exec = [\"/usr/bin/sleep\", \"infinity\"]\npolicy = \"unconfined\"\n";
 
@@ -18,6 +18,14 @@ fn events(scratch: &Scratch, services: &[&str]) -> Result<Vec<Value>> {
     Ok(reply["events"].as_array().context("no events")?.clone())
 }
 
+/// What `why --json` says of a service.
+fn why(scratch: &Scratch, service: &str) -> Result<Value> {
+    let ran = scratch.motherctl(&["--json", "why", service])?;
+    let reply: Value = serde_json::from_str(&ran.out).with_context(|| format!("{ran:?}"))?;
+    ensure!(ran.status == 0 && reply["version"] == 1, "{ran:?}");
+    Ok(reply["why"].clone())
+}
+
 #[test]
 fn each_change_has_its_cause_and_the_log_outlives_motherd() -> Result<()> {
     let Some(mut scratch) = Scratch::new("each_change_has_its_cause")? else { return Ok(()) };
@@ -27,7 +35,16 @@ fn each_change_has_its_cause_and_the_log_outlives_motherd() -> Result<()> {
     scratch.answers()?;
     ensure!(scratch.motherctl(&["start", "web"])?.status == 0);
     scratch.kill_motherd()?;
+    let told = why(&scratch, "db")?;
+    let root = &told["roots"][0];
+    ensure!(told["state"] == "running" && root["service"] == "web" && root["time"].is_string(), "{told:#}");
+    ensure!(root["over"] == json!([{ "by": "web", "as": "needs" }]), "{told:#}");
+    ensure!(root["cause"]["request"]["uid"] == 0 && told["unknown"] == json!([]), "{told:#}");
     ensure!(scratch.motherctl(&["stop", "--force", "db"])?.status == 0);
+    let stopped = scratch.motherctl(&["why", "web"])?;
+    ensure!(stopped.out.contains("stopped: it needs db, stopped by uid 0 (pid "), "{stopped:?}");
+    let unknown = scratch.motherctl(&["why", "wbe"])?;
+    ensure!(unknown.status == 4 && unknown.errors.contains("did you mean `web`?"), "{unknown:?}");
 
     let found = events(&scratch, &["web"])?;
     let told: Vec<(&str, &str)> = found

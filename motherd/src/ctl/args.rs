@@ -56,6 +56,11 @@ pub(crate) enum Command {
     },
     /// All services, one a line
     List,
+    /// Why a service is as it is: who asked and through whom, what holds it back, how it ended, what comes next
+    Why {
+        #[arg(value_name = "SERVICE")]
+        service: String,
+    },
     /// All timers: when each goes off, and went off last
     Timers,
     /// What services wrote, each line with its time in UTC

@@ -20,7 +20,7 @@ mod names;
 mod output;
 mod policy;
 mod remote;
-mod render;
+pub(crate) mod render;
 mod run;
 mod transient;
 mod upgrade;
@@ -78,6 +78,7 @@ fn execute(Args { global, command }: Args) -> Result<u8, Failure> {
         Command::Logs { follow, lines, since, services } => {
             logs::logs(&global, &services, lines, since.as_deref(), follow)
         }
+        Command::Why { service } => ask(Request::Why { service }),
         Command::Timers => ask(Request::Timers),
         Command::List => ask(Request::List),
         Command::Start { services } => ask(Request::Start { services }),

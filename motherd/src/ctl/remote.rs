@@ -64,6 +64,7 @@ impl Output {
             Reply::FdStore(store) => self.text(&render::fdstore(store, self.style)),
             // Asked for where the answer is only a part of what is printed.
             Reply::Manager(_) | Reply::Upgraded(_) => print_json(&as_json(reply)),
+            Reply::Why(why) => self.text(&render::why(why, self.style)),
             Reply::Timers(timers) => self.text(&render::timers(timers, self.style)),
             Reply::Events(events) => self.text(&render::events(events, self.style)),
             Reply::Scheduled(scheduled) => self.text(&render::scheduled(scheduled.as_ref())),

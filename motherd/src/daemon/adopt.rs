@@ -48,7 +48,7 @@ use crate::{
     failpoint,
     graph::Id,
     state::{Found, Record, Table},
-    supervise::{Cause, Event, Exit, Goal, Main, State, Unit},
+    supervise::{Cause, Event, Exit, Goal, Main, RECORD_LOST, State, Unit},
     sys::process::{exit_info, pidfd_open, process_info},
 };
 
@@ -577,7 +577,7 @@ fn processes(stored: &mut BTreeMap<String, OwnedFd>) -> BTreeMap<String, OwnedFd
 
 /// A service of which nothing is known but that it runs.
 fn without_record(pid: u32, now: Duration, known: Unit) -> Unit {
-    let cause = Cause::new("found by its cgroup and its process: its record was lost");
+    let cause = Cause::new(RECORD_LOST);
     let main = Main { pid, launched: now };
     let (state, goal, asked) = (State::Running { main }, Goal::Up, cause.clone());
     Unit { state, since: now, cause, goal, asked, ..known }

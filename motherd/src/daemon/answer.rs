@@ -21,14 +21,14 @@ use crate::{
     graph::{Graph, Id},
     manager::{Outcome, Verb},
     service::{Template, check_service_name},
-    supervise::{Cause, ExitHow, Requester, State, Unit},
+    supervise::{Cause, Exit, ExitHow, Requester, State, Unit},
 };
 
 /// How many lines of its output `status` shows.
 const LINES: usize = 10;
 
 /// What a name in a request stands for.
-enum Named {
+pub(super) enum Named {
     Service(Id),
     Broken,
     Orphan,
@@ -46,6 +46,7 @@ impl Daemon {
         let reply = match request {
             Request::List => Ok(Reply::List(self.list())),
             Request::Status { services } => self.status(services).map(Reply::Status),
+            Request::Why { service } => self.why(service).map(|why| Reply::Why(Box::new(why))),
             Request::Timers => Ok(Reply::Timers(self.timer_status(None))),
             Request::Events { services, after, follow: false } => self.events(services, *after),
             Request::Events { services, after, follow: true } => {
@@ -174,7 +175,7 @@ impl Daemon {
         self.find(name).map(|_found| ())
     }
 
-    fn find(&self, name: &str) -> Result<Named, RequestError> {
+    pub(super) fn find(&self, name: &str) -> Result<Named, RequestError> {
         if let Some(id) = self.manager.graph().find(name).filter(|id| !self.is_gone(*id)) {
             return Ok(Named::Service(id));
         }
@@ -352,13 +353,13 @@ impl Daemon {
     }
 
     /// Its state, and what it says of that: one that runs may be reloading.
-    fn shown_state(&self, id: Id) -> Wire {
+    pub(super) fn shown_state(&self, id: Id) -> Wire {
         let reloading = self.runtime.get(&id).is_some_and(|runtime| runtime.said.reloading);
         let state = &self.manager.unit(id).state;
         if reloading && matches!(state, State::Running { .. }) { Wire::Reloading } else { wire_state(state) }
     }
 
-    fn sub_state(&self, id: Id) -> Option<String> {
+    pub(super) fn sub_state(&self, id: Id) -> Option<String> {
         let unit = self.manager.unit(id);
         if unit.history.failing {
             Some("failing".to_owned())
@@ -431,16 +432,7 @@ impl Daemon {
             uptime_usec: since(&unit).map(|since| microseconds(now().saturating_sub(since))),
             standby: self.standby_status(id),
             restarts: unit.history.total,
-            last_exit: unit.last_exit.map(|exit| LastExit {
-                how: match exit.how {
-                    ExitHow::Exited => WireHow::Exited,
-                    ExitHow::Killed => WireHow::Killed,
-                    ExitHow::Dumped => WireHow::Dumped,
-                    ExitHow::OutOfMemory { .. } => WireHow::OutOfMemory,
-                },
-                status: exit.status,
-                boottime_usec: Some(microseconds(exit.at)),
-            }),
+            last_exit: unit.last_exit.as_ref().map(wire_exit),
             policy: service.program().map(|program| program.policy.value.clone()).unwrap_or_default(),
             policy_in_force: if unit.main().is_some() { self.policy_in_force(id) } else { None },
             left_out: plan.iter().flat_map(|plan| plan.left_out()).map(LeftOut::from).collect(),
@@ -468,7 +460,7 @@ pub(super) fn state_name(state: &State) -> &'static str {
     wire_state(state).name()
 }
 
-fn wire_state(state: &State) -> Wire {
+pub(super) fn wire_state(state: &State) -> Wire {
     match state {
         State::Stopped => Wire::Stopped,
         State::Waiting | State::Expecting { .. } => Wire::Waiting,
@@ -486,12 +478,30 @@ fn wire_state(state: &State) -> Wire {
     }
 }
 
+pub(super) fn wire_exit(exit: &Exit) -> LastExit {
+    LastExit {
+        how: match exit.how {
+            ExitHow::Exited => WireHow::Exited,
+            ExitHow::Killed => WireHow::Killed,
+            ExitHow::Dumped => WireHow::Dumped,
+            ExitHow::OutOfMemory { .. } => WireHow::OutOfMemory,
+        },
+        status: exit.status,
+        boottime_usec: Some(microseconds(exit.at)),
+    }
+}
+
+pub(super) fn wire_cause(cause: &Cause) -> protocol::Cause {
+    let request = cause.request.map(|who| protocol::Requester { uid: who.uid, pid: who.pid });
+    protocol::Cause { words: cause.words.clone(), request }
+}
+
 /// When it came into its state; `None` for one that never left its first.
-fn since(unit: &Unit) -> Option<Duration> {
+pub(super) fn since(unit: &Unit) -> Option<Duration> {
     (unit.since > Duration::ZERO).then_some(unit.since)
 }
 
-fn microseconds(time: Duration) -> u64 {
+pub(super) fn microseconds(time: Duration) -> u64 {
     u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
@@ -502,7 +512,7 @@ fn orphan_name(path: &str) -> &str {
 }
 
 /// The errors of a report, one a line.
-fn brief(report: &Report) -> String {
+pub(super) fn brief(report: &Report) -> String {
     let lines: Vec<String> = report
         .diagnostics
         .iter()

@@ -53,6 +53,7 @@ mod survivors;
 mod timers;
 mod transient;
 mod upgrade;
+pub(crate) mod why;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},

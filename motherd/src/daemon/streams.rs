@@ -90,7 +90,7 @@ fn is_about(entry: &Entry, services: &[String]) -> bool {
     services.is_empty() || services.contains(&entry.service)
 }
 
-fn wire(entry: Entry) -> Event {
+pub(super) fn wire(entry: Entry) -> Event {
     let text = |text: String| (!text.is_empty()).then_some(text);
     Event {
         sequence: entry.sequence,

@@ -214,7 +214,7 @@ impl Manager {
     }
 
     /// Whether a service was launched since the one that prepares it came up.
-    fn is_stale(&self, preparer: Id, id: Id) -> bool {
+    pub(super) fn is_stale(&self, preparer: Id, id: Id) -> bool {
         let launched = self.unit(id).launched;
         // A group has nothing to do again.
         self.rules[preparer.0].is_some()

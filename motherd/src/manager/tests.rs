@@ -4,6 +4,7 @@
 mod conditions;
 mod standby;
 mod table;
+mod why;
 
 use super::*;
 use crate::{

@@ -43,6 +43,9 @@ use crate::service::{ExitSet, Restart, Start, When, signal_name, size_name};
 /// hangs in the kernel, and no haste helps.
 pub const KILL_AGAIN: Duration = Duration::from_secs(10);
 
+/// Why one is up that was found without a record.
+pub(crate) const RECORD_LOST: &str = "found by its cgroup and its process: its record was lost";
+
 /// What one service is doing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum State {

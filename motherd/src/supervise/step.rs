@@ -534,6 +534,8 @@ impl Unit {
 
     pub(super) fn lost(&mut self, rules: &Rules, now: Duration) -> Vec<Act> {
         let then = self.after_failure(rules, now, now);
+        // What is known is of an earlier one.
+        self.last_exit = None;
         let words = "lost: its main process is gone, and no exit was recorded";
         self.kill(None, then, Cause::new(words), now)
     }

@@ -36,6 +36,7 @@ impl Request {
             | Request::Start { services }
             | Request::Restart { services }
             | Request::Reload { services } => json!({ "services": services }),
+            Request::Why { service } => json!({ "service": service }),
             Request::Run { service, definition, hold } => {
                 json!({ "service": service, "definition": definition, "hold": hold })
             }
@@ -133,6 +134,13 @@ impl Services {
 #[serde(deny_unknown_fields)]
 struct SomeServices {
     services: Option<Vec<String>>,
+}
+
+/// The parameters of `Why`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WhyParameters {
+    service: String,
 }
 
 /// The parameters of `Events`.
@@ -241,6 +249,10 @@ fn decode_call(method: &str, parameters: Map<String, Value>, more: bool) -> Resu
         "Status" => Request::Status {
             services: from_parameters::<SomeServices>(parameters)?.services.unwrap_or_default(),
         },
+        "Why" => {
+            let WhyParameters { service } = from_parameters(parameters)?;
+            Request::Why { service }
+        }
         "Timers" => none(Request::Timers)?,
         "Events" => {
             let EventsParameters { services, after } = from_parameters(parameters)?;
@@ -311,6 +323,7 @@ impl Reply {
         match self {
             Reply::List(services) => json!({ "parameters": { "version": VERSION, "services": services } }),
             Reply::Status(services) => json!({ "parameters": { "version": VERSION, "services": services } }),
+            Reply::Why(why) => json!({ "parameters": { "version": VERSION, "why": why } }),
             Reply::Acted(services) => json!({ "parameters": { "version": VERSION, "services": services } }),
             Reply::Configured(ConfigPlan { applied, errors, warnings, changes }) => {
                 json!({ "parameters": {
@@ -406,6 +419,10 @@ impl Reply {
             Request::Upgrade { .. } => {
                 let upgraded = parameters.get("upgrade").cloned().unwrap_or_default();
                 Reply::Upgraded(serde_json::from_value(upgraded)?)
+            }
+            Request::Why { .. } => {
+                let why = parameters.get("why").cloned().unwrap_or_default();
+                Reply::Why(Box::new(serde_json::from_value(why)?))
             }
             Request::Timers => {
                 let timers = parameters.get("timers").cloned().unwrap_or_default();

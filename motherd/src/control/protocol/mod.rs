@@ -13,6 +13,7 @@ mod events;
 mod message;
 mod status;
 mod upgrade;
+mod why;
 
 #[cfg(test)]
 pub(crate) mod samples;
@@ -21,7 +22,7 @@ mod tests;
 
 use serde::{Deserialize, Serialize};
 
-pub use self::{config::*, ending::*, events::*, message::*, status::*, upgrade::*};
+pub use self::{config::*, ending::*, events::*, message::*, status::*, upgrade::*, why::*};
 
 /// The version of the replies' shape. Fields are only ever added under one version.
 pub const VERSION: u32 = 1;
@@ -61,6 +62,11 @@ pub enum Request {
     Status {
         /// Names.
         services: Vec<String>,
+    },
+    /// Why a service is as it is.
+    Why {
+        /// Its name.
+        service: String,
     },
     /// All timers.
     Timers,
@@ -168,6 +174,8 @@ pub enum Reply {
     List(Vec<ServiceSummary>),
     /// To [`Request::Status`].
     Status(Vec<ServiceStatus>),
+    /// To [`Request::Why`].
+    Why(Box<Why>),
     /// To [`Request::ReloadConfig`].
     Configured(ConfigPlan),
     /// To [`Request::Manager`].
@@ -289,6 +297,7 @@ impl Request {
         match self {
             Request::List => "List",
             Request::Status { .. } => "Status",
+            Request::Why { .. } => "Why",
             Request::Events { .. } => "Events",
             Request::ReloadConfig { .. } => "ReloadConfig",
             Request::Manager => "Manager",
@@ -320,6 +329,7 @@ impl Request {
         match self {
             Request::List
             | Request::Status { .. }
+            | Request::Why { .. }
             | Request::Events { .. }
             | Request::Timers
             | Request::Manager

@@ -271,3 +271,44 @@ pub(crate) fn ending() -> EndingStatus {
         later: vec!["loopback".into(), "local-mounts".into()],
     }
 }
+
+pub(crate) fn why() -> Why {
+    let cause = |words: &str| Cause { words: words.into(), request: None };
+    let lack = Hindrance {
+        words: "nobody listens on tcp:127.0.0.1:5432".into(),
+        service: None,
+        coming: Some(Coming { words: "others go on without it".into(), in_usec: 4_200_000 }),
+        because: vec![],
+    };
+    Why {
+        service: "web".into(),
+        state: State::Waiting,
+        sub_state: Some("blocked".into()),
+        uptime_usec: Some(61_000_000),
+        cause: cause("wanted by system"),
+        goal: Goal::Up,
+        goal_cause: cause("wanted by system"),
+        roots: vec![Root {
+            service: "system".into(),
+            over: vec![
+                Pull { by: "shop".into(), relation: "needs".into() },
+                Pull { by: "system".into(), relation: "wants".into() },
+            ],
+            cause: cause("boot: system"),
+            time: Some("2026-11-22T23:50:01.000000Z".into()),
+        }],
+        more_roots: 2,
+        hindrances: vec![Hindrance {
+            words: "it needs db, which is waiting for a condition".into(),
+            service: Some("db".into()),
+            coming: None,
+            because: vec![lack],
+        }],
+        coming: Some(Coming { words: "it is tried again".into(), in_usec: 500_000 }),
+        restarts: 3,
+        last_exit: Some(LastExit { how: ExitHow::Exited, status: 1, boottime_usec: Some(2_900_000) }),
+        last_exit_ago_usec: Some(62_000_000),
+        unknown: vec!["who asked for it".into()],
+        events: vec![event()],
+    }
+}

@@ -11,6 +11,7 @@ fn requests() -> Vec<Request> {
     vec![
         Request::List,
         Request::Status { services: services() },
+        Request::Why { service: "web".into() },
         Request::Timers,
         Request::Events { services: services(), after: Some(7), follow: true },
         Request::Events { services: vec![], after: None, follow: false },
@@ -49,6 +50,7 @@ fn answer(request: &Request) -> Reply {
     match request {
         Request::List => Reply::List(vec![summary(&web()), summary(&stopped())]),
         Request::Status { .. } => Reply::Status(vec![web(), stopped()]),
+        Request::Why { .. } => Reply::Why(Box::new(why())),
         Request::Timers => Reply::Timers(vec![timer()]),
         Request::Manager => Reply::Manager(manager()),
         Request::FdStore { .. } => Reply::FdStore(fd_store()),

@@ -9,6 +9,7 @@ mod plan;
 mod status;
 mod style;
 mod timers;
+mod why;
 
 pub(crate) use self::{
     ending::{ending, scheduled},
@@ -20,6 +21,7 @@ pub(crate) use self::{
     status::status,
     style::Style,
     timers::timers,
+    why::why,
 };
 
 use crate::control::protocol::{Acted, LeftOut};

@@ -23,7 +23,7 @@ pub(crate) fn status(services: &[ServiceStatus], style: Style) -> String {
 
 fn block(service: &ServiceStatus, style: Style) -> String {
     let name = style.bold(&printable(&service.name));
-    let mut page = Page { text: format!("{name}: {}\n", printable(&service.description)), style };
+    let mut page = Page::new(format!("{name}: {}\n", printable(&service.description)), style);
     page.line("state", &state(service, style));
     page.line("why", &why(&service.cause));
     if let Some(says) = &service.says {
@@ -101,7 +101,7 @@ fn state(service: &ServiceStatus, style: Style) -> String {
 }
 
 /// A cause that follows from a request further up says whose that was.
-fn why(Cause { words, request }: &Cause) -> String {
+pub(super) fn why(Cause { words, request }: &Cause) -> String {
     match request {
         Some(who) if !words.contains(&format!("uid {}", who.uid)) => {
             format!("{}; asked for by uid {} (pid {})", printable(words), who.uid, who.pid)
@@ -133,7 +133,7 @@ fn restarts(service: &ServiceStatus) -> String {
     text
 }
 
-fn last_exit(exit: &LastExit) -> String {
+pub(super) fn last_exit(exit: &LastExit) -> String {
     let signal =
         || Signal::try_from(exit.status).map_or(format!("signal {}", exit.status), |s| s.to_string());
     match exit.how {
@@ -151,19 +151,24 @@ const LABEL: usize = 11;
 const INNER_LABEL: usize = 14;
 
 /// A block as it grows.
-struct Page {
-    text: String,
+pub(super) struct Page {
+    pub(super) text: String,
     style: Style,
 }
 
 impl Page {
-    fn line(&mut self, label: &str, value: &str) {
+    /// What it begins with.
+    pub(super) fn new(text: String, style: Style) -> Self {
+        Self { text, style }
+    }
+
+    pub(super) fn line(&mut self, label: &str, value: &str) {
         let label = self.style.dim(&format!("{label:LABEL$}"));
         self.text.push_str(format!("  {label}{value}").trim_end());
         self.text.push('\n');
     }
 
-    fn warning(&mut self, label: &str, value: &str) {
+    pub(super) fn warning(&mut self, label: &str, value: &str) {
         let value = self.style.warning(value);
         self.line(label, &value);
     }
