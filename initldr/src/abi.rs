@@ -43,7 +43,7 @@ system_calls! {
     FTRUNCATE SYS_ftruncate = 77, CHDIR SYS_chdir = 80, UMASK SYS_umask = 95, SETSID SYS_setsid = 112,
     SETPGID SYS_setpgid = 109, GETPGRP SYS_getpgrp = 111, STATFS SYS_statfs = 137,
     PIVOT_ROOT SYS_pivot_root = 155, PRCTL SYS_prctl = 157, CHROOT SYS_chroot = 161, SYNC SYS_sync = 162,
-    MOUNT SYS_mount = 165, UMOUNT2 SYS_umount2 = 166, REBOOT SYS_reboot = 169,
+    MOUNT SYS_mount = 165, UMOUNT2 SYS_umount2 = 166, SWAPOFF SYS_swapoff = 168, REBOOT SYS_reboot = 169,
     CLOCK_GETTIME SYS_clock_gettime = 228, EXIT_GROUP SYS_exit_group = 231, WAITID SYS_waitid = 247,
     OPENAT SYS_openat = 257, MKDIRAT SYS_mkdirat = 258, PPOLL SYS_ppoll = 271,
     SIGNALFD4 SYS_signalfd4 = 289, DUP3 SYS_dup3 = 292, PRLIMIT64 SYS_prlimit64 = 302,
@@ -81,6 +81,10 @@ constants! { file_systems: u64 { TMPFS_MAGIC = 0x0102_1994, STATX_ATTR_MOUNT_ROO
 
 /// include/uapi/linux/kd.h; libc does not have it.
 pub const KDSIGACCEPT: usize = 0x4b4e;
+/// include/uapi/linux/loop.h, include/uapi/linux/dm-ioctl.h; libc does not have them.
+pub const LOOP_CLR_FD: usize = 0x4c01;
+/// `_IOWR(0xfd, 4, struct dm_ioctl)`: the structure's size is in it.
+pub const DM_DEV_REMOVE: usize = 0xc138_fd04;
 /// include/uapi/linux/magic.h; libc does not have it.
 pub const RAMFS_MAGIC: u64 = 0x8584_58f6;
 /// The first real-time signal that the C libraries leave to programs, which is what `SIGRTMIN+n` means to everybody
@@ -101,6 +105,8 @@ pub(crate) type SignalInfo = [u32; 32];
 pub(crate) type Statfs = [u64; 15];
 /// `struct statx`: `stx_attributes` is word 1.
 pub(crate) type Statx = [u64; 32];
+/// `struct dm_ioctl`: `version` is words 0 to 2, `data_size` 3, `dev` 10.
+pub type MappedDevice = [u32; 78];
 /// `struct rlimit`: the soft limit, the hard one.
 pub type Limit = [u64; 2];
 

@@ -2,10 +2,10 @@
 //! may block (sync, umount, reboot itself) is done by a child, and waited for until a deadline.
 
 use crate::boot::{self, Log, Role};
-use crate::program::Program;
-use core::{ffi::CStr, time::Duration};
+use crate::{program::Program, release};
+use core::time::Duration;
 use initldr::sys::{self, Errno, Fd};
-use initldr::{abi::*, link::End, mounts, phase::Mercy};
+use initldr::{abi::*, link::End, phase::Mercy};
 
 /// For processes to act on SIGTERM, where motherd did not stop them.
 const TERM_WITHIN: Duration = Duration::from_secs(5);
@@ -13,10 +13,8 @@ const TERM_WITHIN: Duration = Duration::from_secs(5);
 const KILL_WITHIN: Duration = Duration::from_secs(5);
 /// From one SIGKILL to the next: for what was born or handed down meanwhile.
 const AGAIN: Duration = Duration::from_millis(200);
-/// For dirty pages to reach the disks, each of two times; for file systems to be unmounted; for the kernel to end.
+/// For file systems to be unmounted, and to be made read-only; for the kernel to end.
 const WORK_WITHIN: Duration = Duration::from_secs(20);
-/// A mount on a mount takes one pass each; nobody stacks more.
-const UNMOUNT_PASSES: usize = 32;
 
 /// What ends.
 pub(crate) struct Ending<'a> {
@@ -29,9 +27,8 @@ pub(crate) struct Ending<'a> {
 pub(crate) fn end(init: Ending<'_>, program: Option<&Program>, how: End, mercy: Mercy) -> ! {
     let Ending { role, log, .. } = init;
     log.say(format_args!("ending: {how:?}, {mercy:?}"));
-    let sync = || init.have_done("sync", || sys::sync().unwrap_or_default());
     if role == Role::Machine {
-        sync(); // before the killing: here slow disks are waited for with everything else still running
+        init.sync(); // before the killing: here slow disks are waited for with everything else still running
     }
     init.clear_away(mercy);
     if how == End::SoftReboot && role != Role::Process {
@@ -40,8 +37,9 @@ pub(crate) fn end(init: Ending<'_>, program: Option<&Program>, how: End, mercy: 
         log.say(format_args!("execute /sbin/initldr: {errno}"));
     }
     if role == Role::Machine {
-        init.have_done("unmount", unmount_all);
-        sync();
+        init.have_done("unmount", release::let_go);
+        init.have_done("make read-only", || release::make_read_only(log));
+        init.sync();
     }
     // Who runs a container is told of a reboot by this, and of any other end by the status.
     if role == Role::Machine || role == Role::Container && how == End::Reboot {
@@ -97,14 +95,33 @@ impl Ending<'_> {
 
     /// Has a child do what could hold PID 1 up.
     fn have_done(&self, what: &str, work: impl Fn()) {
+        self.have_done_while(what, WORK_WITHIN, work, || false);
+    }
+
+    /// The same; whenever it is not done within `step`, `goes_on` says whether it is waited for any longer.
+    pub(crate) fn have_done_while(
+        &self,
+        what: &str,
+        step: Duration,
+        work: impl Fn(),
+        mut goes_on: impl FnMut() -> bool,
+    ) {
         for _ in 0..20 {
             match sys::fork() {
                 Ok(0) => {
                     work();
                     sys::exit(0);
                 }
-                Ok(pid) if self.wait(WORK_WITHIN, Some(pid)) => return,
-                Ok(_) => return self.log.say(format_args!("{what}: not done within {WORK_WITHIN:?}")),
+                Ok(pid) => {
+                    while !self.wait(step, Some(pid)) {
+                        if !goes_on() {
+                            return self
+                                .log
+                                .say(format_args!("{what}: not done in time; the end goes on without"));
+                        }
+                    }
+                    return;
+                }
                 Err(_) => sys::ppoll([], Some(AGAIN)).map_or((), drop), // no memory, yet
             }
         }
@@ -142,48 +159,7 @@ fn signal_all(role: Role, signal: u32) {
         return kill(-1);
     }
     // What was not reaped keeps its pid, so none of them is a stranger's.
-    each_piece(c"/proc/thread-self/children", b' ', |pid| {
+    release::each_piece(c"/proc/thread-self/children", b' ', |pid| {
         core::str::from_utf8(pid).ok().and_then(|pid| pid.parse().ok()).map(kill).unwrap_or_default();
     });
-}
-
-/// Unmounts whatever lets itself be unmounted, pass after pass, and makes the rest read-only.
-fn unmount_all() {
-    // Nothing of this is to show in another mount namespace.
-    sys::mount(c"none", c"/", c"", MS_REC | MS_PRIVATE, None).unwrap_or_default();
-    for _ in 0..UNMOUNT_PASSES {
-        let mut gone = 0;
-        each_mount(|path| gone += u32::from(path != c"/" && sys::umount(path, 0).is_ok()));
-        if gone == 0 {
-            break;
-        }
-    }
-    // What has no read-only state refuses, and has nothing to lose.
-    each_mount(|path| sys::mount(c"none", path, c"", MS_REMOUNT | MS_RDONLY, None).unwrap_or_default());
-}
-
-/// Each mount point that `to_unmount` lets through. The list changes under the reader, so an entry may be missed:
-/// the next pass has it.
-fn each_mount(mut act: impl FnMut(&CStr)) {
-    let mut path = [0; mounts::PATH_SIZE];
-    each_piece(c"/proc/self/mounts", b'\n', |line| {
-        if let Some(path) = mounts::to_unmount(line, &mut path) {
-            act(path);
-        }
-    });
-}
-
-/// Each piece of a file that `end` ends.
-fn each_piece(file: &CStr, end: u8, mut act: impl FnMut(&[u8])) {
-    let Ok(file) = sys::open(file, O_RDONLY) else { return };
-    let (mut buffer, mut held) = ([0; 2 * mounts::PATH_SIZE], 0);
-    while let Some(room) = buffer.get_mut(held..)
-        && let Ok(read @ 1..) = sys::read(&file, room)
-    {
-        held += read;
-        let whole = buffer.iter().take(held).rposition(|&byte| byte == end).map_or(0, |last| last + 1);
-        buffer.get(..whole).unwrap_or_default().split(|&byte| byte == end).for_each(&mut act);
-        buffer.copy_within(whole..held, 0);
-        held = if held - whole == buffer.len() { 0 } else { held - whole }; // such a path cannot be reached anyway
-    }
 }

@@ -7,6 +7,7 @@
 //! | [`ring`], [`store`] | the exits and the descriptors that outlive motherd |
 //! | [`outbox`] | both of them, and what is still to be said on the link |
 //! | [`args`], [`mounts`], [`line`] | the command line, the early mounts, a line of log |
+//! | [`storage`] | what the end of a machine reads of its disks, and how long it waits for them |
 //! | [`sys`], [`abi`] | the system calls, and the kernel's numbers and layouts |
 //!
 //! Invariant: nothing here allocates, and nothing here needs `std` or a C library. It is a library so that the unit
@@ -21,6 +22,7 @@ pub mod mounts;
 pub mod outbox;
 pub mod phase;
 pub mod ring;
+pub mod storage;
 pub mod store;
 #[allow(unsafe_code, reason = "PID 1 links no C library: the system calls are made here, and only here")]
 pub mod sys;

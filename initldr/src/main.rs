@@ -18,6 +18,7 @@ mod end;
 mod entry;
 mod init;
 mod program;
+mod release;
 mod succession;
 
 use initldr::{args, link, outbox::Outbox, sys, sys::Arg};

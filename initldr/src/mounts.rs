@@ -25,13 +25,17 @@ pub const EARLY: [Mount; 5] = [
 /// The longest path that is unmounted at the end; the kernel's own limit.
 pub const PATH_SIZE: usize = 4096;
 
-/// The mount point that a line of /proc/self/mounts tells of: its second field, with `\040` and the like undone, as a
-/// path in `path`. `None` where it does not fit, or is one that the end does not touch: what the kernel serves from
-/// memory holds no data, and the end still needs /proc.
+/// The mount point that a line of /proc/self/mounts tells of: its second field. `None` where it does not fit, or is one that
+/// the end does not touch: what the kernel serves from memory holds no data, and the end still needs /proc.
 pub fn to_unmount<'a>(line: &[u8], path: &'a mut [u8; PATH_SIZE]) -> Option<&'a CStr> {
-    let mut field = line.split(|&byte| byte == b' ').nth(1)?;
+    let field = line.split(|&byte| byte == b' ').nth(1)?;
     let below = |kept: &[u8]| field.strip_prefix(kept).is_some_and(|rest| rest.is_empty() || rest[0] == b'/');
     (field.starts_with(b"/") && !below(b"/proc") && !below(b"/sys") && !below(b"/dev")).then_some(())?;
+    unescaped(field, path)
+}
+
+/// A path as the tables of the kernel have it, with `\040` and the like undone, in `path`; `None` where it does not fit.
+pub fn unescaped<'a>(mut field: &[u8], path: &'a mut [u8; PATH_SIZE]) -> Option<&'a CStr> {
     let mut length = 0;
     while let [first, plain @ ..] = field {
         (*path.get_mut(length)?, field) = match field {

@@ -136,6 +136,7 @@ arguments! {
     &u32: |number| ptr::from_ref(number).expose_provenance();
     &u64: |word| ptr::from_ref(word).expose_provenance();
     &Limit: |limit| ptr::from_ref(limit).expose_provenance();
+    &mut MappedDevice: |request| ptr::from_mut(request).expose_provenance();
     &[u8]: |bytes| bytes.as_ptr().expose_provenance();
     &mut [u8]: |bytes| bytes.as_mut_ptr().expose_provenance();
 }
@@ -195,6 +196,12 @@ calls! {
     umount(target: &CStr, flags: usize) -> (): drop, UMOUNT2 [target, flags];
     /// pivot_root(2) of the working directory onto itself: the old root is mounted over the new one then.
     pivot_root(path: &CStr) -> (): drop, PIVOT_ROOT [path, path];
+    /// swapoff(2).
+    swapoff(path: &CStr) -> (): drop, SWAPOFF [path];
+    /// ioctl(2), LOOP_CLR_FD: a loop device has no file any more; or none after its last user, where it has one beside us.
+    clear_loop(device: &Fd) -> (): drop, IOCTL [device, LOOP_CLR_FD, 0_usize];
+    /// ioctl(2), DM_DEV_REMOVE. `control` is /dev/mapper/control.
+    remove_mapped(control: &Fd, request: &mut MappedDevice) -> (): drop, IOCTL [control, DM_DEV_REMOVE, &mut *request];
     /// sync(2).
     sync() -> (): drop, SYNC [];
     /// getpid(2).

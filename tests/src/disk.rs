@@ -93,6 +93,7 @@ impl Disk {
             disk.copy(&from, &format!("etc/motherd/services/{service}.toml"))?;
         }
         disk.copy(&workspace.join("tests/image/root/usr/lib/e2e/commands"), "usr/lib/e2e/commands")?;
+        disk.copies(&workspace.join("tests/image/disk"), "usr/lib/e2e")?;
         for (path, permissions, text) in FILES {
             disk.file(path, permissions, text)?;
         }
@@ -106,7 +107,7 @@ impl Disk {
         chown(disk.at("var/lib/redis"), Some(101), Some(101))?;
         for kernel in Kernel::ALL {
             let modules = cache.modules(kernel, Flavour::Cloud)?;
-            for (path, data) in crate::modules::files(&modules, &["overlay", "loop"])? {
+            for (path, data) in crate::modules::files(&modules, &["overlay", "loop", "dm_mod"])? {
                 disk.file(&format!("usr/lib/modules/{path}"), 0o644, data)?;
             }
             // The system's own modprobe reads tables that only depmod writes.

@@ -101,6 +101,21 @@ fn is_up(machine: &mut Machine) -> Result<()> {
     Ok(())
 }
 
+/// A file system that is held by a swap file and stands on a mapped device, which stands on a loop device of a file of the
+/// root. Whoever does not let go of all of them, one after the other, leaves the root writable and both of them dirty.
+const HOLDING: &str = "modprobe -a loop dm_mod && rm -f /holding && truncate -s 24M /holding && \
+    loop=$(losetup --find --show /holding) && mapped=$(/usr/lib/e2e/mapped held $loop 49152) && \
+    mkfs.ext4 -q -F /dev/$mapped && mkdir -p /run/held && mount /dev/$mapped /run/held && \
+    dd if=/dev/zero of=/run/held/swap bs=1M count=8 2>/dev/null && chmod 600 /run/held/swap && \
+    mkswap /run/held/swap >/dev/null && swapon /run/held/swap && grep -c /run/held/swap /proc/swaps";
+
+/// What [`HOLDING`] made is clean too.
+fn held_is_clean(disk: &OwnDisk) -> Result<()> {
+    let held = OwnDisk(PathBuf::from(format!("{}.held", disk.0.display())));
+    fs::write(&held.0, disk::read(&disk.0, "/holding")?)?;
+    disk::check(&held.0).context("the file system on the mapped device on the loop device")
+}
+
 /// Kernel, initramfs, root, login, `motherctl status`, reboot, the same again, power-off; `ROUNDS` times on one disk, which
 /// is clean after each end.
 fn there_and_back(kernel: Kernel) -> Result<()> {
@@ -116,9 +131,15 @@ fn there_and_back(kernel: Kernel) -> Result<()> {
             let there = boot(kernel, &disk, words, |machine| {
                 log_in(machine)?;
                 is_up(machine)?;
-                ends(machine, verb, says)
+                ensure!(machine.ok(HOLDING)?.trim() == "1", "no swap");
+                ends(machine, verb, says)?;
+                ensure!(!machine.console().contains("in use, and stays writable"), "{}", machine.console());
+                Ok(())
             });
-            there.and_then(|()| disk::check(&disk.0)).with_context(|| format!("round {round}, {verb}"))?;
+            there
+                .and_then(|()| disk::check(&disk.0))
+                .and_then(|()| held_is_clean(&disk))
+                .with_context(|| format!("round {round}, {verb}"))?;
             let seed = disk::read(&disk.0, "/var/lib/motherd/random-seed")?;
             ensure!(seed.len() == 64 && seeds.insert(seed), "round {round}, {verb}: a seed is used once");
         }

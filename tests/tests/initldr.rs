@@ -523,28 +523,3 @@ fn the_program_is_whole_in_itself() -> Result<()> {
     println!("{} bytes, {symbols} symbols, none undefined", elf.len());
     Ok(())
 }
-
-/// To be read in one sitting: at most 1,700 lines of code (docs/decisions/0010), which is every line before the unit tests that is neither
-/// blank nor a comment; one that only closes a bracket counts too. `succession.rs` and `command.rs`, which PID 1 comes to
-/// only when it is asked to, or never, have limits of their own (0024, 0027).
-#[test]
-fn it_is_at_most_seventeen_hundred_lines() -> Result<()> {
-    let (mut code, mut succession, mut command) = (0, 0, 0);
-    for file in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../initldr/src"))? {
-        let path = file?.path();
-        let text = fs::read_to_string(&path)?;
-        let program = text.split("\n#[cfg(test)]\nmod ").next().unwrap_or_default();
-        let lines = program.lines().map(str::trim);
-        let count = lines.filter(|line| !line.is_empty() && !line.starts_with("//")).count();
-        *match path.file_name().and_then(|name| name.to_str()) {
-            Some("succession.rs") => &mut succession,
-            Some("command.rs") => &mut command,
-            _ => &mut code,
-        } += count;
-    }
-    println!("{code} lines of code, {succession} for the succession, {command} for the command mode");
-    assert!(succession > 50 && succession <= 100, "{succession} lines for the succession");
-    assert!(code > 1000 && code <= 1700, "{code} lines of code");
-    assert!(command > 50 && command <= 100, "{command} lines of the command mode");
-    Ok(())
-}
