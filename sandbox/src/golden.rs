@@ -290,7 +290,7 @@ fn a_question_that_cannot_be_asked_says_how() {
 fn kernel_for(code: &str) -> Kernel {
     let today = described::kernel(7);
     match code {
-        "needs-root" => today.for_ordinary_user(OrdinaryUser { uid: 1000, gid: 1000 }),
+        "needs-root" => today.for_ordinary_user(OrdinaryUser { uid: 1000, gid: 1000, lowest_nice: 0 }),
         "no-cgroup-bpf" => Kernel { cgroup_bpf: Some(false), ..today },
         "no-controller" => {
             Kernel { controllers: ["cpu", "memory", "pids"].map(str::to_owned).into(), ..today }

@@ -10,6 +10,7 @@ use std::{fmt, fs, io};
 use nix::{
     errno::Errno,
     sched::{CloneFlags, unshare},
+    sys::resource::{Resource, getrlimit},
     unistd::{getegid, geteuid},
 };
 
@@ -22,6 +23,8 @@ pub struct OrdinaryUser {
     pub uid: u32,
     /// The caller's group.
     pub gid: u32,
+    /// The lowest nice value that the caller may have: the present one, or what RLIMIT_NICE gives (getrlimit(2)).
+    pub lowest_nice: i32,
 }
 
 impl OrdinaryUser {
@@ -29,7 +32,7 @@ impl OrdinaryUser {
     #[must_use]
     pub fn calling() -> Option<Self> {
         let (uid, gid) = (geteuid(), getegid());
-        (!uid.is_root()).then(|| Self { uid: uid.as_raw(), gid: gid.as_raw() })
+        (!uid.is_root()).then(|| Self { uid: uid.as_raw(), gid: gid.as_raw(), lowest_nice: lowest_nice() })
     }
 
     /// Makes this process root of a new user namespace, for good. It must have one thread.
@@ -55,6 +58,16 @@ impl OrdinaryUser {
         }
         Ok(())
     }
+}
+
+/// Where /proc does not tell, no lower one than a process begins with.
+fn lowest_nice() -> i32 {
+    let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    // The fields after the name, which may have spaces and parentheses, from the third on; nice is the 19th (proc(5)).
+    let fields = stat.rsplit(')').next().unwrap_or_default();
+    let own = fields.split_whitespace().nth(16).and_then(|nice| nice.parse().ok()).unwrap_or(0);
+    let (limit, _) = getrlimit(Resource::RLIMIT_NICE).unwrap_or_default();
+    own.min(20 - i32::try_from(limit.min(40)).unwrap_or_default())
 }
 
 /// An ordinary user who cannot make a user namespace here.

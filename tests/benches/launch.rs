@@ -17,6 +17,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use e2e::arena::{self, Candidate, Confined, PROGRAM};
+use e2e::programs::Programs;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use sandbox::{
     Plan,
@@ -92,13 +93,14 @@ fn main() -> Result<()> {
     }
     // Asked before the arena: what is unpacked lies under target/.
     let (bwrap, crun) = (bwrap(), crun());
+    let motherctl = &Programs::built()?.motherctl;
     arena::enter()?;
-    launches(rounds, bwrap.as_deref(), crun)?;
+    launches(rounds, motherctl, bwrap.as_deref(), crun)?;
     compiling(rounds)?;
     growth(rounds)
 }
 
-fn launches(rounds: usize, bwrap: Option<&Path>, crun: Option<Command>) -> Result<()> {
+fn launches(rounds: usize, motherctl: &Path, bwrap: Option<&Path>, crun: Option<Command>) -> Result<()> {
     let confined = &Confined::new("base/default")?;
     let template = Template::build(&confined.plan)?.context("base/default has a template")?;
     let pool = RefCell::new(NetworkPool::new(1));
@@ -125,6 +127,18 @@ fn launches(rounds: usize, bwrap: Option<&Path>, crun: Option<Command>) -> Resul
         left.replace(confined.run_from(Ahead { berth: Some(&berth), ..Ahead::default() }, None)?);
         Ok(())
     };
+    let policy = e2e::workspace().join("policies/base/default.toml");
+    let cold = || {
+        let mut command = Command::new(motherctl);
+        // What this machine lacks and the policy calls optional is said each time.
+        spawn(
+            command
+                .args(["run", "--policy"])
+                .arg(&policy)
+                .args(["--", PROGRAM.to_str()?])
+                .stderr(Stdio::null()),
+        )
+    };
     let net = libc::CLONE_NEWNET;
     let filter = Filter::of(&confined.plan)?;
     let mut candidates = vec![
@@ -137,6 +151,7 @@ fn launches(rounds: usize, bwrap: Option<&Path>, crun: Option<Command>) -> Resul
         Candidate::new("base/default, template and pool", || confined.run(Some(&template), pooled()))
             .after(add),
         Candidate::new("base/default, berth", from_berth).after(make_ready),
+        Candidate::new("motherctl run, cold", cold),
     ];
     if let Some(program) = bwrap {
         let filter = &filter;

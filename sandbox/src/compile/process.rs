@@ -34,7 +34,14 @@ pub(crate) fn compile(rules: &Confinement, ids: &Ids, builder: &mut Builder<'_>)
     let umask = &process.umask;
     builder.step(Phase::Umask, Op::Umask(umask.value), format!("{:04o}", umask.value), at(&umask.at));
     let nice = &process.nice;
-    builder.step(Phase::Process, Op::Nice(nice.value), nice.value.to_string(), at(&nice.at));
+    match builder.kernel.ordinary_user {
+        // What any process may begin with; less than that is asked for on purpose, and refused by the kernel.
+        Some(user) if (0..user.lowest_nice).contains(&i32::from(nice.value)) => {
+            builder
+                .left_out("nice", format!("an ordinary user who is at {} cannot go below", user.lowest_nice));
+        }
+        _ => builder.step(Phase::Process, Op::Nice(nice.value), nice.value.to_string(), at(&nice.at)),
+    }
     scheduling::compile(process, builder);
     let score = &process.oom_score_adj;
     let text = score.value.to_string();

@@ -202,7 +202,7 @@ mod tests {
             compile::{compile_on, described},
             plan::Op,
         };
-        let user = OrdinaryUser { uid: 1234, gid: 1235 };
+        let user = OrdinaryUser { uid: 1234, gid: 1235, lowest_nice: 5 };
         let kernel = Kernel { ordinary_user: Some(user), ..described::kernel(7) };
         let host = described::DescribedHost::debian();
         let compiled = |rules, kernel: &Kernel| {
@@ -211,11 +211,14 @@ mod tests {
         let roots = |op: &Op| matches!(op, Op::Mknod { .. } | Op::SetGroups(_));
         let plan = compiled(described::strict(), &kernel);
         assert!(!plan.steps.iter().any(|step| roots(&step.op)));
+        // The policy says 0, which takes more than the user has.
+        let nice = |plan: &crate::Plan| plan.steps.iter().any(|step| matches!(step.op, Op::Nice(_)));
+        assert!(!nice(&plan) && plan.left_out.iter().any(|left| left.what == "nice"), "{:?}", plan.left_out);
         let maps = plan.user_namespace.map(|made| (made.uid_map, made.gid_map));
         assert_eq!(maps, Some(("1234 0 1\n".to_owned(), "1235 0 1\n".to_owned())));
         assert_eq!((plan.uid, plan.inside_uid), (0, 1234));
         let control = compiled(described::strict(), &described::kernel(7));
-        assert!(control.user_namespace.is_none());
+        assert!(control.user_namespace.is_none() && nice(&control));
         assert_eq!(control.steps.iter().filter(|step| roots(&step.op)).count(), 7);
         let mut rules = described::strict();
         rules.process.user.value = Account::Id(0);
