@@ -6,11 +6,14 @@
 //! here.
 
 use std::{
+    cell::RefCell,
+    collections::BTreeMap,
     ffi::OsStr,
     fmt,
     fs::{self, File},
     io::{self, Read},
-    os::fd::OwnedFd,
+    os::fd::{AsRawFd, OwnedFd},
+    sync::LazyLock,
 };
 
 use caps::Capability;
@@ -19,6 +22,8 @@ use nix::{
     fcntl::{OFlag, open, openat, readlinkat},
     sys::stat::Mode,
 };
+
+use crate::sys::raw as sys;
 
 /// What the kernel says of one process, at one time.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -149,11 +154,13 @@ pub fn attest(pid: u32) -> Result<Attested, Unreadable> {
     Witness::new()?.attest(pid)
 }
 
-/// What others are compared with: read once, where many are to be attested.
+/// What others are compared with: read once, where many are to be attested. It lives as long as one answer.
 #[derive(Debug)]
 pub struct Witness {
     namespaces: Vec<(&'static str, u64)>,
     known_capabilities: u8,
+    /// What was read for one process of this process's mount namespace is what another one sees that has the same root.
+    mounts: RefCell<BTreeMap<sys::Seat, Mounts>>,
 }
 
 impl Witness {
@@ -168,7 +175,8 @@ impl Witness {
             // A kind that this kernel lacks is one that both lack.
             namespaces.extend(own.namespace(kind)?.map(|inode| (kind, inode)));
         }
-        Ok(Self { namespaces, known_capabilities: known_capabilities()? })
+        let mounts = RefCell::default();
+        Ok(Self { namespaces, known_capabilities: known_capabilities()?, mounts })
     }
 
     /// Reads a process back.
@@ -191,9 +199,8 @@ fn read_back(pid: u32, witness: &Witness) -> Result<Attested, Unreadable> {
     let cgroup = process.read("cgroup").and_then(|text| {
         parse_cgroup(&text).ok_or_else(|| process.odd("cgroup", "no line of the cgroup2 tree (`0::`)"))
     });
-    let mounts = process.read("mountinfo").and_then(|text| {
-        parse_mountinfo(&text).ok_or_else(|| process.odd("mountinfo", "no mount at /, or an odd line"))
-    });
+    let with_ours = namespaces.iter().any(|namespace| namespace.kind == "mnt" && !namespace.private);
+    let mounts = process.mounts(with_ours.then_some(&witness.mounts));
     let status = parse_status(&process.read("status")?).map_err(|line| process.odd("status", &line))?;
     let known_capabilities = witness.known_capabilities;
     Ok(Attested { pid, namespaces, status, known_capabilities, cgroup, mounts })
@@ -245,9 +252,28 @@ impl Process {
             let mut bytes = Vec::with_capacity(8192);
             File::from(file).take(FILE_MAX).read_to_end(&mut bytes)?;
             // A name that is not UTF-8 (the process's own, a mount point) must not hide the rest.
-            Ok(String::from_utf8_lossy(&bytes).into_owned())
+            Ok(String::from_utf8(bytes)
+                .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()))
         };
         read().map_err(|error| self.odd(name, &describe(&error)))
+    }
+
+    /// `mountinfo` says the same to all who are in one mount namespace and have one root there: with `known`, which holds what
+    /// was read of one namespace, it is read once for each root.
+    fn mounts(&self, known: Option<&RefCell<BTreeMap<sys::Seat, Mounts>>>) -> Result<Mounts, Unreadable> {
+        let read = || {
+            let text = self.read("mountinfo")?;
+            parse_mountinfo(&text).ok_or_else(|| self.odd("mountinfo", "no mount at /, or an odd line"))
+        };
+        // Before Linux 5.8 there is no telling.
+        let root = known.and_then(|known| Some((known, sys::seat(self.folder.as_raw_fd(), c"root").ok()??)));
+        let Some((known, root)) = root else { return read() };
+        if let Some(mounts) = known.borrow().get(&root) {
+            return Ok(*mounts);
+        }
+        let mounts = read()?;
+        known.borrow_mut().insert(root, mounts);
+        Ok(mounts)
     }
 
     fn namespace(&self, kind: &str) -> Result<Option<u64>, Unreadable> {
@@ -271,13 +297,35 @@ fn describe(error: &io::Error) -> String {
     }
 }
 
+/// What is read of `/proc/PID/status`.
+const STATUS_KEYS: [&str; 14] = [
+    "Uid",
+    "Gid",
+    "Groups",
+    "CapInh",
+    "CapPrm",
+    "CapEff",
+    "CapBnd",
+    "CapAmb",
+    "NoNewPrivs",
+    "Seccomp",
+    "Seccomp_filters",
+    "SigBlk",
+    "SigIgn",
+    "SigCgt",
+];
+
 /// Reads `/proc/PID/status`; the error is what is missing or odd.
 fn parse_status(text: &str) -> Result<Status, String> {
+    let mut values = [None; STATUS_KEYS.len()];
+    for (key, value) in text.lines().filter_map(|line| line.split_once(':')) {
+        if let Some(number) = STATUS_KEYS.iter().position(|known| *known == key) {
+            values[number].get_or_insert(value.trim());
+        }
+    }
     let find = |key: &str| {
-        text.lines()
-            .find_map(|line| line.strip_prefix(key)?.strip_prefix(':'))
-            .map(str::trim)
-            .ok_or_else(|| format!("no line `{key}:`"))
+        let number = STATUS_KEYS.iter().position(|known| *known == key);
+        number.and_then(|number| values[number]).ok_or_else(|| format!("no line `{key}:`"))
     };
     let numbers = |key: &str| -> Result<Vec<u32>, String> {
         let line = find(key)?;
@@ -360,13 +408,16 @@ fn parse_mountinfo(text: &str) -> Option<Mounts> {
 impl CapabilitySet {
     /// The names in the order of the numbers; one that is newer than this program is `CAP_41`.
     #[must_use]
-    pub fn names(self) -> Vec<String> {
-        let known: Vec<Capability> = caps::all().into_iter().collect();
-        let name = |bit: u8| match known.iter().find(|capability| capability.index() == bit) {
-            Some(capability) => capability.to_string(),
-            None => format!("CAP_{bit}"),
-        };
-        (0..64).filter(|bit| self.0 >> bit & 1 == 1).map(name).collect()
+    pub fn names(self) -> Vec<&'static str> {
+        static NAMES: LazyLock<[String; 64]> = LazyLock::new(|| {
+            let mut names = std::array::from_fn(|bit| format!("CAP_{bit}"));
+            for capability in caps::all() {
+                names[usize::from(capability.index())] = capability.to_string();
+            }
+            names
+        });
+        let set = NAMES.iter().enumerate().filter(|(bit, _)| self.0 >> bit & 1 == 1);
+        set.map(|(_, name)| name.as_str()).collect()
     }
 
     /// Whether it holds this one.
@@ -515,6 +566,46 @@ Speculation_Store_Bypass:\tvulnerable
         assert!(found.namespaces.iter().all(|namespace| !namespace.private));
         assert!(found.namespaces.iter().any(|namespace| namespace.kind == "mnt"));
         assert!(found.mounts.unwrap().count > 0);
+    }
+
+    #[test]
+    fn the_mounts_of_one_process_are_told_of_no_other_that_does_not_see_them() {
+        use std::{
+            io::Write,
+            process::{Command, Stdio},
+        };
+        if !nix::unistd::geteuid().is_root() {
+            println!("SKIPPED, 1: it needs root");
+            return;
+        }
+        let witness = Witness::new().unwrap();
+        let found = |pid| witness.attest(pid).unwrap().mounts;
+        let truth = found(std::process::id()).unwrap();
+        // What was read of this root is told again: so what else is told was read.
+        let known = Mounts { count: 4711, root_read_only: true };
+        assert_eq!(witness.mounts.borrow().values().collect::<Vec<_>>(), [&truth]);
+        witness.mounts.borrow_mut().values_mut().for_each(|mounts| *mounts = known);
+        let behind = |command: &mut Command| {
+            let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+            // Its answer says that it is cat by now.
+            let (mut stdin, mut stdout) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+            stdin.write_all(b"x").unwrap();
+            stdout.read_exact(&mut [0]).unwrap();
+            let mounts = found(child.id());
+            drop(stdin);
+            child.wait().unwrap();
+            mounts
+        };
+        assert_eq!(
+            behind(&mut Command::new("cat")),
+            Ok(known),
+            "control: the same namespace and the same root"
+        );
+        let another = behind(Command::new("unshare").args(["--mount", "cat"]));
+        assert_eq!(another, Ok(truth), "a copy of the namespace");
+        // No mount is at what is its root, so /proc has none to tell.
+        let below = behind(Command::new("chroot").args(["/usr", "/bin/cat"]));
+        assert!(below.is_err(), "{below:?}");
     }
 
     #[test]

@@ -1,7 +1,9 @@
 //! The client's side of the control socket: one connection, one call at a time, blocking.
 
+mod status;
+
 use std::{
-    io::{self, Read, Write},
+    io::{self, BufReader, Read, Write},
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
 };
@@ -10,11 +12,14 @@ use serde_json::Value;
 
 use super::{
     address,
-    protocol::{Reply, Request, RequestError},
+    protocol::{Reply, Request, RequestError, ServiceStatus},
 };
 
 /// A reply longer than this is refused: 64 MiB, far above what all services of a machine make.
 const REPLY_MAX_BYTES: usize = 64 << 20;
+
+/// What one read(2) takes at most.
+const READ_BYTES: usize = 64 << 10;
 
 /// A connection to motherd.
 #[derive(Debug)]
@@ -126,15 +131,37 @@ impl Client {
         }
     }
 
+    /// Asks [`Request::Status`] and hands over each service as it comes, while motherd looks at the next.
+    ///
+    /// # Errors
+    /// As for [`Client::call`]; services may have been handed over before.
+    pub fn call_status(
+        mut self,
+        request: &Request,
+        take: impl FnMut(ServiceStatus),
+    ) -> Result<(), CallError> {
+        let sent = self.send(&request.encode());
+        let mut reader = BufReader::with_capacity(READ_BYTES, (&self.stream).take(REPLY_MAX_BYTES as u64));
+        match status::read(&mut reader, take) {
+            Ok(Some(error)) => Err(error.into()),
+            Ok(None) => Ok(()),
+            Err(source) if source.is_io() || source.is_eof() => {
+                // A server that is full says so and hangs up before it reads: what it said is there to be read.
+                Err(self.broken(sent.err().unwrap_or_else(|| source.into())))
+            }
+            Err(source) => {
+                Err(CallError::Nonsense { path: self.path.clone(), method: request.method(), source })
+            }
+        }
+    }
+
     fn broken(&self, source: io::Error) -> CallError {
         CallError::Broken { path: self.path.clone(), source }
     }
 
     fn exchange(&mut self, message: &Value) -> io::Result<Vec<u8>> {
-        let mut output = message.to_string().into_bytes();
-        output.push(0);
         // A server that is full says so and hangs up before it reads: what it said is there to be read.
-        let sent = match self.stream.write_all(&output) {
+        let sent = match self.send(message) {
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(error),
             other => Ok(other?),
         };
@@ -144,9 +171,15 @@ impl Client {
         }
     }
 
+    fn send(&mut self, message: &Value) -> io::Result<()> {
+        let mut output = message.to_string().into_bytes();
+        output.push(0);
+        self.stream.write_all(&output)
+    }
+
     fn receive(&mut self) -> io::Result<Vec<u8>> {
         let mut text = std::mem::take(&mut self.rest);
-        let mut chunk = [0; 16 << 10];
+        let mut chunk = [0; READ_BYTES];
         let mut seen = 0;
         loop {
             if let Some(end) = text[seen..].iter().position(|byte| *byte == 0) {

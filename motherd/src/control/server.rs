@@ -159,6 +159,8 @@ enum Phase {
     Writing {
         output: Vec<u8>,
         written: usize,
+        /// No part of it is to come any more.
+        whole: bool,
         deadline: Duration,
     },
     /// `deadline` is there while something of `output` is not taken.
@@ -242,7 +244,29 @@ impl Server {
             open.phase = Phase::Reading { deadline: now + TIME_MAX };
             Ok(())
         } else {
-            open.answer(&reply.encode(), now)
+            open.answer(reply.to_text(), now)
+        };
+        if let Err(gone) = sent {
+            self.close(connection, &gone);
+        }
+    }
+
+    /// The same in parts, one right after the other within one call of the daemon's; `last` ends it.
+    pub fn reply_part(&mut self, connection: Token, part: &[u8], last: bool, now: Duration) {
+        let Some(open) = self.connections.get_mut(&connection) else { return };
+        let sent = match open.phase {
+            Phase::Waiting { one_way: true } if !last => Ok(()),
+            Phase::Waiting { one_way: true } => {
+                open.phase = Phase::Reading { deadline: now + TIME_MAX };
+                Ok(())
+            }
+            Phase::Waiting { one_way: false } | Phase::Writing { whole: false, .. } => {
+                open.answer_part(part, last, now)
+            }
+            Phase::Reading { .. } | Phase::Writing { whole: true, .. } | Phase::Streaming { .. } => {
+                tracing::error!(connection = connection.0, "a part of a reply that was whole already");
+                Ok(())
+            }
         };
         if let Err(gone) = sent {
             self.close(connection, &gone);
@@ -257,7 +281,7 @@ impl Server {
         let sent = match open.phase {
             Phase::Waiting { .. } if !open.privileged && streams >= READER_STREAMS_MAX => {
                 let why = "too many streams are open".into();
-                open.answer(&Reply::Error(RequestError::Refused { why }).encode(), now)
+                open.answer(Reply::Error(RequestError::Refused { why }).to_text(), now)
             }
             Phase::Waiting { one_way: true } => Err(Gone("it wants a stream and no reply")),
             Phase::Waiting { one_way: false } | Phase::Streaming { .. } => open.stream(reply.encode(), now),
@@ -343,7 +367,7 @@ impl Server {
         if self.connections.len() >= CONNECTIONS_MAX || (!privileged && readers >= READERS_MAX) {
             let why = "too many connections to the control socket are open".into();
             let refusal = Reply::Error(RequestError::Refused { why });
-            if let Err(Gone(how)) = connection.answer(&refusal.encode(), now) {
+            if let Err(Gone(how)) = connection.answer(refusal.to_text(), now) {
                 tracing::debug!(?peer, how, "refused a connection, which did not hear it");
             }
             return;
@@ -442,14 +466,16 @@ impl Connection {
         let call = call.and_then(|call| self.permit(call));
         let answer = match call {
             Ok(Call::MotherD(request)) => return Ok(Some(request)),
-            Ok(Call::GetInfo) => info(),
-            Ok(Call::GetInterfaceDescription { interface }) => interface_description(&interface),
-            Err(error) => Reply::Error(error).encode(),
+            Ok(Call::GetInfo) => info().to_string().into_bytes(),
+            Ok(Call::GetInterfaceDescription { interface }) => {
+                interface_description(&interface).to_string().into_bytes()
+            }
+            Err(error) => Reply::Error(error).to_text(),
         };
         if one_way {
             self.phase = Phase::Reading { deadline: now + TIME_MAX };
         } else {
-            self.answer(&answer, now)?;
+            self.answer(answer, now)?;
         }
         Ok(None)
     }
@@ -464,10 +490,29 @@ impl Connection {
     }
 
     /// Begins a reply, and most often ends it: it fits into the socket's buffer.
-    fn answer(&mut self, message: &Value, now: Duration) -> Result<(), Gone> {
-        let mut output = message.to_string().into_bytes();
+    fn answer(&mut self, mut output: Vec<u8>, now: Duration) -> Result<(), Gone> {
         output.push(0);
-        self.phase = Phase::Writing { output, written: 0, deadline: now + TIME_MAX };
+        self.phase = Phase::Writing { output, written: 0, whole: true, deadline: now + TIME_MAX };
+        self.write(now)
+    }
+
+    /// The next part of a reply, which the peer takes while the part after it is made; the last one makes it `whole`.
+    fn answer_part(&mut self, part: &[u8], last: bool, now: Duration) -> Result<(), Gone> {
+        if !matches!(self.phase, Phase::Writing { whole: false, .. }) {
+            let deadline = now + TIME_MAX;
+            self.phase = Phase::Writing { output: Vec::new(), written: 0, whole: false, deadline };
+        }
+        if let Phase::Writing { output, written, whole, .. } = &mut self.phase {
+            if *written == output.len() {
+                output.clear();
+                *written = 0;
+            }
+            output.extend_from_slice(part);
+            if last {
+                output.push(0);
+            }
+            *whole = last;
+        }
         self.write(now)
     }
 
@@ -486,6 +531,9 @@ impl Connection {
                 Err(Errno::EINTR) => {}
                 Err(_) => return Err(Gone("the peer hung up within a reply")),
             }
+        }
+        if let Phase::Writing { whole: false, .. } = self.phase {
+            return Ok(());
         }
         self.phase = if self.is_streaming() {
             Phase::Streaming { output: Vec::new(), written: 0, deadline: None }

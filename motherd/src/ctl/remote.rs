@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::{
     args::Global,
     failure::Failure,
-    output::{Output, print_json},
+    output::{Output, Stdout, print_json},
     render::{self, Style},
     upgrade,
 };
@@ -17,17 +17,18 @@ use crate::control::{
 /// The exit status where nobody answers.
 pub(super) const NOT_REACHABLE: u8 = 6;
 
+/// The exit status of `status` where a service that was asked about by name is not up.
+const NOT_UP: u8 = 3;
+
 /// Asks motherd, prints what it answers, and returns the exit status.
 pub(super) fn ask(global: &Global, request: &Request) -> Result<u8, Failure> {
     let output = Output { json: global.json, style: Style::choose(global.color) };
+    if let (Request::Status { services }, false) = (request, global.json) {
+        return status(global, request, services, output);
+    }
     let answer = Client::connect(&global.socket()).and_then(|mut client| client.call(request));
     match answer {
         Ok(reply) => {
-            if matches!(request, Request::Status { services } if services.is_empty()) && !global.json {
-                // A manager that is not as it should be is what one looks for here. One that just ended said the rest.
-                let notice = upgrade::manager(&global.socket()).map(|manager| upgrade::notice(&manager));
-                output.text(&notice.unwrap_or_default())?;
-            }
             output.print(&reply, request)?;
             Ok(exit_status(&reply, request))
         }
@@ -39,11 +40,52 @@ pub(super) fn ask(global: &Global, request: &Request) -> Result<u8, Failure> {
     }
 }
 
+/// Prints what motherd says of each service while it looks at the next.
+fn status(global: &Global, request: &Request, named: &[String], output: Output) -> Result<u8, Failure> {
+    /// So much is printed at once.
+    const PART_BYTES: usize = 64 << 10;
+    let client =
+        Client::connect(&global.socket()).map_err(|error| Failure::new(error.exit_status(), &error))?;
+    let mut text = String::new();
+    if named.is_empty() {
+        // A manager that is not as it should be is what one looks for here. One that ends just now is missed below.
+        let notice = upgrade::manager(&global.socket()).map(|manager| upgrade::notice(&manager));
+        text.push_str(&notice.unwrap_or_default());
+    }
+    let (mut services, mut all_up, mut printed) = (0_u64, true, Ok(true));
+    let answer = client.call_status(request, |service| {
+        if services > 0 {
+            text.push('\n');
+        }
+        services += 1;
+        all_up &= service.state.is_up();
+        render::status(&service, output.style, &mut text);
+        // Who has seen enough is told nothing more.
+        if text.len() >= PART_BYTES {
+            if let Ok(true) = printed {
+                printed = Stdout.print(&text);
+            }
+            text.clear();
+        }
+    });
+    if let Err(error) = answer {
+        return Err(Failure::new(error.exit_status(), &error));
+    }
+    if services == 0 {
+        text.push_str("no services\n");
+    }
+    if printed? {
+        output.text(&text)?;
+    }
+    // Where it was asked about by name.
+    Ok(if named.is_empty() || all_up { 0 } else { NOT_UP })
+}
+
 /// 3 where a service that was asked about by name is not up.
 fn exit_status(reply: &Reply, request: &Request) -> u8 {
     match (reply, request) {
         (Reply::Status(services), Request::Status { services: named }) if !named.is_empty() => {
-            if services.iter().all(|service| service.state.is_up()) { 0 } else { 3 }
+            if services.iter().all(|service| service.state.is_up()) { 0 } else { NOT_UP }
         }
         (Reply::Configured(plan), _) => u8::from(!plan.errors.is_empty()),
         _ => 0,
@@ -57,13 +99,11 @@ impl Output {
         }
         match reply {
             Reply::List(services) => self.text(&render::list(services, self.style)),
-            Reply::Status(services) if services.is_empty() => self.text("no services\n"),
-            Reply::Status(services) => self.text(&render::status(services, self.style)),
             Reply::Acted(services) => self.text(&render::acted(services, self.style)),
             Reply::Configured(plan) => self.text(&render::plan(plan)),
             Reply::FdStore(store) => self.text(&render::fdstore(store, self.style)),
-            // Asked for where the answer is only a part of what is printed.
-            Reply::Manager(_) | Reply::Upgraded(_) => print_json(&as_json(reply)),
+            // Asked for where the answer is only a part of what is printed, or is printed while it comes.
+            Reply::Manager(_) | Reply::Upgraded(_) | Reply::Status(_) => print_json(&as_json(reply)),
             Reply::Why(why) => self.text(&render::why(why, self.style)),
             Reply::Timers(timers) => self.text(&render::timers(timers, self.style)),
             Reply::Events(events) => self.text(&render::events(events, self.style)),

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use sandbox::{
     attest::{Unreadable, Witness},
+    cgroup::Enabled,
     diagnostic::{Report, Severity},
 };
 
@@ -12,9 +13,9 @@ use crate::{
     control::{
         protocol::{
             self, Acted, ExitHow as WireHow, Failure, Isolation, LandlockApplied, LastExit, LeftOut, Reply,
-            Request, RequestError, ServiceStatus, ServiceSummary, State as Wire,
+            Request, RequestError, ServiceStatus, ServiceSummary, State as Wire, StatusText,
         },
-        server::Incoming,
+        server::{Incoming, Token},
     },
     eventlog::What,
     failpoint,
@@ -26,6 +27,15 @@ use crate::{
 
 /// How many lines of its output `status` shows.
 const LINES: usize = 10;
+
+/// So much of a long reply goes out at once.
+const PART_BYTES: usize = 32 << 10;
+
+/// What is the same for all services of one answer, and read once for it.
+struct Look {
+    witness: Result<Witness, Unreadable>,
+    enabled: Enabled,
+}
 
 /// What a name in a request stands for.
 pub(super) enum Named {
@@ -45,7 +55,10 @@ impl Daemon {
         let who = Requester { uid: peer.uid, pid: peer.pid };
         let reply = match request {
             Request::List => Ok(Reply::List(self.list())),
-            Request::Status { services } => self.status(services).map(Reply::Status),
+            Request::Status { services } => match self.status(*connection, services) {
+                Ok(()) => return Ok(()),
+                Err(error) => Err(error),
+            },
             Request::Why { service } => self.why(service).map(|why| Reply::Why(Box::new(why))),
             Request::Timers => Ok(Reply::Timers(self.timer_status(None))),
             Request::Events { services, after, follow: false } => self.events(services, *after),
@@ -374,26 +387,41 @@ impl Daemon {
         }
     }
 
-    fn status(&mut self, names: &[String]) -> Result<Vec<ServiceStatus>, RequestError> {
+    /// Answers with what there is to say of each, part by part: who asked reads one while the next is made, and no more of it
+    /// is held here than was not taken yet.
+    fn status(&mut self, connection: Token, names: &[String]) -> Result<(), RequestError> {
         let names: Vec<String> = match names {
-            [] => self.list().into_iter().map(|summary| summary.name).collect(),
+            [] => {
+                let ids = self.manager.graph().ids().filter(|id| !self.is_gone(*id));
+                let known = ids.map(|id| self.manager.graph().name(id));
+                let broken = self.catalog.broken.keys().map(String::as_str);
+                let orphans = self.orphans.iter().map(|path| orphan_name(path));
+                let mut all: Vec<String> = known.chain(broken).chain(orphans).map(str::to_owned).collect();
+                all.sort();
+                all
+            }
             names => names.to_vec(),
         };
-        // What is the same for all of them is read once.
-        let witness = Witness::new();
+        let named = names.iter().map(|name| self.find(name)).collect::<Result<Vec<Named>, _>>()?;
+        let mut look = Look { witness: Witness::new(), enabled: Enabled::default() };
+        let (mut message, mut text) = (StatusText::default(), Vec::with_capacity(2 * PART_BYTES));
         self.policies.begin();
-        let all = names.iter().map(|name| self.status_of_name(name, &witness)).collect();
+        for (name, named) in names.iter().zip(named) {
+            message.service(&self.status_of_named(name, &named, &mut look), &mut text);
+            if text.len() >= PART_BYTES {
+                self.server.reply_part(connection, &text, false, now());
+                text.clear();
+            }
+        }
         self.policies.end();
-        all
+        message.end(&mut text);
+        self.server.reply_part(connection, &text, true, now());
+        Ok(())
     }
 
-    fn status_of_name(
-        &mut self,
-        name: &str,
-        witness: &Result<Witness, Unreadable>,
-    ) -> Result<ServiceStatus, RequestError> {
-        Ok(match self.find(name)? {
-            Named::Service(id) => self.status_of(id, witness),
+    fn status_of_named(&mut self, name: &str, named: &Named, look: &mut Look) -> ServiceStatus {
+        match named {
+            Named::Service(id) => self.status_of(*id, look),
             Named::Broken => {
                 let words = self.catalog.broken.get(name).map(brief).unwrap_or_default();
                 bare_status(name, Wire::Failed, Some("not loaded".to_owned()), words)
@@ -403,18 +431,19 @@ impl Daemon {
                 let words = "its cgroup has processes, and no file describes it".to_owned();
                 bare_status(name, Wire::Orphan, None, words)
             }
-        })
+        }
     }
 
-    fn status_of(&mut self, id: Id, witness: &Result<Witness, Unreadable>) -> ServiceStatus {
-        let service = self.manager.graph().service(id).clone();
-        let unit = self.manager.unit(id).clone();
-        let name = service.name().to_owned();
-        let plan = if unit.main().is_some() { self.plan_in_force(id) } else { None };
+    fn status_of(&mut self, id: Id, look: &mut Look) -> ServiceStatus {
+        let (runs, is_active) = (self.manager.unit(id).main().is_some(), self.manager.unit(id).is_active());
+        let plan = if runs { self.plan_in_force(id) } else { None };
+        let policy_in_force = if runs { self.policy_in_force(id) } else { None };
         let landlock = plan.as_ref().and_then(|plan| LandlockApplied::of(plan));
-        let cgroup = unit.is_active().then(|| self.cgroup(id)).flatten();
-        let figures = cgroup.map(|cgroup| cgroup.figures().into());
+        let cgroup = is_active.then(|| self.cgroup(id)).flatten();
+        let figures = cgroup.map(|cgroup| cgroup.figures_among(&mut look.enabled).into());
         let cgroup = cgroup.map(|cgroup| cgroup.path().display().to_string());
+        let (service, unit) = (self.manager.graph().service(id), self.manager.unit(id));
+        let name = service.name().to_owned();
         let waits = matches!(unit.state, State::Waiting | State::Expecting { .. });
         let obstacle = if waits { self.manager.waits_for(id) } else { None };
         let words = obstacle.unwrap_or_else(|| unit.cause.words.clone());
@@ -428,18 +457,18 @@ impl Daemon {
             pressure: self.pressure_words(id),
             says: self.runtime.get(&id).and_then(|runtime| runtime.said.words()),
             main_pid: unit.main().map(|main| main.pid),
-            since_boottime_usec: since(&unit).map(microseconds),
-            uptime_usec: since(&unit).map(|since| microseconds(now().saturating_sub(since))),
+            since_boottime_usec: since(unit).map(microseconds),
+            uptime_usec: since(unit).map(|since| microseconds(now().saturating_sub(since))),
             standby: self.standby_status(id),
             restarts: unit.history.total,
             last_exit: unit.last_exit.as_ref().map(wire_exit),
             policy: service.program().map(|program| program.policy.value.clone()).unwrap_or_default(),
-            policy_in_force: if unit.main().is_some() { self.policy_in_force(id) } else { None },
+            policy_in_force,
             left_out: plan.iter().flat_map(|plan| plan.left_out()).map(LeftOut::from).collect(),
             cgroup,
             figures,
             isolation: unit.main().map(|main| {
-                let isolation = Isolation::read(main.pid, landlock, witness);
+                let isolation = Isolation::read(main.pid, landlock, &look.witness);
                 let owner = service.network_of().and_then(|owner| Some((owner, self.main_of(owner)?)));
                 match owner {
                     Some((owner, pid)) => isolation.compared_with(owner, pid),

@@ -159,8 +159,8 @@ impl Daemon {
     /// now.
     pub(super) fn policy_in_force(&mut self, id: Id) -> Option<PolicyInForce> {
         let in_force = self.runtime.get(&id)?.policy?;
-        let service = self.manager.graph().service(id).clone();
-        let now = self.policies.read(&service.program()?.policy.value, &self.store, &self.kernel);
+        let program = self.manager.graph().service(id).program()?;
+        let now = self.policies.read(&program.policy.value, &self.store, &self.kernel);
         let hexadecimal = in_force.iter().map(|byte| format!("{byte:02x}")).collect();
         let drift = now.map_or(true, |compiler| digest(&compiler) != in_force);
         Some(PolicyInForce { digest: hexadecimal, drift })

@@ -283,6 +283,9 @@ impl Daemon {
 
     /// All timers, or those of one service.
     pub(super) fn timer_status(&self, only: Option<Id>) -> Vec<TimerStatus> {
+        if only.is_some_and(|only| self.manager.graph().service(only).timers().is_empty()) {
+            return Vec::new();
+        }
         let now = both();
         let mut all = Vec::new();
         for ((id, number), stamp) in &self.timers.stamps {

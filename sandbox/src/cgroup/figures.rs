@@ -1,5 +1,11 @@
 //! What a cgroup's files say. A figure that cannot be had is [`Missing`], with the file and the reason; it is never 0.
 
+use std::{
+    cell::OnceCell,
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
 use super::Cgroup;
 
 /// A figure that cannot be had.
@@ -60,8 +66,37 @@ pub struct Figures {
     pub io_pressure: Pressure,
 }
 
+/// What a cgroup can have at most: what the one above it has enabled. Read once for all that are in one, where the figures of
+/// many are asked for; it lives as long as one answer.
+#[derive(Debug, Default)]
+pub struct Enabled {
+    below: BTreeMap<PathBuf, Option<String>>,
+}
+
+impl Enabled {
+    /// The words of `cgroup.subtree_control`; `None` where that cannot be read, so that nothing follows from it.
+    fn below(&mut self, above: &Path) -> Option<&str> {
+        if !self.below.contains_key(above) {
+            let words = std::fs::read_to_string(above.join("cgroup.subtree_control")).ok();
+            self.below.insert(above.to_owned(), words);
+        }
+        self.below.get(above)?.as_deref()
+    }
+}
+
+/// The files of one cgroup.
+struct Files<'a> {
+    cgroup: &'a Cgroup,
+    /// What is enabled above it.
+    above: Option<&'a str>,
+    /// Its own `cgroup.controllers`, once a file was missing.
+    own: OnceCell<String>,
+}
+
 impl Figures {
-    pub(super) fn read(cgroup: &Cgroup) -> Self {
+    pub(super) fn read(cgroup: &Cgroup, enabled: &mut Enabled) -> Self {
+        let above = cgroup.path().parent().and_then(|above| enabled.below(above));
+        let cgroup = &Files { cgroup, above, own: OnceCell::new() };
         let cpu = text(cgroup, "cpu.stat");
         let io = text(cgroup, "io.stat");
         let events = text(cgroup, "memory.events");
@@ -89,17 +124,20 @@ impl Figures {
 
 /// The file's text, or why it cannot be had. A file that is not there belongs to a controller that is not enabled, or
 /// to a newer kernel.
-fn text(cgroup: &Cgroup, file: &str) -> Figure<String> {
-    cgroup.read(file).map_err(|error| {
+fn text(files: &Files<'_>, file: &str) -> Figure<String> {
+    let controller = file.split('.').next().unwrap_or(file);
+    let has = |enabled: &str| enabled.split_whitespace().any(|name| name == controller);
+    let disabled = || format!("the {controller} controller is not enabled for this cgroup");
+    // The core keeps the accounts of the cpu and the pressure without any controller.
+    let is_controllers = file != "cpu.stat" && !file.ends_with(".pressure");
+    if is_controllers && files.above.is_some_and(|above| !has(above)) {
+        return Err(Missing { file: file.to_owned(), why: disabled() });
+    }
+    files.cgroup.read(file).map_err(|error| {
         let missing = error.errno() == Some(nix::errno::Errno::ENOENT);
         let why = if missing {
-            let controller = file.split('.').next().unwrap_or(file);
-            let enabled = cgroup.read("cgroup.controllers").unwrap_or_default();
-            if enabled.split_whitespace().any(|name| name == controller) {
-                "this kernel has no such file".to_owned()
-            } else {
-                format!("the {controller} controller is not enabled for this cgroup")
-            }
+            let own = files.own.get_or_init(|| files.cgroup.read("cgroup.controllers").unwrap_or_default());
+            if has(own) { "this kernel has no such file".to_owned() } else { disabled() }
         } else {
             error.to_string()
         };
@@ -111,12 +149,12 @@ fn malformed(file: &str, text: &str) -> Missing {
     Missing { file: file.to_owned(), why: format!("reads {:?}", text.trim()) }
 }
 
-fn number(cgroup: &Cgroup, file: &str) -> Figure<u64> {
+fn number(cgroup: &Files<'_>, file: &str) -> Figure<u64> {
     let text = text(cgroup, file)?;
     text.trim().parse().map_err(|_| malformed(file, &text))
 }
 
-fn limit(cgroup: &Cgroup, file: &str) -> Figure<Option<u64>> {
+fn limit(cgroup: &Files<'_>, file: &str) -> Figure<Option<u64>> {
     let text = text(cgroup, file)?;
     match text.trim() {
         "max" => Ok(None),
@@ -139,7 +177,7 @@ fn sum(text: &str, key: &str) -> u64 {
         .sum()
 }
 
-fn pressure(cgroup: &Cgroup, file: &str) -> Pressure {
+fn pressure(cgroup: &Files<'_>, file: &str) -> Pressure {
     let text = text(cgroup, file);
     Pressure { some_avg10: average(&text, file, "some"), full_avg10: average(&text, file, "full") }
 }

@@ -24,7 +24,7 @@ use nix::{
     sys::stat::{Mode, fstat, mkdirat},
 };
 
-pub use figures::{Figure, Figures, Missing, Pressure};
+pub use figures::{Enabled, Figure, Figures, Missing, Pressure};
 pub use programs::AttachedProgram;
 
 use crate::{descriptors::far_up, plan::Plan};
@@ -306,7 +306,13 @@ impl Cgroup {
     /// The figures of it. Each says for itself if it cannot be had.
     #[must_use]
     pub fn figures(&self) -> Figures {
-        Figures::read(self)
+        self.figures_among(&mut Enabled::default())
+    }
+
+    /// The same for one of many.
+    #[must_use]
+    pub fn figures_among(&self, enabled: &mut Enabled) -> Figures {
+        Figures::read(self, enabled)
     }
 
     /// Writes the plan's limits and reads each back: a limit that did not take is an error.

@@ -452,6 +452,22 @@ pub(crate) fn identity(directory: RawFd, path: &CStr) -> Answer<(u64, u64)> {
     Ok((status.st_dev, status.st_ino))
 }
 
+/// A folder in the tree of mounts: the mount that it is on, and its device and inode.
+pub(crate) type Seat = (u64, (u32, u32), u64);
+
+/// statx(2), links followed: where a folder is. `None` before Linux 5.8, which does not tell the mount.
+pub(crate) fn seat(directory: RawFd, path: &CStr) -> Answer<Option<Seat>> {
+    // SAFETY: `libc::statx` is a plain struct of integers, for which all zeroes are valid.
+    let mut found: libc::statx = unsafe { std::mem::zeroed() };
+    let mask = libc::STATX_INO | libc::STATX_MNT_ID;
+    let arguments = [int(directory), text(path), 0, mask as usize, ptr::from_mut(&mut found) as usize, 0];
+    // SAFETY: `path` is NUL-terminated and borrowed across the call; the fifth argument points at a `struct statx` on this
+    // stack, which the kernel fills; the layout is the kernel's own.
+    unsafe { syscall(libc::SYS_statx, arguments) }?;
+    let device = (found.stx_dev_major, found.stx_dev_minor);
+    Ok((found.stx_mask & mask == mask).then_some((found.stx_mnt_id, device, found.stx_ino)))
+}
+
 /// sendmsg(2) of one byte and up to four descriptors (SCM_RIGHTS, unix(7)).
 pub(crate) fn send_descriptors(socket: RawFd, fds: &[RawFd]) -> Answer<()> {
     const ROOM: usize = 4;

@@ -1,5 +1,7 @@
 //! What `sandbox` measured, read back and compiled, in the words of the wire.
 
+use std::borrow::Cow;
+
 use sandbox::{
     Plan,
     attest::{self, Seccomp, Unreadable, Witness},
@@ -54,11 +56,11 @@ impl From<attest::Attested> for Attested {
             })
             .collect();
         let capabilities = Capabilities {
-            inheritable: status.inheritable.names(),
-            permitted: status.permitted.names(),
-            effective: status.effective.names(),
-            bounding: status.bounding.names(),
-            ambient: status.ambient.names(),
+            inheritable: names(status.inheritable),
+            permitted: names(status.permitted),
+            effective: names(status.effective),
+            bounding: names(status.bounding),
+            ambient: names(status.ambient),
             known: known_capabilities.into(),
         };
         let seccomp_mode = match status.seccomp {
@@ -91,6 +93,10 @@ impl From<attest::Attested> for Attested {
             mounts: mounts.map(in_short).into(),
         }
     }
+}
+
+fn names(set: attest::CapabilitySet) -> Vec<Cow<'static, str>> {
+    set.names().into_iter().map(Cow::Borrowed).collect()
 }
 
 impl LandlockApplied {

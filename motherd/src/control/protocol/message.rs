@@ -3,12 +3,15 @@
 //! A server is strict with what it reads (an unknown parameter is an error that names it), a client is lenient (a
 //! later server adds fields).
 
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::{
+    Deserialize, Serialize,
+    de::{DeserializeOwned, IgnoredAny},
+};
 use serde_json::{Map, Value, json};
 
 use super::{
     Acted, Call, ConfigPlan, DESCRIPTION, Events, Failure, FdStore, How, INTERFACE, Reply, Request,
-    RequestError, SERVICE_DESCRIPTION, SERVICE_INTERFACE, VERSION,
+    RequestError, SERVICE_DESCRIPTION, SERVICE_INTERFACE, ServiceStatus, ServiceSummary, VERSION,
 };
 
 impl Request {
@@ -316,8 +319,76 @@ fn from_parameters<T: DeserializeOwned>(parameters: Map<String, Value>) -> Resul
         .map_err(|error| RequestError::InvalidParameter { parameter: error.to_string() })
 }
 
+/// The reply to [`Request::Status`] as it grows: each part is the next bytes of the message.
+#[derive(Debug, Default)]
+pub struct StatusText {
+    begun: bool,
+}
+
+impl StatusText {
+    /// One service more.
+    pub fn service(&mut self, service: &ServiceStatus, text: &mut Vec<u8>) {
+        text.extend_from_slice(if self.begun { b"," } else { STATUS_BEGINS });
+        self.begun = true;
+        write_json(service, text);
+    }
+
+    /// There are no more.
+    pub fn end(self, text: &mut Vec<u8>) {
+        if !self.begun {
+            text.extend_from_slice(STATUS_BEGINS);
+        }
+        text.extend_from_slice(format!("],\"version\":{VERSION}}}}}").as_bytes());
+    }
+}
+
+const STATUS_BEGINS: &[u8] = b"{\"parameters\":{\"services\":[";
+
+fn write_json(value: &impl Serialize, text: &mut Vec<u8>) {
+    serde_json::to_writer(text, value).expect("the wire's types have string keys, and a Vec takes all");
+}
+
 impl Reply {
-    /// The message as the server sends it.
+    /// The message as the server sends it, what of them is long without a tree of values in between.
+    #[must_use]
+    pub fn to_text(&self) -> Vec<u8> {
+        /// The envelope of a list.
+        #[derive(Serialize)]
+        struct Message<'a> {
+            parameters: Parameters<'a>,
+        }
+        #[derive(Serialize)]
+        struct Parameters<'a> {
+            services: &'a [ServiceSummary],
+            version: u32,
+        }
+        let mut text = Vec::new();
+        match self {
+            Reply::List(services) => {
+                write_json(&Message { parameters: Parameters { services, version: VERSION } }, &mut text);
+            }
+            Reply::Status(services) => {
+                let mut status = StatusText::default();
+                services.iter().for_each(|service| status.service(service, &mut text));
+                status.end(&mut text);
+            }
+            Reply::Configured(_)
+            | Reply::Manager(_)
+            | Reply::FdStore(_)
+            | Reply::Upgraded(_)
+            | Reply::Timers(_)
+            | Reply::Events(_)
+            | Reply::Acted(_)
+            | Reply::Ending
+            | Reply::Scheduled(_)
+            | Reply::Awaited(_)
+            | Reply::Why(_)
+            | Reply::Error(_) => write_json(&self.encode(), &mut text),
+        }
+        text
+    }
+
+    /// The message as a value.
     #[must_use]
     pub fn encode(&self) -> Value {
         match self {
@@ -403,6 +474,31 @@ impl Reply {
             events: Vec<super::Event>,
             lost: u64,
         }
+        /// The same for the long ones, read without a tree of values in between.
+        #[derive(Deserialize)]
+        struct Long<T> {
+            parameters: Option<LongParameters<T>>,
+            error: Option<IgnoredAny>,
+        }
+        #[derive(Deserialize)]
+        struct LongParameters<T> {
+            services: Option<Vec<T>>,
+        }
+        fn long<T: DeserializeOwned>(text: &[u8]) -> Result<Option<Vec<T>>, serde_json::Error> {
+            let Long { parameters, error } = serde_json::from_slice(text)?;
+            // An error is short.
+            Ok(parameters.and_then(|parameters| parameters.services).filter(|_| error.is_none()))
+        }
+        if *request == Request::List
+            && let Some(services) = long(text)?
+        {
+            return Ok(Reply::List(services));
+        }
+        if let Request::Status { .. } = request
+            && let Some(services) = long(text)?
+        {
+            return Ok(Reply::Status(services));
+        }
         let Envelope { parameters, error } = serde_json::from_slice(text)?;
         if let Some(name) = error {
             return RequestError::decode(&name, parameters).map(Reply::Error);
@@ -482,7 +578,7 @@ impl RequestError {
         json!({ "error": format!("{interface}.{name}"), "parameters": parameters })
     }
 
-    fn decode(name: &str, parameters: Value) -> Result<Self, serde_json::Error> {
+    pub(crate) fn decode(name: &str, parameters: Value) -> Result<Self, serde_json::Error> {
         /// The fields of every error; each has some of them.
         #[derive(Default, Deserialize)]
         #[serde(default)]

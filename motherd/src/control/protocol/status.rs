@@ -3,6 +3,8 @@
 //! Units go last in a name (`_bytes`, `_usec`); clocks are CLOCK_BOOTTIME; what does not apply is left out, and a
 //! figure that cannot be had is [`Figure::Missing`].
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
 
 use super::events::{SocketStatus, TimerStatus};
@@ -381,7 +383,7 @@ pub struct Attested {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Namespace {
     /// `mnt`, `pid`, `net`, ...
-    pub kind: String,
+    pub kind: Cow<'static, str>,
     /// The namespace's inode number.
     pub inode: u64,
     /// It is not the manager's own.
@@ -395,15 +397,15 @@ pub struct Namespace {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Capabilities {
     /// CapInh
-    pub inheritable: Vec<String>,
+    pub inheritable: Vec<Cow<'static, str>>,
     /// CapPrm
-    pub permitted: Vec<String>,
+    pub permitted: Vec<Cow<'static, str>>,
     /// CapEff
-    pub effective: Vec<String>,
+    pub effective: Vec<Cow<'static, str>>,
     /// CapBnd
-    pub bounding: Vec<String>,
+    pub bounding: Vec<Cow<'static, str>>,
     /// CapAmb
-    pub ambient: Vec<String>,
+    pub ambient: Vec<Cow<'static, str>>,
     /// How many this kernel knows.
     pub known: u64,
 }

@@ -105,6 +105,9 @@ fn a_reply_comes_out_as_it_went_in() {
     for request in requests() {
         let reply = answer(&request);
         assert_eq!(Reply::decode(&request, reply.encode().to_string().as_bytes()).unwrap(), reply);
+        let text = reply.to_text();
+        assert_eq!(serde_json::from_slice::<Value>(&text).unwrap(), reply.encode(), "{request:?}");
+        assert_eq!(Reply::decode(&request, &text).unwrap(), reply);
     }
 }
 

@@ -321,6 +321,49 @@ fn a_slow_reader_gets_the_whole_of_a_long_reply() {
 }
 
 #[test]
+fn a_reply_in_parts_arrives_whole_and_a_request_after_it_is_heard() {
+    let mut table = Table::new();
+    let mut peer = table.sit();
+    peer.write_all(&[list(), list()].concat()).unwrap();
+    let first = table.turn().remove(0).connection;
+    let text = long_reply().to_text();
+    let parts: Vec<&[u8]> = text.chunks(100_000).collect();
+    let (last, before) = parts.split_last().unwrap();
+    before.iter().for_each(|part| table.server.reply_part(first, part, false, table.now));
+    table.server.reply_part(first, last, true, table.now);
+    let (mut found, mut next) = (Vec::new(), Vec::new());
+    let mut chunk = vec![0; 64 << 10];
+    while next.is_empty() {
+        match peer.read(&mut chunk) {
+            Ok(read) => found.extend_from_slice(&chunk[..read]),
+            Err(error) => assert_eq!(error.kind(), io::ErrorKind::WouldBlock),
+        }
+        next = table.turn();
+    }
+    while let Ok(read) = peer.read(&mut chunk) {
+        found.extend_from_slice(&chunk[..read]);
+    }
+    assert_eq!(found.pop(), Some(0));
+    assert_eq!(found, text);
+    table.server.reply(next[0].connection, &Reply::List(vec![]), table.now);
+    assert_eq!(heard(&mut peer).len(), 1);
+}
+
+#[test]
+fn a_peer_that_goes_between_two_parts_of_a_reply_is_let_go() {
+    let mut table = Table::new();
+    let mut peer = table.sit();
+    peer.write_all(&list()).unwrap();
+    let connection = table.turn()[0].connection;
+    table.server.reply_part(connection, b"{", false, table.now);
+    drop(peer);
+    table.server.reply_part(connection, b"}", false, table.now);
+    assert_eq!(table.open(), 0);
+    table.server.reply_part(connection, b"", true, table.now);
+    assert_eq!(table.turn(), []);
+}
+
+#[test]
 fn a_peer_that_goes_within_a_reply_is_let_go() {
     let mut table = Table::new();
     let mut peer = table.sit();

@@ -4,6 +4,8 @@
 //! A line is a label and a value; a figure that cannot be had is said on a line of its own, by its file and the reason,
 //! files with one reason together.
 
+use std::borrow::Cow;
+
 use nix::sys::signal::Signal;
 
 use super::{
@@ -16,12 +18,8 @@ use crate::control::protocol::{
     Namespace, SeccompMode, ServiceStatus, StandbyStatus,
 };
 
-/// Blocks for all of them, an empty line between two.
-pub(crate) fn status(services: &[ServiceStatus], style: Style) -> String {
-    services.iter().map(|service| block(service, style)).collect::<Vec<_>>().join("\n")
-}
-
-fn block(service: &ServiceStatus, style: Style) -> String {
+/// The block of one. Between two there is an empty line.
+pub(crate) fn status(service: &ServiceStatus, style: Style, text: &mut String) {
     let name = style.bold(&printable(&service.name));
     let mut page = Page::new(format!("{name}: {}\n", printable(&service.description)), style);
     page.line("state", &state(service, style));
@@ -86,7 +84,7 @@ fn block(service: &ServiceStatus, style: Style) -> String {
             page.text.push_str(&format!("    {}\n", printable(line)));
         }
     }
-    page.text
+    text.push_str(&page.text);
 }
 
 fn state(service: &ServiceStatus, style: Style) -> String {
@@ -316,7 +314,7 @@ impl<'a> Row<'a> {
 fn split_namespaces(namespaces: &[Namespace]) -> String {
     let kinds = |private: bool| {
         let of = namespaces.iter().filter(|one| one.private == private && one.shared_with.is_none());
-        let kinds: Vec<&str> = of.map(|one| one.kind.as_str()).collect();
+        let kinds: Vec<&str> = of.map(|one| one.kind.as_ref()).collect();
         if kinds.is_empty() { "none".into() } else { kinds.join(" ") }
     };
     let shared = namespaces.iter().filter_map(|one| {
@@ -344,8 +342,8 @@ fn numbers(numbers: &[u32], between: &str) -> String {
 }
 
 /// A line for each different set, under the names of the sets that are so.
-fn capability_lines(sets: &[(&str, &Vec<String>)], known: u64) -> Vec<String> {
-    let mut distinct: Vec<(Vec<&str>, &Vec<String>)> = Vec::new();
+fn capability_lines(sets: &[(&str, &Vec<Cow<'_, str>>)], known: u64) -> Vec<String> {
+    let mut distinct: Vec<(Vec<&str>, &Vec<Cow<'_, str>>)> = Vec::new();
     for (name, set) in sets {
         match distinct.iter_mut().find(|(_, other)| other == set) {
             Some((names, _)) => names.push(name),
@@ -364,7 +362,7 @@ fn capability_lines(sets: &[(&str, &Vec<String>)], known: u64) -> Vec<String> {
 /// More than this many are counted, not listed: a service has a few, or it has nearly all.
 const CAPABILITIES_LISTED: usize = 8;
 
-fn capability_set(set: &[String], known: u64) -> String {
+fn capability_set(set: &[Cow<'_, str>], known: u64) -> String {
     match set.len() {
         0 => "none".into(),
         1..=CAPABILITIES_LISTED => set.join(" "),
@@ -400,6 +398,15 @@ mod tests {
         Requester,
         samples::{stopped, web},
     };
+
+    fn status(services: &[ServiceStatus], style: Style) -> String {
+        let block = |service| {
+            let mut text = String::new();
+            super::status(service, style, &mut text);
+            text
+        };
+        services.iter().map(block).collect::<Vec<_>>().join("\n")
+    }
 
     fn check(services: &[ServiceStatus], expected: &str) {
         let found = status(services, Style::PLAIN);
@@ -516,7 +523,7 @@ backup: nightly copy
 
     #[test]
     fn full_sets_are_counted() {
-        let all: Vec<String> = (0..41).map(|number| format!("CAP_{number}")).collect();
+        let all: Vec<Cow<'_, str>> = (0..41).map(|number| format!("CAP_{number}").into()).collect();
         let most = all[1..].to_vec();
         let none = vec![];
         assert_eq!(capability_lines(&[("a", &all), ("b", &all)], 41), ["all 41 in every set"]);

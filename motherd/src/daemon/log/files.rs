@@ -152,11 +152,15 @@ pub(crate) fn tail(folder: &Path, lines: usize) -> Vec<String> {
     /// Enough for the lines of a screen.
     const TAIL_BYTES: u64 = 16 << 10;
     let mut text = String::new();
-    for name in ["1", "current"] {
+    for name in ["current", "1"] {
         match end_of(&folder.join(name), TAIL_BYTES) {
-            Ok(part) => text.push_str(&part),
+            Ok(part) => text.insert_str(0, &part),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => tracing::warn!("read {}: {error}", folder.join(name).display()),
+        }
+        // The first of them may be the rest of a line.
+        if text.lines().count() > lines {
+            break;
         }
     }
     let all: Vec<&str> = text.lines().collect();
