@@ -227,13 +227,20 @@ impl Daemon {
         Ok((child, pidfd, said))
     }
 
-    /// The helper has ended.
+    /// The helper has ended. Or the one of an upgrade before had: a child of ours that is about to execute has a copy of its
+    /// descriptor for a moment, and as long as that is open the kernel goes on telling of it.
     pub(super) fn upgrade_ready(&mut self) -> Result<(), Fatal> {
-        let Some(Upgrade { token, who, which, check, mut stage, .. }) = self.upgrade.take() else {
+        let ended = |upgrade: &mut Upgrade| match &mut upgrade.stage {
+            Stage::Prepares { child, .. } => child.try_wait().transpose(),
+            Stage::Executes { .. } => None,
+        };
+        let Some(ended) = self.upgrade.as_mut().and_then(ended) else { return Ok(()) };
+        let Some(Upgrade { token, who, which, check, stage: Stage::Prepares { mut said, .. }, .. }) =
+            self.upgrade.take()
+        else {
             return Ok(());
         };
-        let Stage::Prepares { child, said, .. } = &mut stage else { return Ok(()) };
-        let upgraded = child.wait().map_err(|error| format!("the helper: {error}")).and_then(|status| {
+        let upgraded = ended.map_err(|error| format!("the helper: {error}")).and_then(|status| {
             let mut text = Vec::new();
             said.rewind()
                 .and_then(|()| said.take(1 << 20).read_to_end(&mut text))
