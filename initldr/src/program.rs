@@ -80,7 +80,12 @@ impl Program {
                 sys::take_terminal(&console).unwrap_or_default(); // a console without job control is one still
                 (0..=2).try_for_each(|number| sys::duplicate_onto(&console, number))?;
             }
-            self.execute(path, &[Arg::new(path), Arg::NULL])
+            // Whatever is not installed, there is a prompt; a password is asked for where there is who can.
+            for other in [path, c"/sbin/sulogin", c"/bin/sh"] {
+                let errno = self.execute(other, &[Arg::new(other), Arg::NULL])?;
+                log.say(format_args!("start {}: {errno}", text(other)));
+            }
+            Err(Errno(ENOENT))
         });
         pid.map_err(|errno| log.say(format_args!("fork for {}: {errno}", text(path)))).ok()
     }

@@ -7,25 +7,28 @@ use e2e::fetch::Kernel;
 use e2e::initramfs::{Image, SharedImage};
 use e2e::machine::{Machine, Setup, run_with};
 
-static CRASHES: SharedImage = SharedImage::new("crashes", || with_motherd(0o755));
-/// A motherd that nobody may execute.
+static CRASHES: SharedImage = SharedImage::new("crashes", || {
+    let mut image = with_motherd(0o755)?;
+    let rescue = e2e::workspace().join("motherd/services/rescue");
+    image.file("/usr/lib/motherd/rescue", 0o755, std::fs::read(rescue)?)?;
+    Ok(image)
+});
+/// A motherd that nobody may execute, and nothing to rescue it.
 static CANNOT_RUN: SharedImage = SharedImage::new("cannot-run", || with_motherd(0o644));
 
 fn with_motherd(mode: u32) -> Result<Image> {
     let mut image = Image::system()?;
     image.file("/usr/sbin/motherd", mode, "#!/bin/sh\nexit 3\n")?;
-    let rescue = e2e::workspace().join("motherd/services/rescue");
-    image.file("/usr/lib/motherd/rescue", 0o755, std::fs::read(rescue)?)?;
     Ok(image)
 }
 
 const BOOT: Duration = Duration::from_secs(180);
 const SOON: Duration = Duration::from_secs(120);
 
-fn a_shell_that_ends_the_machine(machine: &mut Machine, reason: &str) -> Result<()> {
+fn a_shell_that_ends_the_machine(machine: &mut Machine, reason: &str, prompt: &str) -> Result<()> {
     machine.console_shows(reason, BOOT)?;
     machine.console_shows("motherd keeps dying: /usr/lib/motherd/rescue runs on the console", SOON)?;
-    machine.console_shows("This is a rescue shell.", SOON)?;
+    machine.console_shows(prompt, SOON)?;
     // As its terminal: with job control, and what is typed arrives.
     machine.type_to_console(b"echo $((40 + 2))-it-is; cat /proc/1/comm; motherctl reboot --force\r")?;
     machine.console_shows("42-it-is", SOON)?;
@@ -35,17 +38,17 @@ fn a_shell_that_ends_the_machine(machine: &mut Machine, reason: &str) -> Result<
     Ok(())
 }
 
-fn on(kernel: Kernel, image: &'static SharedImage, reason: &str) -> Result<()> {
+fn on(kernel: Kernel, image: &'static SharedImage, reason: &str, prompt: &str) -> Result<()> {
     let setup = || Ok(Setup { words: "loglevel=7".to_owned(), ..Setup::default() });
-    run_with(kernel, image.path()?, &setup, |machine| a_shell_that_ends_the_machine(machine, reason))
+    run_with(kernel, image.path()?, &setup, |machine| a_shell_that_ends_the_machine(machine, reason, prompt))
 }
 
 #[test]
 fn a_motherd_that_crashes_at_once_leads_to_a_shell() -> Result<()> {
-    on(Kernel::V6_1, &CRASHES, "ended: exit code 3")
+    on(Kernel::V6_1, &CRASHES, "ended: exit code 3", "This is a rescue shell.")
 }
 
 #[test]
-fn a_motherd_that_cannot_be_executed_is_told_with_the_reason_and_leads_to_a_shell() -> Result<()> {
-    on(Kernel::V6_12, &CANNOT_RUN, "start /usr/sbin/motherd: ")
+fn a_motherd_that_cannot_be_executed_leads_to_a_shell_even_without_a_rescue() -> Result<()> {
+    on(Kernel::V6_12, &CANNOT_RUN, "start /usr/sbin/motherd: ", "start /usr/lib/motherd/rescue: ENOENT")
 }
