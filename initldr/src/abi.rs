@@ -85,6 +85,10 @@ pub const KDSIGACCEPT: usize = 0x4b4e;
 pub const LOOP_CLR_FD: usize = 0x4c01;
 /// `_IOWR(0xfd, 4, struct dm_ioctl)`: the structure's size is in it.
 pub const DM_DEV_REMOVE: usize = 0xc138_fd04;
+/// include/uapi/linux/watchdog.h; libc does not have them.
+pub const WDIOC_SETTIMEOUT: usize = 0xc004_5706;
+#[allow(missing_docs, reason = "see above")]
+pub const WDIOC_GETTIMEOUT: usize = 0x8004_5707;
 /// include/uapi/linux/magic.h; libc does not have it.
 pub const RAMFS_MAGIC: u64 = 0x8584_58f6;
 /// The first real-time signal that the C libraries leave to programs, which is what `SIGRTMIN+n` means to everybody

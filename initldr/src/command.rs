@@ -62,7 +62,7 @@ pub(crate) fn run(role: Role, log: &Log, command: &[Arg], environment: &[Arg], g
         }
         Err(errno) => log.say(format_args!("fork: {errno}")),
     }
-    let ending = Ending { role, log, signals: signals.as_ref() };
+    let ending = Ending { role, log, signals: signals.as_ref(), watchdog: None };
     if role == Role::Machine {
         end::end(ending, None, End::PowerOff, Mercy::Terminate);
     }

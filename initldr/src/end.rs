@@ -21,11 +21,13 @@ pub(crate) struct Ending<'a> {
     pub(crate) role: Role,
     pub(crate) log: &'a Log,
     pub(crate) signals: Option<&'a Fd>,
+    /// The device that is written to as long as this does not hang.
+    pub(crate) watchdog: Option<i32>,
 }
 
 /// See the module. `program` begins anew, where that is asked for.
-pub(crate) fn end(init: Ending<'_>, program: Option<&Program>, how: End, mercy: Mercy) -> ! {
-    let Ending { role, log, .. } = init;
+pub(crate) fn end(mut init: Ending<'_>, program: Option<&Program>, how: End, mercy: Mercy) -> ! {
+    let (role, log) = (init.role, init.log);
     log.say(format_args!("ending: {how:?}, {mercy:?}"));
     if role == Role::Machine {
         init.sync(); // before the killing: here slow disks are waited for with everything else still running
@@ -41,13 +43,10 @@ pub(crate) fn end(init: Ending<'_>, program: Option<&Program>, how: End, mercy: 
         init.have_done("make read-only", || release::make_read_only(log));
         init.sync();
     }
+    init.leave_watchdog(how);
     // Who runs a container is told of a reboot by this, and of any other end by the status.
     if role == Role::Machine || role == Role::Container && how == End::Reboot {
-        init.have_done("reboot", || {
-            for command in commands(how) {
-                sys::reboot(command).unwrap_or_default(); // that it returns at all is the failure; so, the next
-            }
-        });
+        init.have_done("reboot", || release::ask_the_kernel(how));
     }
     if role != Role::Machine {
         sys::exit(match (how, mercy) {
@@ -60,19 +59,6 @@ pub(crate) fn end(init: Ending<'_>, program: Option<&Program>, how: End, mercy: 
     loop {
         init.wait(WORK_WITHIN, None);
         sys::ppoll([], Some(WORK_WITHIN)).unwrap_or_default(); // with no child there is nothing to wait for
-    }
-}
-
-/// What reboot(2) is asked, one after the other. From HALT and POWER_OFF the kernel lets its caller *exit*, which must
-/// not happen to PID 1: another reason for a child.
-fn commands(how: End) -> [usize; 2] {
-    match how {
-        End::PowerOff | End::Exit(_) => [LINUX_REBOOT_CMD_POWER_OFF, LINUX_REBOOT_CMD_HALT],
-        End::Reboot => [LINUX_REBOOT_CMD_RESTART, LINUX_REBOOT_CMD_RESTART],
-        End::Halt => [LINUX_REBOOT_CMD_HALT, LINUX_REBOOT_CMD_POWER_OFF],
-        End::Kexec => [LINUX_REBOOT_CMD_KEXEC, LINUX_REBOOT_CMD_RESTART],
-        // It did not come to pass; the whole machine beginning anew is the nearest to it.
-        End::SoftReboot => [LINUX_REBOOT_CMD_RESTART, LINUX_REBOOT_CMD_HALT],
     }
 }
 
@@ -115,9 +101,7 @@ impl Ending<'_> {
                 Ok(pid) => {
                     while !self.wait(step, Some(pid)) {
                         if !goes_on() {
-                            return self
-                                .log
-                                .say(format_args!("{what}: not done in time; the end goes on without"));
+                            return self.log.say(format_args!("{what}: not done in time"));
                         }
                     }
                     return;
@@ -134,16 +118,16 @@ impl Ending<'_> {
         let deadline = sys::monotonic() + within;
         loop {
             let left = deadline.saturating_sub(sys::monotonic());
+            self.ping();
             match sys::wait(WEXITED) {
                 Ok(Some(ended)) if Some(ended.pid) == child => return true,
                 Err(_) => return true, // ECHILD: there is nobody left
                 Ok(_) if left.is_zero() => return false,
                 Ok(Some(_)) => {}
                 Ok(None) => {
-                    // Until a signal, of which SIGCHLD is one; which it was no longer matters.
-                    let at_most = if self.signals.is_some() { left } else { left.min(AGAIN) };
+                    // Until a signal, of which SIGCHLD is one, or it is time to look again; which it was no longer matters.
                     let signals = self.signals.map_or(-1, Fd::raw);
-                    sys::ppoll([[signals, POLLIN]], Some(at_most)).unwrap_or_default();
+                    sys::ppoll([[signals, POLLIN]], Some(left.min(AGAIN))).unwrap_or_default();
                     while self.signals.and_then(sys::next_signal).is_some() {}
                 }
             }

@@ -8,7 +8,7 @@
 //! amount of each kind of work, so no storm of one keeps the others waiting; what motherd sends is believed only as far
 //! as the store and the ring can check it.
 
-use crate::{boot, boot::Log, boot::Role, end, end::Ending, program::Program};
+use crate::{boot, boot::Log, boot::Role, end, end::Ending, program::Program, watchdog::Watchdog};
 use core::time::Duration;
 use initldr::link::{ExitRecord, MESSAGE_SIZE, STATE_SIZE, Signal, SlotName, ToInit, ToManager, Welcome};
 use initldr::phase::{Effect, Event, Phase};
@@ -47,6 +47,7 @@ pub(crate) struct Held {
     /// Since when there is no motherd.
     pub(crate) down_since: u64,
     pub(crate) bad_messages: u64,
+    pub(crate) watchdog: Watchdog,
 }
 
 /// For ever.
@@ -60,7 +61,7 @@ pub(crate) fn run(mut init: Init) -> ! {
         if init.held.link.is_none() {
             init.step(Event::LinkLost); // which is news only where motherd still runs
         }
-        init.step(Event::Owes(init.outbox.is_owed()));
+        init.step(Event::Owes(init.outbox.is_owed() || init.held.watchdog.device.is_some()));
         // Each tick moves its deadline into the future or away.
         while init.phase.deadline().is_some_and(|deadline| deadline <= sys::monotonic()) {
             init.step(Event::Tick);
@@ -125,7 +126,8 @@ impl Init {
             }
             Effect::PassOn(signal) => self.outbox.signal(signal),
             Effect::End(how, mercy) => {
-                let ending = Ending { role: self.role, log: &self.log, signals: self.held.signals.as_ref() };
+                let (signals, watchdog) = (self.held.signals.as_ref(), self.held.watchdog.device);
+                let ending = Ending { role: self.role, log: &self.log, signals, watchdog };
                 end::end(ending, Some(&self.program), how, mercy)
             }
         }
@@ -154,7 +156,8 @@ impl Init {
         let polls = [[number(&self.held.signals), POLLIN], [number(&self.held.link), hear | say]];
         let due = self.phase.deadline().map(|deadline| deadline.saturating_sub(sys::monotonic()));
         let retry = self.held.signals.is_none().then_some(RETRY);
-        let found = sys::ppoll(polls, [timeout, due, retry].into_iter().flatten().min());
+        let ping = self.held.watchdog.ping(&self.log);
+        let found = sys::ppoll(polls, [timeout, due, retry, ping].into_iter().flatten().min());
         found.unwrap_or([POLLIN; 2]) // no memory for two pollfds: look at everything
     }
 
@@ -234,6 +237,7 @@ impl Init {
                 }
             }
         }
+        self.held.watchdog.hear(message, &self.outbox.store);
         true
     }
 }

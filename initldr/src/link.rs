@@ -22,7 +22,7 @@
 //!
 //! Whatever initldr says has to be answered: an exit by Acknowledge, a signal by anything (there is Alive for it), the
 //! launch by Hello. Who owes an answer and says nothing for [`ANSWER_WITHIN_SECONDS`] hangs. Who owes none may be
-//! silent for ever, so an idle machine has no heartbeat.
+//! silent for ever, so an idle machine has no heartbeat; but while the slot `watchdog` is filled, Alive is owed always.
 //!
 //! Invariant: there is one encoding for each message, and `decode` accepts that one alone: it encodes what it read
 //! again, and compares. So unknown enum values, numbers out of range, bytes after the last field and odd names are all

@@ -20,6 +20,7 @@ mod init;
 mod program;
 mod release;
 mod succession;
+mod watchdog;
 
 use initldr::{args, link, outbox::Outbox, sys, sys::Arg};
 

@@ -1,5 +1,5 @@
 //! What the end of a machine does about its disks: what is in memory is written, and whatever holds a file system is let
-//! go of, so that the next boot finds each of them clean.
+//! go of, so that the next boot finds each of them clean. And then what it asks of the kernel.
 //!
 //! One thing holds another up: a swap file its file system, that one its device, a loop device the file system of its
 //! file. So it goes pass after pass until a pass has changed nothing.
@@ -8,7 +8,7 @@ use crate::{boot::Log, boot::text, end::Ending};
 use core::ffi::CStr;
 use initldr::storage::{Device, LOOK, Patience, device, removal, unwritten};
 use initldr::sys::{self, Errno};
-use initldr::{abi::*, mounts};
+use initldr::{abi::*, link::End, mounts};
 
 /// A mount on a mount takes one pass each; nobody stacks more.
 const PASSES: usize = 32;
@@ -81,6 +81,26 @@ pub(crate) fn make_read_only(log: &Log) {
             log.say(format_args!("{} is in use, and stays writable", text(path)));
         }
     });
+}
+
+/// Asks for the end. From HALT and POWER_OFF the kernel lets its caller *exit*, which must not happen to PID 1: another
+/// reason for a child.
+pub(crate) fn ask_the_kernel(how: End) {
+    for command in commands(how) {
+        sys::reboot(command).unwrap_or_default(); // that it returns at all is the failure; so, the next
+    }
+}
+
+/// What reboot(2) is asked, one after the other.
+fn commands(how: End) -> [usize; 2] {
+    match how {
+        End::PowerOff | End::Exit(_) => [LINUX_REBOOT_CMD_POWER_OFF, LINUX_REBOOT_CMD_HALT],
+        End::Reboot => [LINUX_REBOOT_CMD_RESTART, LINUX_REBOOT_CMD_RESTART],
+        End::Halt => [LINUX_REBOOT_CMD_HALT, LINUX_REBOOT_CMD_POWER_OFF],
+        End::Kexec => [LINUX_REBOOT_CMD_KEXEC, LINUX_REBOOT_CMD_RESTART],
+        // It did not come to pass; the whole machine beginning anew is the nearest to it.
+        End::SoftReboot => [LINUX_REBOOT_CMD_RESTART, LINUX_REBOOT_CMD_HALT],
+    }
 }
 
 /// Each mount point that `to_unmount` lets through. The list changes under the reader, so an entry may be missed:

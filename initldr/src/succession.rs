@@ -71,7 +71,10 @@ impl Init {
                     self.held.down_since = welcome.down_since_boottime_ns;
                     self.outbox.ring.lost = welcome.lost_exits;
                 }
-                ToManager::Stored(name, fd) => drop(self.outbox.store.put(name, sys::adopt(fd))),
+                ToManager::Stored(name, fd) => {
+                    self.outbox.store.put(name, sys::adopt(fd));
+                    self.held.watchdog.look(name, &self.outbox.store);
+                }
                 ToManager::Exit(exit) => {
                     if exit.sequence != self.outbox.ring.last + 1 {
                         self.outbox.ring.count_from(exit.sequence.saturating_sub(1));

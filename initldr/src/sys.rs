@@ -136,6 +136,7 @@ arguments! {
     &u32: |number| ptr::from_ref(number).expose_provenance();
     &u64: |word| ptr::from_ref(word).expose_provenance();
     &Limit: |limit| ptr::from_ref(limit).expose_provenance();
+    &mut u32: |number| ptr::from_mut(number).expose_provenance();
     &mut MappedDevice: |request| ptr::from_mut(request).expose_provenance();
     &[u8]: |bytes| bytes.as_ptr().expose_provenance();
     &mut [u8]: |bytes| bytes.as_mut_ptr().expose_provenance();
@@ -202,6 +203,8 @@ calls! {
     clear_loop(device: &Fd) -> (): drop, IOCTL [device, LOOP_CLR_FD, 0_usize];
     /// ioctl(2), DM_DEV_REMOVE. `control` is /dev/mapper/control.
     remove_mapped(control: &Fd, request: &mut MappedDevice) -> (): drop, IOCTL [control, DM_DEV_REMOVE, &mut *request];
+    /// ioctl(2), WDIOC_SETTIMEOUT: of a watchdog; the seconds become what it can do.
+    set_timeout(device: i32, seconds: &mut u32) -> (): drop, IOCTL [device, WDIOC_SETTIMEOUT, &mut *seconds];
     /// sync(2).
     sync() -> (): drop, SYNC [];
     /// getpid(2).
@@ -298,6 +301,11 @@ pub fn is_mount_point(path: &CStr) -> Result<bool> {
 /// ioctl(2), TIOCGPGRP: the group that may read standard input, where that is this session's terminal.
 pub fn terminal_of() -> Result<u32> {
     filled!([u32; 1]: IOCTL [0_usize, TIOCGPGRP] _).map(|group| group[0])
+}
+
+/// ioctl(2), WDIOC_GETTIMEOUT: the seconds of a watchdog.
+pub fn timeout(device: i32) -> Result<u32> {
+    filled!([u32; 1]: IOCTL [device, WDIOC_GETTIMEOUT] _).map(|seconds| seconds[0])
 }
 
 /// prlimit64(2) of RLIMIT_NOFILE, to read it.

@@ -107,7 +107,7 @@ impl Disk {
         chown(disk.at("var/lib/redis"), Some(101), Some(101))?;
         for kernel in Kernel::ALL {
             let modules = cache.modules(kernel, Flavour::Cloud)?;
-            for (path, data) in crate::modules::files(&modules, &["overlay", "loop", "dm_mod"])? {
+            for (path, data) in crate::modules::files(&modules, &["overlay", "loop", "dm_mod", "softdog"])? {
                 disk.file(&format!("usr/lib/modules/{path}"), 0o644, data)?;
             }
             // The system's own modprobe reads tables that only depmod writes.

@@ -67,7 +67,7 @@ impl Image {
     }
 
     /// An initramfs that finds a root on a disk: initldr as `/init`, motherd, the services of that phase, and modules.
-    pub fn early(modules: &[&str]) -> Result<Self> {
+    pub fn early(modules: impl Fn(Kernel) -> Vec<&'static str>) -> Result<Self> {
         let programs = Programs::built()?;
         let mut image = Self::base()?;
         image.archive.copy(&programs.initldr, "/init", 0o755)?;
@@ -80,7 +80,7 @@ impl Image {
         image.tree(&crate::workspace().join("policies"), "/usr/lib/motherd/policies")?;
         image.archive.file("/etc/initrd-release", 0o644, "NAME=\"initramfs of the tests\"\n")?;
         for kernel in Kernel::ALL {
-            image.modules(kernel, Flavour::Cloud, modules)?;
+            image.modules(kernel, Flavour::Cloud, &modules(kernel))?;
         }
         Ok(image)
     }

@@ -20,6 +20,8 @@ use std::{
 mod fire;
 #[path = "initldr/succession.rs"]
 mod succession;
+#[path = "initldr/watchdog.rs"]
+mod watchdog;
 
 /// For anything that should happen soon, on a machine that does other things too.
 const SOON: Duration = Duration::from_secs(20);

@@ -17,7 +17,8 @@ pub(super) struct About {
     since: Duration,
     /// So many fell out of initldr's ring.
     lost_exits: u64,
-    /// In safe mode: since when initldr was not told that this motherd is there, while exits are not acknowledged.
+    /// Since when initldr was not told that this motherd is there: in safe mode, while exits are not acknowledged, and where it
+    /// keeps a watchdog.
     pub(super) owes_since: Option<Duration>,
 }
 

@@ -186,6 +186,7 @@ impl Daemon {
             .chain(self.about.says_at())
             .chain(self.stock.next(now()))
             .chain(self.conditions.next())
+            .chain(self.watchdog.next())
             .min();
         if next == self.armed {
             return Ok(());
@@ -244,6 +245,7 @@ impl Daemon {
         self.end_jobs(now())?;
         self.end_upgrade(now())?;
         self.say_alive(now())?;
+        self.arm_watchdog(now())?;
         self.tell_dropped();
         self.end_silences(now())?;
         self.run_checks(now())?;
@@ -274,6 +276,9 @@ impl Daemon {
                 ToManager::StoreAnswer { name, errno } if errno != 0 => {
                     let errno = Errno::from_raw(errno);
                     tracing::warn!("initldr does not keep {}: {errno}", name.as_str());
+                    if name.as_str() == super::watchdog::SLOT {
+                        self.watchdog_refused();
+                    }
                 }
                 ToManager::StoreAnswer { .. } => {}
                 ToManager::Welcome(_) | ToManager::Stored(..) | ToManager::ReplayEnd | ToManager::Left(_) => {

@@ -65,9 +65,10 @@ fn parts(slot: &str) -> (&str, Option<&str>, Option<&str>) {
             None => ("other", None, None),
         },
         ("process" | "log" | "notify", Some(service)) => (before, Some(service), None),
-        ("control" | "events" | "log-stage" | "log-books" | "lock-run" | "lock-cgroups", None) => {
-            (before, None, None)
-        }
+        (
+            "control" | "events" | "log-stage" | "log-books" | "lock-run" | "lock-cgroups" | "watchdog",
+            None,
+        ) => (before, None, None),
         _ => ("other", None, None),
     }
 }

@@ -53,6 +53,7 @@ mod survivors;
 mod timers;
 mod transient;
 mod upgrade;
+mod watchdog;
 pub(crate) mod why;
 
 use std::{
@@ -276,6 +277,7 @@ struct Daemon {
     outward: outward::Outward,
     /// When what holds the end of everything up is said next.
     report: Option<Duration>,
+    watchdog: watchdog::Watchdog,
     /// Who may have ended for good since the last look.
     ended: BTreeSet<Id>,
     /// Populated cgroups of services that no file describes: paths below the base.
@@ -348,7 +350,7 @@ fn now() -> Duration {
 impl Daemon {
     /// Everything up to the point where the first event can come: what ran before is adopted, and the boot target is on
     /// its way.
-    fn open(args: &Args, words: Words) -> Result<Self, Fatal> {
+    fn open(args: &Args, mut words: Words) -> Result<Self, Fatal> {
         raise_file_limit();
         nix::sys::prctl::set_child_subreaper(true)
             .map_err(io::Error::from)
@@ -430,6 +432,7 @@ impl Daemon {
             said: BTreeMap::new(),
             outward: outward::Outward::new(std::env::var_os("NOTIFY_SOCKET").as_deref()),
             report: None,
+            watchdog: watchdog::Watchdog::new(words.watchdog.take(), replay.stored.remove(watchdog::SLOT)),
             ended: BTreeSet::new(),
             orphans: BTreeSet::new(),
             hands_over_at: None,
@@ -438,6 +441,7 @@ impl Daemon {
             upgrade: None,
             about,
         };
+        daemon.live();
         daemon.watch_all().map_err(Fatal::system("epoll_ctl"))?;
         let phase = args.phase.unwrap_or_else(|| Phase::of(&args.root));
         if phase == Phase::Initramfs {

@@ -15,7 +15,7 @@ use clap::ValueEnum;
 use nix::sys::statfs::{FsType, TMPFS_MAGIC, statfs};
 use tracing::level_filters::LevelFilter;
 
-use super::{Daemon, Fatal, log};
+use super::{Daemon, Fatal, log, watchdog::Wanted};
 use crate::{
     early::cmdline::CommandLine,
     graph::Id,
@@ -63,6 +63,7 @@ impl Phase {
 pub(super) struct Words {
     group: Option<String>,
     pub(super) level: Option<LevelFilter>,
+    pub(super) watchdog: Option<Result<Wanted, String>>,
 }
 
 impl Words {
@@ -80,6 +81,7 @@ impl Words {
         Self {
             group: line.value("motherd.group").map(str::to_owned).or_else(rescue),
             level: level.or_else(|| line.has("quiet").then_some(LevelFilter::WARN)),
+            watchdog: Wanted::of(line),
         }
     }
 

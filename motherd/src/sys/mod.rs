@@ -8,3 +8,4 @@ pub(crate) mod network;
 pub(crate) mod notify;
 pub(crate) mod process;
 pub(crate) mod random;
+pub(crate) mod watchdog;

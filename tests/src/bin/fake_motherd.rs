@@ -46,6 +46,11 @@ fn main() -> Result<ExitCode> {
                 let file = fs::File::open(path)?;
                 say(ToInit::Store(slot(name)?), Some(file.as_raw_fd()))?;
             }
+            "store-writable" => {
+                let (name, path) = rest.split_once(' ').context("store-writable NAME PATH")?;
+                let file = fs::OpenOptions::new().write(true).open(path)?;
+                say(ToInit::Store(slot(name)?), Some(file.as_raw_fd()))?;
+            }
             "store-nothing" => say(ToInit::Store(slot(rest)?), None)?,
             "drop" => say(ToInit::Drop(slot(rest)?), None)?,
             "alive" => say(ToInit::Alive, None)?,

@@ -18,7 +18,7 @@ impl Machine {
     }
 
     /// A copy of the program, which is another file.
-    fn copy(&self, name: &str) -> Result<PathBuf> {
+    pub(super) fn copy(&self, name: &str) -> Result<PathBuf> {
         let path = self.folder.join(name);
         fs::copy(initldr(), &path)?;
         Ok(path)
@@ -35,7 +35,7 @@ fn descriptors(pid: Pid) -> Result<usize> {
 
 impl Motherd {
     /// Has `path` executed in initldr's place.
-    fn succeed(&mut self, path: &Path, errno: i32) -> Result<()> {
+    pub(super) fn succeed(&mut self, path: &Path, errno: i32) -> Result<()> {
         self.tell(&format!("execute {}", path.display()))?;
         self.expect(&format!("answer {} {errno}", path.display()))
     }
