@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 use e2e::clients::{Clients, POLICY, orders};
 use e2e::scratch::Scratch;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 #[test]
 fn who_floods_stalls_or_lies_disturbs_nobody() -> Result<()> {
@@ -121,6 +123,65 @@ fn descriptors_that_are_given_away_come_back_over_a_restart_and_the_death_of_mot
     ensure!(said.contains("got 1 chest True"), "one of each file, none of what is gone: {said}");
     // A service that is stopped has nothing kept, unless its file says so.
     ensure!(scratch.motherctl(&["restart", "keeper"])?.status == 0);
+    scratch.stop()?;
+    Ok(())
+}
+
+/// A service of type `fd` that runs this.
+fn by_descriptor(script: &str, more: &str) -> String {
+    format!(
+        "exec = [\"/bin/sh\", \"-c\", '''\n{script}\n''']\npolicy = \"unconfined\"\n[start]\ntype = \"fd\"\nfd = 3\n\
+         {more}[restart]\nwhen = \"never\"\n"
+    )
+}
+
+#[test]
+fn a_newline_on_a_descriptor_is_readiness_also_where_nobody_reads_it_yet() -> Result<()> {
+    let Some(mut scratch) = Scratch::new("a_newline_on_a_descriptor")? else { return Ok(()) };
+    let go = scratch.path("go");
+    let waits = format!("mkfifo {0}; read word <{0}; printf '\\n' >&3; exec sleep infinity", go.display());
+    scratch.service("s6", &by_descriptor("echo not yet >&3; exec 3>&- sleep infinity", ""))?;
+    scratch.service("early", &by_descriptor("printf 'words\\n' >&3; exec sleep infinity", ""))?;
+    scratch.service("system", "[dependencies]\nwants = [\"late\"]\n")?;
+    scratch.service("late", &by_descriptor(&waits, ""))?;
+    scratch.service("closed", &by_descriptor("exec 3>&-; exec sleep infinity", ""))?;
+    scratch.service("silent", &by_descriptor("exec sleep infinity", "timeout = \"300ms\"\n"))?;
+    scratch.service("crashed", &by_descriptor("exit 3", ""))?;
+    scratch.start()?;
+    scratch.answers()?;
+    for name in ["s6", "early"] {
+        let started = scratch.motherctl(&["start", name])?;
+        ensure!(started.status == 0, "{started:?}");
+    }
+    for (name, why) in [
+        ("closed", "it closed descriptor 3 and had written no newline to it"),
+        ("silent", "not started after 0.3 s"),
+        ("crashed", "exited with status 3 before it was ready"),
+    ] {
+        let started = scratch.motherctl(&["start", name])?;
+        ensure!(started.status == 1 && started.errors.contains(why), "{name}: {started:?}");
+    }
+    let kept = |scratch: &Scratch| -> Result<bool> {
+        Ok(scratch.motherctl(&["fdstore", "late"])?.out.contains("ready"))
+    };
+    let pid = scratch.eventually("late waits", |scratch| {
+        let status = scratch.status("late")?;
+        let waits = status["state"] == "starting" && go.exists() && kept(scratch)?;
+        Ok(status["main_pid"].as_u64().filter(|_| waits))
+    })?;
+    // One motherd dies while nothing was written; the next while it stands still and the newline comes.
+    scratch.kill_motherd()?;
+    ensure!(scratch.status("late")?["state"] == "starting" && kept(&scratch)?, "adopted as it was");
+    let motherd = Pid::from_raw(scratch.motherd()?);
+    kill(motherd, Signal::SIGSTOP)?;
+    fs::write(&go, "go\n")?;
+    let state = format!("/proc/{pid}/comm");
+    scratch.eventually("it has written, and sleeps", |_| {
+        Ok((fs::read_to_string(&state)?.trim() == "sleep").then_some(()))
+    })?;
+    kill(motherd, Signal::SIGKILL)?;
+    ensure!(scratch.running("late")? == pid, "it is the same process");
+    ensure!(!kept(&scratch)?, "nothing is kept for it any more");
     scratch.stop()?;
     Ok(())
 }

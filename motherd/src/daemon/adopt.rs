@@ -40,6 +40,7 @@ use super::{
     log::Left,
     notify::{Readiness, held_slots, is_held},
     now, policies, proc,
+    ready::READY,
     spawn::{PROCESS, notify_slot},
     standby::{has_run, present_run},
 };
@@ -491,6 +492,10 @@ impl Daemon {
         for (slot_name, reader) in stored {
             if let Some(name) = slot_name.strip_prefix("notify/") {
                 self.adopt_readiness(name, reader)?;
+                continue;
+            }
+            if let Some(name) = slot_name.strip_prefix(READY) {
+                self.adopt_ready(name, reader)?;
                 continue;
             }
             if let Some(name) = slot_name.strip_prefix("s/") {

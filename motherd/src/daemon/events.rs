@@ -37,6 +37,7 @@ pub(super) enum Source {
     Log(Id),
     Cgroup(Id),
     Notify(Id),
+    Ready(Id),
     Held(Id),
     Health(Id),
     Main(Id),
@@ -66,6 +67,7 @@ impl Source {
             Self::Upgrade => 11,
             Self::Mounts => 12,
             Self::Conditions(kind) => kind.number() << 4 | 13,
+            Self::Ready(id) => (id.0 as u64) << 4 | 15,
             Self::Pressure(id, number) => (id.0 as u64) << 12 | u64::from(number) << 4 | 14,
         }
     }
@@ -91,6 +93,7 @@ impl Source {
                 let number = u8::try_from(data >> 4 & 0xff).ok()?;
                 usize::try_from(data >> 12).ok().map(|id| Self::Pressure(Id(id), number))
             }
+            15 => id().map(Self::Ready),
             _ => None,
         }
     }
@@ -219,6 +222,7 @@ impl Daemon {
             }
             Source::Cgroup(id) => self.cgroup_ready(id),
             Source::Notify(id) => self.notified(id),
+            Source::Ready(id) => self.ready_written(id),
             Source::Held(id) => self.held_ready(id),
             Source::Health(id) => self.health_ready(id),
             Source::Pressure(id, number) => self.pressure_ready(id, number),
@@ -373,6 +377,7 @@ mod tests {
             Source::Log(Id(0)),
             Source::Cgroup(Id(2045)),
             Source::Notify(Id(7)),
+            Source::Ready(Id(7)),
             Source::Held(Id(2045)),
             Source::Health(Id(3)),
             Source::Pressure(Id(2045), 15),

@@ -64,7 +64,7 @@ fn parts(slot: &str) -> (&str, Option<&str>, Option<&str>) {
             Some((service, number)) => ("socket", Some(service), Some(number)),
             None => ("other", None, None),
         },
-        ("process" | "log" | "notify", Some(service)) => (before, Some(service), None),
+        ("process" | "log" | "notify" | "ready", Some(service)) => (before, Some(service), None),
         (
             "control" | "events" | "log-stage" | "log-books" | "lock-run" | "lock-cgroups" | "watchdog",
             None,

@@ -43,6 +43,7 @@ mod phase;
 mod policies;
 mod pressure;
 mod proc;
+mod ready;
 mod schedule;
 mod signals;
 mod sockets;
@@ -224,6 +225,8 @@ struct Runtime {
     log: Option<Log>,
     /// Where it says that it is ready, if it does.
     readiness: Option<Readiness>,
+    /// Where it writes that it is ready, until it has.
+    ready: Option<ready::Ready>,
     /// What it said of its present run.
     said: notify::Said,
     /// What it gave away to get it back.

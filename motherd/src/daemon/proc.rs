@@ -83,6 +83,14 @@ pub(crate) fn has_ended(pid: u32) -> bool {
     matches!(state, None | Some("Z" | "X"))
 }
 
+/// Whether a process is dead, or on its way there: its descriptors are closed before it is (PF_EXITING in field 9).
+pub(crate) fn is_ending(pid: u32) -> bool {
+    /// include/linux/sched.h: since the kernel has had the field.
+    const PF_EXITING: u32 = 4;
+    let stat = text_of(&format!("/proc/{pid}/stat")).unwrap_or_default();
+    field::<u32>(&stat, 9).is_none_or(|flags| flags & PF_EXITING != 0)
+}
+
 /// The pid of the process that a pidfd is of, as this pid namespace has it; `None` where it is gone.
 pub(crate) fn pid_of(pidfd: BorrowedFd<'_>) -> Option<u32> {
     let text = text_of(&format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd())).ok()?;

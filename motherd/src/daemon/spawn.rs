@@ -29,6 +29,7 @@ use super::{
     now,
     policies::Planned,
     proc,
+    ready::Ready,
     standby::Waiting,
 };
 use crate::{
@@ -89,7 +90,12 @@ impl Daemon {
             Standby::Parked { process } => Some(process.pid),
             Standby::None | Standby::Parking | Standby::Later { .. } => None,
         };
-        let event = match prepared.and(listening).and_then(|()| self.start_process(id, &name, &program)) {
+        let ready = self.prepare_ready(id, &name, &program)?;
+        let prepared = prepared.and(listening).and(ready);
+        let launched = prepared.and_then(|()| self.start_process(id, &name, &program));
+        // The service has its own, and that is to be the only one.
+        self.hand_over_ready(id);
+        let event = match launched {
             Ok(Launched { pid, pidfd, mounts }) => {
                 failpoint::hit("launch.cloned");
                 self.link.store(&process_slot(&name), pidfd.as_fd())?;
@@ -178,7 +184,8 @@ impl Daemon {
             return Err(Refusal::permanent("no room for another service in the state"));
         };
         let (argv, stdio) = (&program.exec.value, [null.as_fd(), log.writer(), log.writer()]);
-        let handed = Handed { listen: &listen, own_pid, ..Handed::default() };
+        let at = program.ready_fd.zip(runtime.ready.as_ref().and_then(Ready::writer));
+        let handed = Handed { listen: &listen, own_pid, at };
         let failed = |error: LaunchError| {
             let sources = self.manager.graph().service(id).sources();
             match error.kind() {

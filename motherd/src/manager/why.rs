@@ -185,6 +185,7 @@ impl Manager {
     fn awaited_of(&self, id: Id) -> &'static str {
         match self.rules[id.0].map(|rules| rules.start) {
             Some(Start::Notify) => "it runs, and has not said READY=1",
+            Some(Start::Fd) => "it runs, and has written no newline to its descriptor",
             Some(Start::Oneshot) => "it runs, and is up when it has ended well",
             Some(Start::Forking) => "its first process has not ended",
             Some(Start::Exec) | None => "it was launched",

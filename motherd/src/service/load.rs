@@ -279,10 +279,10 @@ rate  = "60/m"
     }
 
     #[test]
-    fn what_is_not_executed_yet_is_refused_and_never_ignored() {
+    fn what_is_wrong_in_one_table_hides_nothing_of_another() {
         let text = "exec = [\"/bin/web\"]\n[start]\ntype = \"fd\"\n\
                     [[socket]]\nlisten = \"tpc:0.0.0.0:80\"\n[[timer]]\npersistent = true\n[log]\nrate = \"1\"\n";
-        assert_eq!(codes(text), ["not-yet", "bad-socket", "bad-timer", "bad-rate"]);
+        assert_eq!(codes(text), ["missing-key", "bad-socket", "bad-timer", "bad-rate"]);
     }
 
     #[test]

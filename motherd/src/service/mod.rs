@@ -1,8 +1,8 @@
 //! [`Service`]: what is to run, and when. Holding one proves that every value in it was checked; what its dependencies
 //! are worth is [`crate::graph`]'s question, and its policy is loaded when it is launched.
 //!
-//! A file goes through the same stages as a policy: text, `raw`, `validate`. What the format has and this version does
-//! not execute is an error with the code `not-yet`: nothing is ever ignored.
+//! A file goes through the same stages as a policy: text, `raw`, `validate`. Nothing
+//! that is written is ever ignored.
 
 mod commands;
 mod condition;
@@ -19,7 +19,7 @@ mod timer;
 mod validate;
 mod words;
 
-use std::time::Duration;
+use std::{os::fd::RawFd, time::Duration};
 
 use sandbox::diagnostic::{Located, Sources};
 
@@ -80,6 +80,8 @@ pub struct Program {
     pub environment: Vec<(String, String)>,
     /// When it counts as started.
     pub start: Start,
+    /// The number of the descriptor that it writes a newline to, where that is how it counts as started.
+    pub ready_fd: Option<RawFd>,
     /// How long it may take to start; for a oneshot, to finish. `None`: as long as it likes.
     pub start_timeout: Option<Duration>,
     /// A oneshot that succeeded stays up.
@@ -117,6 +119,8 @@ pub enum Start {
     Exec,
     /// When it says `READY=1` on its readiness socket (sd_notify(3)).
     Notify,
+    /// When it writes a newline to a descriptor that it was given, as s6 has it.
+    Fd,
     /// When its first process ended with status 0, and left a daemon behind.
     Forking,
     /// When it ended with status 0; it stays up without a process.
@@ -128,7 +132,7 @@ impl Start {
     #[must_use]
     pub fn says_when(self) -> bool {
         match self {
-            Self::Notify => true,
+            Self::Notify | Self::Fd => true,
             Self::Exec | Self::Forking | Self::Oneshot => false,
         }
     }
@@ -138,6 +142,7 @@ impl Start {
     pub fn readiness(self) -> &'static str {
         match self {
             Self::Notify => "it said that it is ready",
+            Self::Fd => "it wrote to its descriptor that it is ready",
             Self::Exec => "it runs",
             Self::Forking => "it left its daemon behind",
             Self::Oneshot => "it ended well",

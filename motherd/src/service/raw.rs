@@ -31,6 +31,7 @@ pub(crate) struct RawService {
     pub(crate) start_timeout: Option<Located<String>>,
     pub(crate) remain: Option<Located<bool>>,
     pub(crate) pidfile: Option<Located<String>>,
+    pub(crate) start_fd: Option<Located<i64>>,
     pub(crate) commands: RawCommands,
     pub(crate) environment: Vec<RawVariable>,
     pub(crate) notify: Option<RawNotify>,
@@ -87,7 +88,7 @@ pub(crate) struct Reader<'p> {
 }
 
 /// The keys of `[start]`.
-const START_KEYS: [&str; 6] = ["type", "timeout", "pre", "post", "remain", "pidfile"];
+const START_KEYS: [&str; 7] = ["type", "timeout", "pre", "post", "remain", "pidfile", "fd"];
 
 type Entry<'t> = &'t Spanned<DeValue<'t>>;
 
@@ -128,6 +129,7 @@ impl Reader<'_> {
             raw.start_timeout = self.string(section, "timeout");
             raw.remain = self.boolean(section, "remain");
             raw.pidfile = self.string(section, "pidfile");
+            raw.start_fd = self.integer(section, "fd");
             raw.commands.pre = self.commands(section, "pre");
             raw.commands.post = self.commands(section, "post");
         }

@@ -1,11 +1,11 @@
 //! [`RawService`] to [`Service`]: every value checked, every problem of the file told at once.
 
-use std::time::Duration;
+use std::{os::fd::RawFd, time::Duration};
 
 use sandbox::diagnostic::{Diagnostic, FileId, Located, Place, Sources, nearest};
 
 use super::{
-    Body, LogRate, Program, Service, Start,
+    Body, LogRate, Notify, Program, Service, Start,
     log::rate,
     raw::RawService,
     words::{check_name, check_service_name, duration, signal, size},
@@ -58,6 +58,11 @@ pub(crate) fn validate(
     (problems.len() == before).then_some(service)
 }
 
+/// Below it are standard input, output and error.
+const FIRST_FD: i64 = 3;
+/// The highest that every process may have (RLIMIT_NOFILE is 1024 where nothing says otherwise).
+const LAST_FD: i64 = 1023;
+
 pub(super) struct Checker<'p> {
     /// What `%i` stands for; `None` in a file that is no template.
     instance: Option<&'p str>,
@@ -104,7 +109,7 @@ impl Checker<'_> {
             Located::new(DEFAULT_POLICY.to_owned(), Place { file: self.file, span: 0..0 })
         });
         let default_timeout = match start {
-            Start::Exec | Start::Notify | Start::Forking => Some(START_TIMEOUT),
+            Start::Exec | Start::Notify | Start::Fd | Start::Forking => Some(START_TIMEOUT),
             Start::Oneshot => None,
         };
         let slice = self.slice(raw);
@@ -116,6 +121,7 @@ impl Checker<'_> {
         let health = self.health(raw);
         let watchdog = self.watchdog(raw, start);
         let pidfile = self.pidfile(raw, start);
+        let ready_fd = self.ready_fd(raw, start, &notify);
         let start_timeout = self.duration(raw.start_timeout.as_ref()).or(default_timeout);
         let reload_signal = self.signal(raw.reload_signal.as_ref());
         let stop_signal = self.signal(raw.stop_signal.as_ref()).unwrap_or(libc::SIGTERM);
@@ -129,6 +135,7 @@ impl Checker<'_> {
             slice,
             environment,
             start,
+            ready_fd,
             start_timeout,
             remain,
             standby,
@@ -257,20 +264,10 @@ impl Checker<'_> {
     }
 
     fn start(&mut self, raw: &RawService) -> Start {
-        if let Some(written) = &raw.start_type
-            && matches!(written.value.as_str(), "fd")
-        {
-            self.refuse(
-                "not-yet",
-                &written.at,
-                format!("`start.type = \"{}\"` is not executed by this version", written.value),
-                "it is one of \"exec\", \"notify\", \"forking\", \"oneshot\"",
-            );
-            return Start::Exec;
-        }
         let words = [
             ("exec", Start::Exec),
             ("notify", Start::Notify),
+            ("fd", Start::Fd),
             ("forking", Start::Forking),
             ("oneshot", Start::Oneshot),
         ];
@@ -301,6 +298,15 @@ impl Checker<'_> {
         }
         match start {
             Start::Exec | Start::Notify => true,
+            Start::Fd => {
+                self.refuse(
+                    "bad-value",
+                    &written.at,
+                    "`standby` is not for a service that is ready by a descriptor",
+                    "start.type \"exec\" or \"notify\"",
+                );
+                false
+            }
             Start::Forking | Start::Oneshot => {
                 self.refuse(
                     "bad-value",
@@ -309,6 +315,49 @@ impl Checker<'_> {
                     "a oneshot ends, and what forks is found anew each time: start.type \"exec\" or \"notify\"",
                 );
                 false
+            }
+        }
+    }
+
+    /// The descriptor of `start.type = "fd"`: none that the service is passed otherwise.
+    fn ready_fd(&mut self, raw: &RawService, start: Start, notify: &Notify) -> Option<RawFd> {
+        let (Some(written), true) = (&raw.start_fd, start == Start::Fd) else {
+            if let Some(written) = &raw.start_fd {
+                self.refuse(
+                    "bad-value",
+                    &written.at,
+                    "`start.fd` is for `start.type = \"fd\"` alone",
+                    "elsewhere nothing is read from a descriptor",
+                );
+            } else if let (Some(kind), Start::Fd) = (&raw.start_type, start) {
+                self.refuse(
+                    "missing-key",
+                    &kind.at,
+                    "`start.type = \"fd\"` needs the number of the descriptor",
+                    "`fd = 3`: the program writes a newline there when it is ready",
+                );
+            }
+            return None;
+        };
+        // As sd_listen_fds(3) has it: the sockets, then what the service had stored.
+        let passed = i64::try_from(raw.sockets.len() + notify.fd_store_max).unwrap_or(i64::MAX);
+        let first = FIRST_FD.saturating_add(passed);
+        match RawFd::try_from(written.value) {
+            Ok(number) if (first..=LAST_FD).contains(&written.value) => Some(number),
+            Ok(_) | Err(_) => {
+                let why = match written.value {
+                    ..FIRST_FD => "0, 1 and 2 are standard input, output and error".to_owned(),
+                    value if value < first => {
+                        format!(
+                            "{FIRST_FD} to {} are its sockets and the descriptors that it may store",
+                            first - 1
+                        )
+                    }
+                    _ => "a process has 1024 descriptors unless its policy says otherwise".to_owned(),
+                };
+                let message = format!("`start.fd` cannot be {}: {why}", written.value);
+                self.refuse("bad-value", &written.at, message, format!("it is one of {first} to {LAST_FD}"));
+                None
             }
         }
     }

@@ -18,6 +18,7 @@ use crate::{
 pub(super) struct Kinds {
     exec: Program,
     notify: Program,
+    fd: Program,
     oneshot: Program,
     forking: Program,
     lazy: Socket,
@@ -27,7 +28,8 @@ pub(super) struct Kinds {
 impl Kinds {
     pub(super) fn new() -> Self {
         let program = |kind: &str| {
-            let text = format!("exec = [\"/bin/x\"]\n[start]\ntype = \"{kind}\"");
+            let number = if kind == "fd" { "fd = 3" } else { "" };
+            let text = format!("exec = [\"/bin/x\"]\n[start]\ntype = \"{kind}\"\n{number}");
             parse_text("x", &text).unwrap().program().unwrap().clone()
         };
         let exec = program("exec");
@@ -38,6 +40,7 @@ impl Kinds {
             place: exec.policy.at.clone(),
             exec,
             notify: program("notify"),
+            fd: program("fd"),
             oneshot: program("oneshot"),
             forking: program("forking"),
         }
@@ -89,13 +92,14 @@ fn program(kinds: &Kinds, dice: &mut Dice) -> Option<Program> {
     }
     let mut program = match dice.roll(9) {
         0..=3 => kinds.exec.clone(),
-        4 | 5 => kinds.notify.clone(),
+        4 => kinds.notify.clone(),
+        5 => kinds.fd.clone(),
         6 => kinds.forking.clone(),
         _ => kinds.oneshot.clone(),
     };
     let when = match (dice.roll(4), program.start) {
         (0, _) => When::Never,
-        (1, Start::Exec | Start::Notify | Start::Forking) => When::Always,
+        (1, Start::Exec | Start::Notify | Start::Fd | Start::Forking) => When::Always,
         (_, _) => When::Failure,
     };
     let delay = Duration::from_millis([0, 1, 100, 2_000][dice.index(4)]);

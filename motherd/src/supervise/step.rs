@@ -474,7 +474,7 @@ impl Unit {
         let deadline = rules.start_timeout.map(|timeout| now.saturating_add(timeout));
         match rules.start {
             Start::Exec => self.ready(rules, main, cause, now),
-            Start::Notify | Start::Forking | Start::Oneshot => {
+            Start::Notify | Start::Fd | Start::Forking | Start::Oneshot => {
                 self.go(State::Starting { main, deadline }, cause, now, [])
             }
         }

@@ -6,6 +6,7 @@ pub(crate) mod link;
 pub(crate) mod memory;
 pub(crate) mod network;
 pub(crate) mod notify;
+pub(crate) mod pipe;
 pub(crate) mod process;
 pub(crate) mod random;
 pub(crate) mod watchdog;

@@ -116,6 +116,10 @@ fn ready() -> Result<()> {
     if let Some(path) = std::env::var_os("NOTIFY_SOCKET") {
         UnixDatagram::unbound()?.send_to(b"READY=1", Path::new(&path))?;
     }
+    if let Some(number) = std::env::var_os("READY_FD") {
+        let number = number.to_str().and_then(|number| number.parse().ok()).context("READY_FD")?;
+        File::from(e2e::descriptors::handed(number)?).write_all(b"\n")?;
+    }
     Ok(())
 }
 

@@ -270,6 +270,7 @@ impl Load {
     #[must_use]
     pub fn file(&self, name: &str, kind: Kind) -> String {
         let folder = self.folder.display();
+        let even = name.bytes().last().is_some_and(|digit| digit % 2 == 0);
         let mut policy = "soak";
         let own = |mode: &str| {
             let words = [&self.place.program.display().to_string(), mode, &folder.to_string(), name];
@@ -277,6 +278,8 @@ impl Load {
         };
         let (exec, start) = match kind {
             Kind::Idle => (own("idle"), "exec"),
+            // Its socket is 3.
+            Kind::Churn if even => (own("idle"), "fd"),
             Kind::Ready | Kind::Churn => (own("idle"), "notify"),
             Kind::Echo(port) => ([own("echo"), vec![port.to_string()]].concat(), "notify"),
             Kind::Crash => (own("crash"), "exec"),
@@ -308,6 +311,7 @@ impl Load {
             format!("[dependencies]\nneeds = [{}]\n", needs.join(", "))
         };
         // Made and dropped with each start and stop.
+        let number = if start == "fd" { "fd = 4\n[environment]\nREADY_FD = \"4\"\n" } else { "" };
         let socket = match kind {
             Kind::Churn => format!("[[socket]]\nlisten = \"unix:/run/{name}.sock\"\n"),
             Kind::Idle
@@ -321,12 +325,11 @@ impl Load {
             | Kind::Storm => String::new(),
         };
         // Of those that crash and of those that stay one half each has a process that waits to be its next.
-        let even = name.bytes().last().is_some_and(|digit| digit % 2 == 0);
         let standby = even && matches!(kind, Kind::Crash | Kind::Ready);
         let when = if kind == Kind::Once { "failure" } else { "always" };
         // Whoever crashes is tried again at once and without end.
         format!(
-            "exec = [{exec}]\npolicy = \"{policy}\"\nstandby = {standby}\n{needs}[start]\ntype = \"{start}\"\n[reload]\nsignal = \"SIGHUP\"\n[restart]\nwhen = \"{when}\"\n\
+            "exec = [{exec}]\npolicy = \"{policy}\"\nstandby = {standby}\n{needs}[start]\ntype = \"{start}\"\n{number}[reload]\nsignal = \"SIGHUP\"\n[restart]\nwhen = \"{when}\"\n\
              delay = \"10ms\"\nfactor = 1.0\nmax_delay = \"10ms\"\nlimit = 1000000000\n[log]\nkeep = \"64M\"\n{socket}"
         )
     }

@@ -88,6 +88,7 @@ impl Daemon {
 
     /// All that it has said, before something is judged that depends on it.
     pub(super) fn hear_all(&mut self, id: Id) -> Result<(), Fatal> {
+        self.ready_written(id)?;
         self.hear_some(id, ALL)
     }
 

@@ -81,6 +81,10 @@ impl World {
                 let status = [0, 0, 1, 1, 1, 125][self.dice.index(6)];
                 self.die(id, ExitHow::Exited, status);
             }
+            // A descriptor for readiness is closed before anything was written to it.
+            34..=35 if self.reads_a_descriptor(id) => {
+                self.event(id, Event::Sick { why: "closed".to_owned(), signal: None })?;
+            }
             34..=43 => self.event(id, Event::Ready)?,
             44 => {
                 let status = i32::from(self.dice.one_in(3));
@@ -287,6 +291,13 @@ impl World {
             self.run()?;
         }
         Err("it never comes to rest".to_owned())
+    }
+
+    /// Whether it is to write to a descriptor, and has not.
+    fn reads_a_descriptor(&self, id: Id) -> bool {
+        let starts = matches!(self.unit(id).state, State::Starting { .. });
+        let program = self.manager.graph().service(id).program();
+        starts && program.is_some_and(|program| program.start == Start::Fd)
     }
 
     fn find(&self, what: impl Fn(&Self, Id) -> bool) -> Option<Id> {
