@@ -1,9 +1,11 @@
 //! The command line of motherctl, as clap reads it: one block a command. Help texts are these doc comments.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use clap::{Parser, Subcommand, ValueEnum};
 use nix::sys::signal::Signal;
+
+use crate::control::protocol::State;
 
 /// Look after services and the policies that confine them
 ///
@@ -56,6 +58,26 @@ pub(crate) enum Command {
     },
     /// All services, one a line
     List,
+    /// Who has whom started, with the state of each
+    Tree {
+        /// These and what they have started; all services when none is named
+        #[arg(value_name = "SERVICE")]
+        services: Vec<String>,
+    },
+    /// Wait until services are in a state; exit status 1 if that does not come, or the time is over
+    ///
+    /// By the events of motherd, and over its death. For one that is to be up and has failed nobody waits: it is not tried
+    /// again unasked.
+    Wait {
+        /// up (running, reloading or done), or one of those that `list` shows
+        #[arg(long, value_name = "STATE", default_value = "up", value_parser = awaited)]
+        state: Awaited,
+        /// At most so long: "200ms", "30s", "5m"
+        #[arg(long, value_name = "TIME", value_parser = time)]
+        timeout: Option<Duration>,
+        #[arg(value_name = "SERVICE", required = true)]
+        services: Vec<String>,
+    },
     /// Why a service is as it is: who asked and through whom, what holds it back, how it ended, what comes next
     Why {
         #[arg(value_name = "SERVICE")]
@@ -109,6 +131,24 @@ pub(crate) enum Command {
     },
     /// Stop services and start them again
     Restart {
+        #[arg(value_name = "SERVICE", required = true)]
+        services: Vec<String>,
+    },
+    /// Have each boot start services, beyond what the file of the group `system` says
+    ///
+    /// Written to /etc/motherd/enabled; motherd need not run.
+    Enable {
+        /// And start them at once
+        #[arg(long)]
+        now: bool,
+        #[arg(value_name = "SERVICE", required = true)]
+        services: Vec<String>,
+    },
+    /// Have no boot start services that were enabled
+    Disable {
+        /// And stop them at once
+        #[arg(long)]
+        now: bool,
         #[arg(value_name = "SERVICE", required = true)]
         services: Vec<String>,
     },
@@ -345,6 +385,11 @@ impl Global {
         usual.map(|path| self.root.join(path)).into()
     }
 
+    /// Where the names are of what a boot starts beyond what its group says.
+    pub(crate) fn enabled(&self) -> PathBuf {
+        self.root.join(crate::service::enabled::FOLDER)
+    }
+
     /// Where policies are looked for, in this order.
     pub(crate) fn policies(&self) -> Vec<PathBuf> {
         if self.policies.is_empty() {
@@ -353,6 +398,45 @@ impl Global {
             self.policies.clone()
         }
     }
+}
+
+/// What is waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Awaited {
+    /// Running, reloading or done.
+    Up,
+    /// This one.
+    State(State),
+}
+
+/// A state that a service can be waited for in.
+fn awaited(text: &str) -> Result<Awaited, String> {
+    let states = [
+        State::Stopped,
+        State::Waiting,
+        State::Starting,
+        State::Running,
+        State::Reloading,
+        State::Stopping,
+        State::Backoff,
+        State::Done,
+        State::Failed,
+        State::Orphan,
+    ];
+    if text == "up" {
+        return Ok(Awaited::Up);
+    }
+    let known = states.map(State::name);
+    states.into_iter().find(|state| state.name() == text).map(Awaited::State).ok_or_else(|| {
+        let near = sandbox::diagnostic::nearest(text, known.into_iter().chain(["up"]));
+        let near = near.map(|near| format!("did you mean `{near}`? ")).unwrap_or_default();
+        format!("{near}it is one of up, {}", known.join(", "))
+    })
+}
+
+/// A time as service files have it.
+fn time(text: &str) -> Result<Duration, String> {
+    crate::service::duration(text).ok_or_else(|| "a time is a number and ms, s, m or h: 30s".to_owned())
 }
 
 /// `NAME=VALUE`; which names there are is for motherd to say.

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use sandbox::policy::Store;
@@ -16,7 +16,7 @@ use super::{
 use crate::{
     control::protocol::VERSION,
     graph::{Built, Graph},
-    service::{Catalog, Relation, load_dirs},
+    service::{Catalog, Relation, load_with_enabled},
 };
 
 /// Everything that the folders of service files say, with the policies that the services name.
@@ -30,8 +30,8 @@ struct Checked {
 }
 
 impl Checked {
-    fn of(dirs: &[PathBuf], store: &Store) -> Self {
-        let Catalog { services, broken, problems, .. } = load_dirs(dirs);
+    fn of(dirs: &[PathBuf], enabled: &Path, store: &Store) -> Self {
+        let Catalog { services, broken, problems, .. } = load_with_enabled(dirs, enabled);
         let mut errors: Vec<String> = problems
             .iter()
             .map(|problem| format!("error[{}]: {}\n", problem.code, problem.message))
@@ -59,7 +59,7 @@ impl Checked {
 
 /// Says all that is wrong; the exit status is 1 if anything is.
 pub(super) fn check(global: &Global) -> Result<u8, Failure> {
-    let checked = Checked::of(&global.services(), &Store::new(global.policies()));
+    let checked = Checked::of(&global.services(), &global.enabled(), &Store::new(global.policies()));
     let Checked { services, policies, errors, warnings, .. } = &checked;
     if global.json {
         print_json(&json!({
@@ -84,7 +84,7 @@ pub(super) fn check(global: &Global) -> Result<u8, Failure> {
 
 /// The graph of all services that can be started, for dot(1).
 pub(super) fn graph(global: &Global) -> Result<u8, Failure> {
-    let checked = Checked::of(&global.services(), &Store::new(global.policies()));
+    let checked = Checked::of(&global.services(), &global.enabled(), &Store::new(global.policies()));
     let text = dot(&checked.graph);
     if global.json {
         print_json(&json!({ "version": VERSION, "dot": text }))?;
@@ -131,7 +131,7 @@ mod tests {
             std::fs::write(scratch.path().join(format!("{name}.toml")), text).unwrap();
         }
         let policies = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../policies"));
-        Checked::of(&[scratch.path().to_owned()], &Store::new(vec![policies]))
+        Checked::of(&[scratch.path().to_owned()], Path::new("/nowhere"), &Store::new(vec![policies]))
     }
 
     #[test]

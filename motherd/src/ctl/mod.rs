@@ -11,6 +11,7 @@
 mod answers;
 mod args;
 mod doctor;
+mod enabled;
 mod ending;
 mod events;
 mod failure;
@@ -24,6 +25,7 @@ pub(crate) mod render;
 mod run;
 mod transient;
 mod upgrade;
+mod wait;
 
 use std::process::ExitCode;
 
@@ -78,12 +80,16 @@ fn execute(Args { global, command }: Args) -> Result<u8, Failure> {
         Command::Logs { follow, lines, since, services } => {
             logs::logs(&global, &services, lines, since.as_deref(), follow)
         }
+        Command::Tree { services } => ask(Request::Tree { services }),
+        Command::Wait { state, timeout, services } => wait::wait(&global, &services, state, timeout),
         Command::Why { service } => ask(Request::Why { service }),
         Command::Timers => ask(Request::Timers),
         Command::List => ask(Request::List),
         Command::Start { services } => ask(Request::Start { services }),
         Command::Stop { services, force } => ask(Request::Stop { services, force }),
         Command::Restart { services } => ask(Request::Restart { services }),
+        Command::Enable { now, services } => enabled::enable(&global, &services, now),
+        Command::Disable { now, services } => enabled::disable(&global, &services, now),
         Command::Reload { services } => ask(Request::Reload { services }),
         Command::Check => files::check(&global),
         Command::Graph => files::graph(&global),

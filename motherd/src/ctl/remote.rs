@@ -104,6 +104,11 @@ impl Output {
             Reply::FdStore(store) => self.text(&render::fdstore(store, self.style)),
             // Asked for where the answer is only a part of what is printed, or is printed while it comes.
             Reply::Manager(_) | Reply::Upgraded(_) | Reply::Status(_) => print_json(&as_json(reply)),
+            Reply::Tree(nodes) if nodes.is_empty() => self.text("no services\n"),
+            Reply::Tree(nodes) => {
+                let named: &[String] = if let Request::Tree { services } = request { services } else { &[] };
+                self.text(&render::tree(nodes, named, self.style))
+            }
             Reply::Why(why) => self.text(&render::why(why, self.style)),
             Reply::Timers(timers) => self.text(&render::timers(timers, self.style)),
             Reply::Events(events) => self.text(&render::events(events, self.style)),

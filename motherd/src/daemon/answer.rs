@@ -59,6 +59,7 @@ impl Daemon {
                 Ok(()) => return Ok(()),
                 Err(error) => Err(error),
             },
+            Request::Tree { services } => self.tree(services).map(Reply::Tree),
             Request::Why { service } => self.why(service).map(|why| Reply::Why(Box::new(why))),
             Request::Timers => Ok(Reply::Timers(self.timer_status(None))),
             Request::Events { services, after, follow: false } => self.events(services, *after),
@@ -344,11 +345,16 @@ impl Daemon {
                 description: String::new(),
                 state: Wire::Orphan,
                 sub_state: None,
+                boot: None,
                 main_pid: None,
                 uptime_usec: None,
             });
         }
         list.sort_by(|one, other| one.name.cmp(&other.name));
+        let boot = self.boot_reasons();
+        for summary in &mut list {
+            summary.boot = boot.get(&summary.name).map(|reason| (*reason).to_owned());
+        }
         list
     }
 
@@ -360,6 +366,7 @@ impl Daemon {
             description: service.description().to_owned(),
             state: self.shown_state(id),
             sub_state: self.sub_state(id),
+            boot: None,
             main_pid: unit.main().map(|main| main.pid),
             uptime_usec: since(unit).map(|since| microseconds(now().saturating_sub(since))),
         }
@@ -406,8 +413,11 @@ impl Daemon {
         let mut look = Look { witness: Witness::new(), enabled: Enabled::default() };
         let (mut message, mut text) = (StatusText::default(), Vec::with_capacity(2 * PART_BYTES));
         self.policies.begin();
+        let boot = self.boot_reasons();
         for (name, named) in names.iter().zip(named) {
-            message.service(&self.status_of_named(name, &named, &mut look), &mut text);
+            let mut status = self.status_of_named(name, &named, &mut look);
+            status.boot = boot.get(name).map(|reason| (*reason).to_owned());
+            message.service(&status, &mut text);
             if text.len() >= PART_BYTES {
                 self.server.reply_part(connection, &text, false, now());
                 text.clear();
@@ -453,6 +463,7 @@ impl Daemon {
             state: self.shown_state(id),
             sub_state: self.sub_state(id),
             cause: protocol::Cause { words, request },
+            boot: None,
             health: self.health_words(id),
             pressure: self.pressure_words(id),
             says: self.runtime.get(&id).and_then(|runtime| runtime.said.words()),
@@ -560,6 +571,7 @@ fn broken_summary(name: &str, report: &Report) -> ServiceSummary {
         description: brief(report).lines().next().unwrap_or_default().to_owned(),
         state: Wire::Failed,
         sub_state: Some("not loaded".to_owned()),
+        boot: None,
         main_pid: None,
         uptime_usec: None,
     }
@@ -573,6 +585,7 @@ fn bare_status(name: &str, state: Wire, sub_state: Option<String>, words: String
         state,
         sub_state,
         cause: protocol::Cause { words, request: None },
+        boot: None,
         says: None,
         health: vec![],
         pressure: vec![],

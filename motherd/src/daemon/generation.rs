@@ -18,7 +18,7 @@ use crate::{
 impl Daemon {
     /// Reads the files; without `dry_run` and without errors they are what holds from here on.
     pub(super) fn reload_config(&mut self, dry_run: bool, who: Requester) -> Result<ConfigPlan, Fatal> {
-        let mut catalog = service::load_dirs(&self.paths.services);
+        let mut catalog = service::load_with_enabled(&self.paths.services, &self.paths.enabled);
         self.keep_instances(&mut catalog);
         networks::imply_needs(&mut catalog, &self.store);
         let services: Vec<_> = std::mem::take(&mut catalog.services).into_values().collect();

@@ -53,6 +53,7 @@ mod streams;
 mod survivors;
 mod timers;
 mod transient;
+mod tree;
 mod upgrade;
 mod watchdog;
 pub(crate) mod why;
@@ -170,6 +171,7 @@ impl Fatal {
 struct Paths {
     root: PathBuf,
     services: Vec<PathBuf>,
+    enabled: PathBuf,
     policies: Vec<PathBuf>,
     run: PathBuf,
     log: PathBuf,
@@ -187,6 +189,7 @@ impl Paths {
         Self {
             services: or(&args.services, &services),
             policies: or(&args.policies, &["etc/motherd/policies", "usr/lib/motherd/policies"]),
+            enabled: below(service::enabled::FOLDER),
             run: below("run/motherd"),
             log: below("var/log/motherd"),
             stamps: below("var/lib/motherd/timers"),
@@ -389,7 +392,7 @@ impl Daemon {
         let (table, found, records) =
             Table::map(&state).map_err(io::Error::from).map_err(Fatal::system("map the state"))?;
         failpoint::hit("adopt.mapped");
-        let mut catalog = service::load_dirs(&paths.services);
+        let mut catalog = service::load_with_enabled(&paths.services, &paths.enabled);
         service::make_instances(&mut catalog, adopt::instances(&records, &replay.stored));
         networks::imply_needs(&mut catalog, &store);
         let (graph, catalog) = build(catalog);

@@ -111,9 +111,8 @@ impl Dependencies {
         &self.names[relation as usize]
     }
 
-    /// One name more, for the simulator.
-    #[cfg(test)]
-    pub(crate) fn push(&mut self, relation: Relation, name: Located<String>) {
+    /// One name more.
+    pub(crate) fn add(&mut self, relation: Relation, name: Located<String>) {
         self.names[relation as usize].push(name);
     }
 

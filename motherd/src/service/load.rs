@@ -14,7 +14,7 @@ use sandbox::{
     policy::read_file,
 };
 
-use super::{Body, Service, raw, validate::validate, words::check_name, words::check_service_name};
+use super::{Body, Service, enabled, raw, validate::validate, words::check_name, words::check_service_name};
 
 /// What the folders of service files say.
 #[derive(Debug, Default)]
@@ -49,6 +49,26 @@ impl Template {
 /// Loads every `NAME.toml` of the folders; a folder that does not exist is empty.
 #[must_use]
 pub fn load_dirs(dirs: &[PathBuf]) -> Catalog {
+    let mut catalog = read_dirs(dirs);
+    instances_of_names(&mut catalog);
+    catalog
+}
+
+/// The same, with what is [`enabled`] in a folder.
+#[must_use]
+pub fn load_with_enabled(dirs: &[PathBuf], folder: &Path) -> Catalog {
+    let mut catalog = read_dirs(dirs);
+    enabled::apply(folder, &mut catalog);
+    instances_of_names(&mut catalog);
+    catalog
+}
+
+fn instances_of_names(catalog: &mut Catalog) {
+    let named = catalog.services.values().flat_map(named_instances).collect();
+    make_instances(catalog, named);
+}
+
+fn read_dirs(dirs: &[PathBuf]) -> Catalog {
     let mut catalog = Catalog::default();
     let mut seen = BTreeSet::new();
     for dir in dirs {
@@ -67,8 +87,6 @@ pub fn load_dirs(dirs: &[PathBuf]) -> Catalog {
             }
         }
     }
-    let named = catalog.services.values().flat_map(named_instances).collect();
-    make_instances(&mut catalog, named);
     catalog
 }
 

@@ -7,6 +7,7 @@
 mod commands;
 mod condition;
 mod dependencies;
+pub mod enabled;
 mod environment;
 mod health;
 mod load;
@@ -27,7 +28,7 @@ pub use commands::Commands;
 pub use condition::{Condition, OnLoss, Resource};
 pub use dependencies::{Dependencies, Relation};
 pub use health::{Health, Probe};
-pub use load::{Catalog, Template, load_dirs};
+pub use load::{Catalog, Template, load_dirs, load_with_enabled};
 pub(crate) use load::{make_instances, named_instances, parse};
 pub use log::LogRate;
 pub(crate) use notify::ACCESS;

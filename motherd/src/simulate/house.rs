@@ -70,7 +70,7 @@ pub(super) fn graph(kinds: &Kinds, dice: &mut Dice, seed: u64, generation: u64) 
             let (owner, other) =
                 if relation == Relation::Before { (earlier, later) } else { (later, earlier) };
             let name = Located::new(NAMES[other].to_owned(), kinds.place.clone());
-            dependencies[owner].push(relation, name);
+            dependencies[owner].add(relation, name);
         }
     }
     let services = (0..).zip(dependencies).zip(NAMES).map(|((number, dependencies), name)| {

@@ -35,6 +35,7 @@ impl Request {
             Request::Schedule { how, at, message } => json!({ "how": how, "at": at, "message": message }),
             Request::Status { services }
             | Request::FdStore { services }
+            | Request::Tree { services }
             | Request::Skip { services }
             | Request::Start { services }
             | Request::Restart { services }
@@ -132,7 +133,7 @@ impl Services {
     }
 }
 
-/// The parameters of `Status` and `FdStore`.
+/// The parameters of `Status`, `Tree` and `FdStore`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct SomeServices {
@@ -250,6 +251,9 @@ fn decode_call(method: &str, parameters: Map<String, Value>, more: bool) -> Resu
     let request = match name {
         "List" => none(Request::List)?,
         "Status" => Request::Status {
+            services: from_parameters::<SomeServices>(parameters)?.services.unwrap_or_default(),
+        },
+        "Tree" => Request::Tree {
             services: from_parameters::<SomeServices>(parameters)?.services.unwrap_or_default(),
         },
         "Why" => {
@@ -383,6 +387,7 @@ impl Reply {
             | Reply::Scheduled(_)
             | Reply::Awaited(_)
             | Reply::Why(_)
+            | Reply::Tree(_)
             | Reply::Error(_) => write_json(&self.encode(), &mut text),
         }
         text
@@ -394,6 +399,7 @@ impl Reply {
         match self {
             Reply::List(services) => json!({ "parameters": { "version": VERSION, "services": services } }),
             Reply::Status(services) => json!({ "parameters": { "version": VERSION, "services": services } }),
+            Reply::Tree(services) => json!({ "parameters": { "version": VERSION, "services": services } }),
             Reply::Why(why) => json!({ "parameters": { "version": VERSION, "why": why } }),
             Reply::Acted(services) => json!({ "parameters": { "version": VERSION, "services": services } }),
             Reply::Configured(ConfigPlan { applied, errors, warnings, changes }) => {
@@ -516,6 +522,7 @@ impl Reply {
                 let upgraded = parameters.get("upgrade").cloned().unwrap_or_default();
                 Reply::Upgraded(serde_json::from_value(upgraded)?)
             }
+            Request::Tree { .. } => Reply::Tree(serde_json::from_value::<Of<_>>(parameters)?.services),
             Request::Why { .. } => {
                 let why = parameters.get("why").cloned().unwrap_or_default();
                 Reply::Why(Box::new(serde_json::from_value(why)?))

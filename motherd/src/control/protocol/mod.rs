@@ -12,6 +12,7 @@ mod ending;
 mod events;
 mod message;
 mod status;
+mod tree;
 mod upgrade;
 mod why;
 
@@ -22,7 +23,7 @@ mod tests;
 
 use serde::{Deserialize, Serialize};
 
-pub use self::{config::*, ending::*, events::*, message::*, status::*, upgrade::*, why::*};
+pub use self::{config::*, ending::*, events::*, message::*, status::*, tree::*, upgrade::*, why::*};
 
 /// The version of the replies' shape. Fields are only ever added under one version.
 pub const VERSION: u32 = 1;
@@ -61,6 +62,11 @@ pub enum Request {
     /// Everything about some services; about all of them when the list is empty.
     Status {
         /// Names.
+        services: Vec<String>,
+    },
+    /// Who names whom.
+    Tree {
+        /// These and all that they name; everything when the list is empty.
         services: Vec<String>,
     },
     /// Why a service is as it is.
@@ -174,6 +180,8 @@ pub enum Reply {
     List(Vec<ServiceSummary>),
     /// To [`Request::Status`].
     Status(Vec<ServiceStatus>),
+    /// To [`Request::Tree`].
+    Tree(Vec<TreeNode>),
     /// To [`Request::Why`].
     Why(Box<Why>),
     /// To [`Request::ReloadConfig`].
@@ -297,6 +305,7 @@ impl Request {
         match self {
             Request::List => "List",
             Request::Status { .. } => "Status",
+            Request::Tree { .. } => "Tree",
             Request::Why { .. } => "Why",
             Request::Events { .. } => "Events",
             Request::ReloadConfig { .. } => "ReloadConfig",
@@ -330,6 +339,7 @@ impl Request {
             Request::List
             | Request::Status { .. }
             | Request::Why { .. }
+            | Request::Tree { .. }
             | Request::Events { .. }
             | Request::Timers
             | Request::Manager

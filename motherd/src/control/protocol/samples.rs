@@ -13,6 +13,7 @@ pub(crate) fn web() -> ServiceStatus {
             words: "requested by uid 0 (pid 812)".into(),
             request: Some(Requester { uid: 0, pid: 812 }),
         },
+        boot: Some("enabled".into()),
         says: Some("serving 3 clients".into()),
         health: vec!["tcp 127.0.0.1:80: well".into()],
         pressure: vec!["memory some: 150ms in 1s: report; 3 times, 7 s ago".into()],
@@ -134,6 +135,7 @@ pub(crate) fn stopped() -> ServiceStatus {
         state: State::Stopped,
         sub_state: None,
         cause: Cause { words: "never started".into(), request: None },
+        boot: None,
         says: None,
         health: vec![],
         pressure: vec![],
@@ -162,6 +164,7 @@ pub(crate) fn summary(status: &ServiceStatus) -> ServiceSummary {
         description: status.description.clone(),
         state: status.state,
         sub_state: status.sub_state.clone(),
+        boot: status.boot.clone(),
         main_pid: status.main_pid,
         uptime_usec: status.uptime_usec,
     }
@@ -311,4 +314,28 @@ pub(crate) fn why() -> Why {
         unknown: vec!["who asked for it".into()],
         events: vec![event()],
     }
+}
+
+/// A target, what it wants, and what both of those need; and one that stands alone.
+pub(crate) fn tree() -> Vec<TreeNode> {
+    let node = |service: &str, state, edges: &[(&str, &str)]| TreeNode {
+        service: service.into(),
+        state,
+        sub_state: None,
+        asked: service == "system",
+        edges: edges
+            .iter()
+            .map(|(relation, service)| TreeEdge { relation: (*relation).into(), service: (*service).into() })
+            .collect(),
+    };
+    vec![
+        node("backup", State::Stopped, &[("conflicts", "web")]),
+        node("db", State::Running, &[]),
+        TreeNode {
+            sub_state: Some("blocked".into()),
+            ..node("mail", State::Waiting, &[("needs", "db"), ("wants", "nobody")])
+        },
+        node("system", State::Done, &[("wants", "mail"), ("wants", "web")]),
+        node("web", State::Running, &[("needs", "db"), ("after", "mail")]),
+    ]
 }

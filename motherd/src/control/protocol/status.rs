@@ -102,6 +102,9 @@ pub struct ServiceSummary {
     /// What distinguishes it within the state: `failing`, `blocked`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sub_state: Option<String>,
+    /// What has the next boot start it, apart from who needs it: `enabled`, or `system`, whose file names it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot: Option<String>,
     /// The main process, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub main_pid: Option<u32>,
@@ -124,6 +127,9 @@ pub struct ServiceStatus {
     pub sub_state: Option<String>,
     /// Why.
     pub cause: Cause,
+    /// What has the next boot start it, apart from who needs it: `enabled`, or `system`, whose file names it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot: Option<String>,
     /// What it says of itself (sd_notify(3)): STATUS, and the errors that it told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub says: Option<String>,

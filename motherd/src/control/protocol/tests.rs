@@ -11,6 +11,7 @@ fn requests() -> Vec<Request> {
     vec![
         Request::List,
         Request::Status { services: services() },
+        Request::Tree { services: services() },
         Request::Why { service: "web".into() },
         Request::Timers,
         Request::Events { services: services(), after: Some(7), follow: true },
@@ -50,6 +51,7 @@ fn answer(request: &Request) -> Reply {
     match request {
         Request::List => Reply::List(vec![summary(&web()), summary(&stopped())]),
         Request::Status { .. } => Reply::Status(vec![web(), stopped()]),
+        Request::Tree { .. } => Reply::Tree(tree()),
         Request::Why { .. } => Reply::Why(Box::new(why())),
         Request::Timers => Reply::Timers(vec![timer()]),
         Request::Manager => Reply::Manager(manager()),

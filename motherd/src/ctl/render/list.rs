@@ -8,7 +8,7 @@ use crate::control::protocol::ServiceSummary;
 
 /// A line for each service, in columns as wide as they must be.
 pub(crate) fn list(services: &[ServiceSummary], style: Style) -> String {
-    let rows: Vec<[String; 4]> = services
+    let rows: Vec<[String; 5]> = services
         .iter()
         .map(|service| {
             let state = match &service.sub_state {
@@ -17,11 +17,12 @@ pub(crate) fn list(services: &[ServiceSummary], style: Style) -> String {
             };
             let pid = service.main_pid.map_or("-".into(), |pid| pid.to_string());
             let since = service.uptime_usec.map_or("-".into(), duration);
-            [printable(&service.name), state, pid, since]
+            let boot = service.boot.as_ref().map_or("-".into(), |boot| printable(boot));
+            [printable(&service.name), state, pid, since, boot]
         })
         .collect();
-    let header = ["SERVICE", "STATE", "PID", "FOR"];
-    let widths: Vec<usize> = (0..4)
+    let header = ["SERVICE", "STATE", "PID", "FOR", "BOOT"];
+    let widths: Vec<usize> = (0..5)
         .map(|column| {
             let cells = rows.iter().map(|row| row[column].chars().count());
             cells.max().unwrap_or(0).max(header[column].len())
@@ -29,7 +30,7 @@ pub(crate) fn list(services: &[ServiceSummary], style: Style) -> String {
         .collect();
     let pad = |cell: &str, column: usize| format!("{cell:width$}", width = widths[column]);
 
-    let mut heading: Vec<String> = (0..4).map(|column| pad(header[column], column)).collect();
+    let mut heading: Vec<String> = (0..5).map(|column| pad(header[column], column)).collect();
     heading.push("DESCRIPTION".into());
     let mut text = style.bold(&heading.join("  ")) + "\n";
     for (row, service) in rows.iter().zip(services) {
@@ -38,6 +39,7 @@ pub(crate) fn list(services: &[ServiceSummary], style: Style) -> String {
             style.state(service.state, &pad(&row[1], 1)),
             pad(&row[2], 2),
             pad(&row[3], 3),
+            pad(&row[4], 4),
             printable(&service.description),
         ];
         text.push_str(cells.join("  ").trim_end());
@@ -54,16 +56,16 @@ mod tests {
     #[test]
     fn columns_are_aligned() {
         let expected = "\
-SERVICE  STATE              PID   FOR    DESCRIPTION
-web      running (failing)  1234  1d 2h  static web server
-backup   stopped            -     -      nightly copy
+SERVICE  STATE              PID   FOR    BOOT     DESCRIPTION
+web      running (failing)  1234  1d 2h  enabled  static web server
+backup   stopped            -     -      -        nightly copy
 ";
         assert_eq!(list(&[summary(&web()), summary(&stopped())], Style::PLAIN), expected);
     }
 
     #[test]
     fn no_service_is_a_header_alone() {
-        assert_eq!(list(&[], Style::PLAIN), "SERVICE  STATE  PID  FOR  DESCRIPTION\n");
+        assert_eq!(list(&[], Style::PLAIN), "SERVICE  STATE  PID  FOR  BOOT  DESCRIPTION\n");
     }
 
     #[test]

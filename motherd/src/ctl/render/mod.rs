@@ -9,6 +9,7 @@ mod plan;
 mod status;
 mod style;
 mod timers;
+mod tree;
 mod why;
 
 pub(crate) use self::{
@@ -21,6 +22,7 @@ pub(crate) use self::{
     status::status,
     style::Style,
     timers::timers,
+    tree::tree,
     why::why,
 };
 

@@ -24,6 +24,14 @@ pub(crate) fn status(service: &ServiceStatus, style: Style, text: &mut String) {
     let mut page = Page::new(format!("{name}: {}\n", printable(&service.description)), style);
     page.line("state", &state(service, style));
     page.line("why", &why(&service.cause));
+    if let Some(boot) = &service.boot {
+        let by = if boot == "enabled" {
+            "it is enabled".to_owned()
+        } else {
+            format!("{} has it", printable(boot))
+        };
+        page.line("boot", &format!("started: {by}"));
+    }
     if let Some(says) = &service.says {
         page.line("says", &printable(says));
     }
@@ -421,6 +429,7 @@ mod tests {
 web: static web server
   state      running (failing) for 1d 2h
   why        requested by uid 0 (pid 812)
+  boot       started: it is enabled
   says       serving 3 clients
   health     tcp 127.0.0.1:80: well
   pressure   memory some: 150ms in 1s: report; 3 times, 7 s ago
