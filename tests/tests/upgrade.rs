@@ -246,7 +246,8 @@ fn what_cannot_take_over_is_refused_with_the_reason() -> Result<()> {
         ensure!(installed.bytes("motherd")? == first && installed.left_over()?.is_empty(), "{path}");
     }
     ensure!(!installed.bin.join("motherd.prev").exists());
-    ensure!(installed.manager()?["generation"] == 1, "it is the same motherd");
+    let manager = installed.manager()?;
+    ensure!(manager["generation"] == 1, "it is another motherd: {manager:#}; {}", installed.scratch.log()?);
     // Where nothing can be written, and the control: there it can.
     let next = installed.another("motherd", "next")?;
     let next = next.to_str().context("a path")?;
