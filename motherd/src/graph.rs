@@ -4,7 +4,10 @@
 //! need it: the rest of the graph boots. Holding a [`Graph`] proves that everything that is required is there and that
 //! all relations but `conflicts` together have no cycle; so recursion along them ends.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashSet},
+    sync::Arc,
+};
 
 use sandbox::diagnostic::{Diagnostic, Located, Report, Severity};
 
@@ -15,7 +18,7 @@ use crate::service::{Relation, Service};
 pub struct Id(pub(crate) usize);
 
 /// What one service depends on, and who depends on it.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Edges {
     /// Must be up before it and while it runs: needs.
     pub needs: Vec<Id>,
@@ -51,7 +54,8 @@ pub struct Edges {
 #[derive(Debug, Clone, Default)]
 pub struct Graph {
     services: Vec<Service>,
-    edges: Vec<Edges>,
+    /// Those that are alike are there once: a thousand services that one group wants have the same.
+    edges: Vec<Arc<Edges>>,
     order: Vec<Id>,
     rank: Vec<usize>,
     by_name: BTreeMap<String, Id>,
@@ -148,11 +152,11 @@ impl Graph {
         self.next.get(&id)
     }
 
-    /// What ran has ended: the next definition takes effect. Whether there was one.
-    pub(crate) fn renew(&mut self, id: Id) -> bool {
-        let Some(service) = self.next.remove(&id) else { return false };
-        self.services[id.0] = service;
-        true
+    /// What ran has ended: the next definition takes effect, if there is one.
+    pub(crate) fn renew(&mut self, id: Id) {
+        if let Some(service) = self.next.remove(&id) {
+            self.services[id.0] = service;
+        }
     }
 
     fn resolve(services: Vec<Service>, retired: BTreeSet<Id>, next: BTreeMap<Id, Service>) -> Self {
@@ -173,6 +177,16 @@ impl Graph {
             }
         }
         let order = order(&edges);
+        let mut different: HashSet<Arc<Edges>> = HashSet::new();
+        let edges = edges.into_iter().map(|edges| match different.get(&edges) {
+            Some(same) => same.clone(),
+            None => {
+                let edges = Arc::new(edges);
+                different.insert(edges.clone());
+                edges
+            }
+        });
+        let edges = edges.collect();
         let mut rank = vec![0; services.len()];
         for (place, id) in order.iter().enumerate() {
             rank[id.0] = place;
@@ -593,6 +607,15 @@ mod tests {
 
     fn left(built: &Built) -> Vec<&str> {
         built.graph.names().map(|(name, _)| name).collect()
+    }
+
+    #[test]
+    fn who_has_the_same_relations_has_them_together() {
+        let built =
+            build(&[("web", "wants = [\"db\", \"cache\"]"), ("db", ""), ("cache", ""), ("alone", "")]);
+        let edges = |name: &str| &built.graph.edges[built.graph.find(name).unwrap().0];
+        assert!(Arc::ptr_eq(edges("db"), edges("cache")));
+        assert!(!Arc::ptr_eq(edges("db"), edges("alone")) && !Arc::ptr_eq(edges("web"), edges("alone")));
     }
 
     #[test]

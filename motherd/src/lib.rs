@@ -10,6 +10,7 @@ mod failpoint;
 mod fault;
 pub mod graph;
 pub mod manager;
+pub mod rare;
 #[cfg(test)]
 mod scratch;
 pub mod service;

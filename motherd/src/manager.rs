@@ -111,7 +111,6 @@ enum Ending {
 pub struct Manager {
     graph: Graph,
     units: Vec<Unit>,
-    rules: Vec<Option<Rules>>,
     /// Which conditions hold, as far as that is looked at.
     met: Vec<Met>,
     /// What follows from the states and goals of all, kept up to date by [`Manager::settle`].
@@ -175,7 +174,6 @@ impl Manager {
         let runs = |id| self.unit(id).is_active();
         let graph = if first { graph } else { graph.following(&self.graph, &self.free, runs) };
         self.free.retain(|id| graph.is_retired(*id));
-        self.rules = graph.services().iter().map(rules_of).collect();
         self.units.resize_with(graph.len(), Unit::default);
         self.fates.resize_with(graph.len(), Fate::default);
         self.met.resize_with(graph.len(), Met::default);
@@ -283,7 +281,7 @@ impl Manager {
         // It has ended with the motherd that made it.
         unit.standby = Standby::None;
         // Its file may have been changed meanwhile: what is up when its program runs has no more to wait for.
-        let exec = self.rules[id.0].is_none_or(|rules| rules.start == Start::Exec);
+        let exec = self.rules(id).is_none_or(|rules| rules.start == Start::Exec);
         if let (State::Starting { main, .. }, true) = (&unit.state, exec) {
             unit.state = State::Running { main: *main };
         }
@@ -333,7 +331,7 @@ impl Manager {
                 State::Forked { .. } => effects.push(act(Act::FindMain)),
                 State::Expecting { .. } => effects.push(act(Act::Look)),
                 State::Stopping { main, stage, .. } => {
-                    match (stage, main, self.rules[id.0]) {
+                    match (stage, main, self.rules(id)) {
                         (Stage::Signalled { .. }, Some(main), Some(rules)) => {
                             effects.push(act(Act::Signal { pid: main.pid, signal: rules.stop_signal }));
                         }
@@ -425,8 +423,9 @@ impl Manager {
     pub fn end(&mut self, how: End, cause: &Cause, now: Duration) -> Vec<Effect> {
         let mut effects = Vec::new();
         if self.ending.is_none() {
-            let longest = self.rules.iter().flatten().map(Rules::longest_stop).max().unwrap_or_default();
-            let deadline = now.saturating_add(longest).saturating_add(ENDING_GRACE);
+            let longest =
+                self.graph.services().iter().filter_map(rules_of).map(|rules| rules.longest_stop()).max();
+            let deadline = now.saturating_add(longest.unwrap_or_default()).saturating_add(ENDING_GRACE);
             self.ending = Some(Ending::Stopping { how, deadline });
             for id in self.graph.ids() {
                 // An orphan is nobody's to end but the machine's.
@@ -439,16 +438,22 @@ impl Manager {
         effects
     }
 
+    /// What its file says, as it was started by it; `None` for a group.
+    fn rules(&self, id: Id) -> Option<Rules> {
+        rules_of(self.graph.service(id))
+    }
+
     fn step(&mut self, id: Id, event: Event, now: Duration, effects: &mut Vec<Effect>) {
         let before = self.units[id.0].clone();
-        let acts = self.units[id.0].step(self.rules[id.0].as_ref(), event, now);
+        let rules = self.rules(id);
+        let acts = self.units[id.0].step(rules.as_ref(), event, now);
         effects.extend(acts.into_iter().map(|act| Effect::Service(id, act)));
         let unit = &self.units[id.0];
         if *unit == before {
             return;
         }
-        if !unit.is_active() && self.graph.renew(id) {
-            self.rules[id.0] = rules_of(self.graph.service(id));
+        if !unit.is_active() {
+            self.graph.renew(id);
         }
         if !unit.is_active() && !matches!(unit.state, State::Expecting { .. }) {
             self.met[id.0] = Met::default();
@@ -539,7 +544,7 @@ fn rules_of(service: &Service) -> Option<Rules> {
         },
         stop_signal: program.stop_signal,
         stop_timeout: program.stop_timeout,
-        restart: program.restart,
+        restart: *program.restart,
         seed: seed_of(service.name()),
     })
 }

@@ -422,7 +422,7 @@ pub(crate) struct CgroupSetting {
 }
 
 /// What the parent asks of Landlock: the rights that the ruleset handles, and its port rules.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct LandlockPlan {
     /// The ABI it is built for, never more than the kernel's.
     pub(crate) abi: landlock::ABI,
@@ -515,6 +515,55 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// Whether a launch by this plan is in all a launch by the other one, of the same policy. Not of plans of which something
+    /// is made ahead or read for each service: those are kept apart.
+    pub(crate) fn does_the_same_as(&self, other: &Self) -> bool {
+        let Self {
+            policy: _,
+            sources: _,
+            namespaces,
+            user_namespace: None,
+            network_of,
+            id_maps,
+            steps,
+            template: None,
+            credentials,
+            landlock,
+            controllers,
+            cgroup,
+            pressure,
+            programs,
+            environment,
+            uid,
+            gid,
+            inside_uid,
+            left_out,
+        } = self
+        else {
+            return false;
+        };
+        let are_like = |one: &[CgroupProgram], other: &[CgroupProgram]| {
+            one.len() == other.len() && one.iter().zip(other).all(|(one, other)| one.is_like(other))
+        };
+        let same_programs = match (programs, &other.programs) {
+            (Some(programs), Some(others)) => are_like(programs, others),
+            (None, None) => true,
+            (Some(_), None) | (None, Some(_)) => false,
+        };
+        let (ids, other_ids) = ([uid, gid, inside_uid], [&other.uid, &other.gid, &other.inside_uid]);
+        other.user_namespace.is_none()
+            && other.template.is_none()
+            && id_maps.is_empty()
+            && other.id_maps.is_empty()
+            && credentials.is_empty()
+            && other.credentials.is_empty()
+            && same_programs
+            && (namespaces, ids, network_of) == (&other.namespaces, other_ids, &other.network_of)
+            && (steps, landlock, environment) == (&other.steps, &other.landlock, &other.environment)
+            && (controllers, cgroup, pressure, left_out)
+                == (&other.controllers, &other.cgroup, &other.pressure, &other.left_out)
+    }
+
     /// The name of the policy it was compiled from.
     #[must_use]
     pub fn policy(&self) -> &str {

@@ -23,6 +23,7 @@ use crate::{
     manager::{Outcome, Verb},
     service::{Template, check_service_name},
     supervise::{Cause, Exit, ExitHow, Requester, State, Unit},
+    sys,
 };
 
 /// How many lines of its output `status` shows.
@@ -30,6 +31,9 @@ const LINES: usize = 10;
 
 /// So much of a long reply goes out at once.
 const PART_BYTES: usize = 32 << 10;
+
+/// After an answer about more services than this the heap is looked through for what can be given back.
+const LONG: usize = 100;
 
 /// What is the same for all services of one answer, and read once for it.
 struct Look {
@@ -426,6 +430,9 @@ impl Daemon {
         self.policies.end();
         message.end(&mut text);
         self.server.reply_part(connection, &text, true, now());
+        if names.len() > LONG {
+            sys::memory::give_back();
+        }
         Ok(())
     }
 

@@ -102,6 +102,7 @@ use crate::{
     failpoint,
     graph::{Graph, Id},
     manager::{Confirmed, Effect, Manager},
+    rare::Rare,
     service::{self, Catalog},
     state::Table,
     supervise::{Act, Cause, Event, State},
@@ -209,7 +210,7 @@ struct Runtime {
     /// Where its present run is, below that, where it may have a standby.
     run: Option<Cgroup>,
     /// The process that waits to be the next one.
-    waiting: Option<standby::Waiting>,
+    waiting: Option<Box<standby::Waiting>>,
     /// Why there is none.
     no_standby: Option<String>,
     /// Whose limits the cgroup has, where runs are below it.
@@ -231,7 +232,7 @@ struct Runtime {
     /// Where it writes that it is ready, until it has.
     ready: Option<ready::Ready>,
     /// What it said of its present run.
-    said: notify::Said,
+    said: Rare<notify::Said>,
     /// What it gave away to get it back.
     held: Vec<notify::Held>,
     /// The triggers of its policy that are armed on its cgroup.
@@ -271,7 +272,8 @@ struct Daemon {
     armed: Option<Duration>,
     server: Server,
     watching: Watching,
-    runtime: BTreeMap<Id, Runtime>,
+    /// Each by itself: the nodes of the tree are half empty.
+    runtime: BTreeMap<Id, Box<Runtime>>,
     searches: forking::Searches,
     jobs: jobs::Jobs,
     leaving: standby::Leaving,
@@ -328,7 +330,10 @@ pub fn main() -> ExitCode {
 }
 
 fn run(args: &Args, words: Words) -> Result<Infallible, Fatal> {
+    sys::memory::keep_little();
     let mut daemon = Daemon::open(args, words)?;
+    // What reading the files took.
+    sys::memory::give_back();
     daemon.run()
 }
 
@@ -534,7 +539,7 @@ impl Daemon {
             start_ticks: runtime.map_or(0, |runtime| runtime.start_ticks),
             cgroup_id: cgroup.map_or(0, Cgroup::id),
             policy: runtime.and_then(|runtime| runtime.policy).unwrap_or_default(),
-            standby_cgroup_id: waiting.map_or(0, standby::Waiting::cgroup_id),
+            standby_cgroup_id: waiting.map_or(0, |waiting| waiting.cgroup_id()),
             oom_kills: runtime.map_or(0, |runtime| runtime.oom_kills),
             stale: false,
         });

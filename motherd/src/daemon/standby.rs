@@ -128,7 +128,7 @@ impl Daemon {
         let runtime = self.runtime.entry(id).or_default();
         let Some(above) = &runtime.cgroup else { return Err(Refusal::passing("its cgroup is gone")) };
         let leaf = above.new_child("run").map_err(refused)?;
-        runtime.waiting = Some(Waiting { process: None, leaf, plan: plan.clone() });
+        runtime.waiting = Some(Box::new(Waiting { process: None, leaf, plan: plan.clone() }));
         self.write_record(id);
         failpoint::hit("standby.recorded");
         let ready = self.stock.take(&plan, now());
@@ -164,9 +164,9 @@ impl Daemon {
     pub(super) fn unpark(&mut self, id: Id, pid: u32) -> Vec<(Id, Event)> {
         let Some(runtime) = self.runtime.get_mut(&id) else { return vec![] };
         let is_it =
-            |waiting: &mut Waiting| waiting.process.as_ref().is_some_and(|process| process.pid() == pid);
+            |waiting: &mut Box<Waiting>| waiting.process.as_ref().is_some_and(|process| process.pid() == pid);
         if let Some(waiting) = runtime.waiting.take_if(is_it) {
-            self.dismiss(id, waiting);
+            self.dismiss(id, *waiting);
             // What it was kept for at rest is let go of.
             self.ended.insert(id);
         }
@@ -192,11 +192,13 @@ impl Daemon {
             self.remove_above(id);
             return Ok(true);
         }
-        let waits = |(_, runtime): &(&Id, &super::Runtime)| {
+        let waits = |runtime: &super::Runtime| {
             let process = runtime.waiting.as_ref().and_then(|waiting| waiting.process.as_ref());
             process.is_some_and(|process| process.pid() == pid)
         };
-        let Some(id) = self.runtime.iter().find(waits).map(|(id, _)| *id) else { return Ok(false) };
+        let Some(id) = self.runtime.iter().find(|(_, runtime)| waits(runtime)).map(|(id, _)| *id) else {
+            return Ok(false);
+        };
         let name = self.manager.graph().name(id).to_owned();
         tracing::warn!("{name}: its standby {exit}");
         if let Some(waiting) = self.runtime.get_mut(&id).and_then(|runtime| runtime.waiting.take()) {
@@ -302,10 +304,10 @@ impl Daemon {
         let fits =
             Arc::ptr_eq(&waiting.plan, plan) && waiting.process.as_ref().is_some_and(Standby::is_current);
         if fits {
-            return Some(waiting);
+            return Some(*waiting);
         }
         tracing::info!("{}: its standby is not what would be launched now", self.manager.graph().name(id));
-        self.dismiss(id, waiting);
+        self.dismiss(id, *waiting);
         None
     }
 

@@ -75,7 +75,7 @@ impl Manager {
     pub(super) fn has_acts(&self, id: Id, turn: &Turn) -> bool {
         let unit = self.unit(id);
         match turn {
-            Turn::Event(Event::Start) => self.rules[id.0].is_some(),
+            Turn::Event(Event::Start) => self.graph.service(id).program().is_some(),
             // It asks to be looked for, which nothing overtakes.
             Turn::Event(Event::Expect { .. } | Event::Wait(_)) => false,
             Turn::Event(Event::Standby(_)) => true,

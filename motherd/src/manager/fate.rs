@@ -217,7 +217,7 @@ impl Manager {
     pub(super) fn is_stale(&self, preparer: Id, id: Id) -> bool {
         let launched = self.unit(id).launched;
         // A group has nothing to do again.
-        self.rules[preparer.0].is_some()
+        self.graph.service(preparer).program().is_some()
             && !launched.is_zero()
             && launched >= self.unit(preparer).since
             && !fault::on(Fault::PreparesOnce)

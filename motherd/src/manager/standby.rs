@@ -26,7 +26,7 @@ impl Manager {
 
     /// Its file asks for one, and it will be started as that says.
     fn may_have_standby(&self, id: Id) -> bool {
-        let asked = self.rules[id.0].is_some_and(|rules| rules.standby);
+        let asked = self.rules(id).is_some_and(|rules| rules.standby);
         let holds = !self.graph.is_retired(id) && self.graph.next(id).is_none();
         asked && holds && !self.held && self.ending.is_none()
     }

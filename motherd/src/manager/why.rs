@@ -183,7 +183,7 @@ impl Manager {
 
     /// What one that was launched has not done yet.
     fn awaited_of(&self, id: Id) -> &'static str {
-        match self.rules[id.0].map(|rules| rules.start) {
+        match self.rules(id).map(|rules| rules.start) {
             Some(Start::Notify) => "it runs, and has not said READY=1",
             Some(Start::Fd) => "it runs, and has written no newline to its descriptor",
             Some(Start::Oneshot) => "it runs, and is up when it has ended well",

@@ -11,6 +11,7 @@ use super::{
     raw::{RawService, Reader},
     validate::Checker,
 };
+use crate::rare::Usual;
 
 /// A program and its arguments, as they are written.
 pub(crate) type RawCommand = Located<Vec<Located<String>>>;
@@ -26,7 +27,7 @@ pub(crate) struct RawCommands {
 }
 
 /// The lists, checked.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Commands {
     /// Before the program; one that fails fails the start.
     pub pre: Vec<Located<Vec<String>>>,
@@ -38,6 +39,19 @@ pub struct Commands {
     pub stop_post: Vec<Located<Vec<String>>>,
     /// What `reload` does.
     pub reload: Vec<Located<Vec<String>>>,
+}
+
+impl Usual for Commands {
+    fn usual() -> &'static Self {
+        static NONE: Commands = Commands {
+            pre: Vec::new(),
+            post: Vec::new(),
+            stop: Vec::new(),
+            stop_post: Vec::new(),
+            reload: Vec::new(),
+        };
+        &NONE
+    }
 }
 
 impl Reader<'_> {

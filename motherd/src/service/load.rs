@@ -220,7 +220,7 @@ mod tests {
         assert_eq!(program.policy.value, "base/default");
         assert_eq!(service.cgroup().unwrap(), "system.slice/web.service");
         assert_eq!(program.start, Start::Exec);
-        assert_eq!(program.restart, Restart::default());
+        assert_eq!(*program.restart, Restart::default());
         assert_eq!(program.stop_signal, libc::SIGTERM);
     }
 
@@ -275,7 +275,7 @@ rate  = "60/m"
             limit_window: Duration::from_secs(62),
             ..Restart::default()
         };
-        assert_eq!(program.restart, restart);
+        assert_eq!(*program.restart, restart);
         assert_eq!(program.log_keep_bytes, 32 << 20);
         assert_eq!(program.log_rate, Some(LogRate { lines: 60, per: Duration::from_secs(60) }));
     }

@@ -24,6 +24,8 @@ use std::{os::fd::RawFd, time::Duration};
 
 use sandbox::diagnostic::{Located, Sources};
 
+use crate::rare::Rare;
+
 pub use commands::Commands;
 pub use condition::{Condition, OnLoss, Resource};
 pub use dependencies::{Dependencies, Relation};
@@ -98,7 +100,7 @@ pub struct Program {
     /// Silence longer than this is a failure.
     pub watchdog: Option<Duration>,
     /// The commands around it.
-    pub commands: Commands,
+    pub commands: Rare<Commands>,
     /// The signal of `reload`, if it knows how to.
     pub reload_signal: Option<i32>,
     /// The signal of `stop`, to the main process.
@@ -106,7 +108,7 @@ pub struct Program {
     /// After this long what is left is killed.
     pub stop_timeout: Duration,
     /// What happens when it ends by itself.
-    pub restart: Restart,
+    pub restart: Rare<Restart>,
     /// How many bytes of output are kept in all.
     pub log_keep_bytes: u64,
     /// Lines beyond it are counted and not kept.

@@ -1,6 +1,6 @@
 //! `[restart]`: when a service that ended by itself is started again, and after which ends it is not.
 
-use std::time::Duration;
+use std::{sync::LazyLock, time::Duration};
 
 use sandbox::diagnostic::{Diagnostic, Located, nearest};
 
@@ -10,6 +10,7 @@ use super::{
     validate::Checker,
     words::{SIGNALS, signal},
 };
+use crate::rare::Usual;
 
 /// The status by which a program says that trying again is of no use, as under s6.
 const PERMANENT_FAILURE: u8 = 125;
@@ -104,6 +105,13 @@ impl Default for Restart {
             success_on: ExitSet::default(),
             never_on: ExitSet::default().with_status(PERMANENT_FAILURE),
         }
+    }
+}
+
+impl Usual for Restart {
+    fn usual() -> &'static Self {
+        static DEFAULT: LazyLock<Restart> = LazyLock::new(Restart::default);
+        &DEFAULT
     }
 }
 
@@ -240,7 +248,7 @@ mod tests {
 
     fn restart(keys: &str) -> Result<Restart, Vec<&'static str>> {
         match parse_text("a", &format!("exec = [\"/bin/a\"]\n[restart]\n{keys}\n")) {
-            Ok(service) => Ok(service.program().unwrap().restart),
+            Ok(service) => Ok(*service.program().unwrap().restart),
             Err(report) => Err(report.diagnostics.iter().map(|problem| problem.code).collect()),
         }
     }

@@ -143,11 +143,11 @@ impl Checker<'_> {
             health,
             watchdog,
             pidfile,
-            commands: commands?,
+            commands: commands?.into(),
             reload_signal,
             stop_signal,
             stop_timeout,
-            restart,
+            restart: restart.into(),
             log_keep_bytes,
             log_rate,
         })

@@ -111,7 +111,8 @@ fn program(kinds: &Kinds, dice: &mut Dice) -> Option<Program> {
         jitter: [0.0, 0.5, 1.0][dice.index(3)],
         limit: [1, 2, 3, 4][dice.index(4)],
         ..Restart::default()
-    };
+    }
+    .into();
     if program.start != Start::Oneshot || dice.roll(2) == 0 {
         program.start_timeout = Some(Duration::from_millis(1 + dice.roll(20_000)));
     }

@@ -232,7 +232,7 @@ impl World {
                 && let Some(program) = self.manager.graph().service(id).program()
             {
                 let wait = until.saturating_sub(self.now);
-                let rules = program.restart;
+                let rules = *program.restart;
                 that(wait >= rules.delay && wait <= rules.max_delay, || {
                     format!(
                         "{name} waits {wait:?}, which is not between {:?} and {:?}",

@@ -7,6 +7,30 @@ use nix::{
     sys::mman::{MapFlags, ProtFlags, mmap},
 };
 
+/// mallopt(3), M_TRIM_THRESHOLD: what is free at the end of the heap goes back to the kernel. glibc would keep up to twice as much
+/// as the largest piece that was ever freed, which is a long reply.
+pub(crate) fn keep_little() {
+    #[cfg(target_env = "gnu")]
+    {
+        /// glibc's own default.
+        const KEPT_BYTES: i32 = 128 << 10;
+        // SAFETY: a plain call with two numbers; it changes how much the allocator keeps, and nothing that anybody refers to.
+        let taken = unsafe { libc::mallopt(libc::M_TRIM_THRESHOLD, KEPT_BYTES) };
+        if taken == 0 {
+            tracing::debug!("mallopt: the heap keeps what is freed");
+        }
+    }
+}
+
+/// malloc_trim(3): whole pages that are free go back to the kernel, wherever in the heap they are.
+pub(crate) fn give_back() {
+    #[cfg(target_env = "gnu")]
+    {
+        // SAFETY: a plain call with a number; only memory that was freed is let go of. Whether there was any does not matter.
+        let _any = unsafe { libc::malloc_trim(0) };
+    }
+}
+
 /// A shared mapping, for the life of the process.
 #[derive(Debug)]
 pub(crate) struct Shared {

@@ -90,7 +90,9 @@ impl Compiler {
         if let Some(last) = &*self.last.borrow() {
             transcript.share(&last.transcript);
         }
-        let compiled = Compiled { plan: Arc::new(plan), subject: subject.clone(), transcript };
+        let last = self.last.borrow().as_ref().map(|last| last.plan.clone());
+        let plan = last.filter(|last| last.does_the_same_as(&plan)).unwrap_or_else(|| Arc::new(plan));
+        let compiled = Compiled { plan, subject: subject.clone(), transcript };
         self.last.replace(Some(compiled.clone()));
         Ok(compiled)
     }
@@ -143,8 +145,9 @@ mod tests {
     use super::*;
     use crate::compile::{
         compile_on,
-        described::{DescribedHost, kernel, policy, strict},
+        described::{DescribedHost, here, kernel, policy, strict},
     };
+    use crate::{plan::LeftOut, policy::Rules};
 
     fn subject(name: &str) -> Subject {
         Subject { name: name.to_owned(), root: "/".into(), sockets: vec![] }
@@ -182,6 +185,35 @@ mod tests {
         let own: Vec<_> =
             one.steps.iter().zip(&other.steps).filter(own).map(|(step, _)| &step.object).collect();
         assert!(own.len() < 6 && one.steps.len() > 60, "{own:?} of {}", one.steps.len());
+    }
+
+    #[test]
+    fn subjects_for_whom_the_same_is_done_have_one_plan() {
+        let host = DescribedHost::debian();
+        let both = |rules| {
+            let compiler = Compiler::new(Policy { rules, ..policy(strict()) }, kernel(7));
+            ["web", "db"].map(|name| compiler.compile_on(&subject(name), &host).unwrap().plan)
+        };
+        let [one, other] = both(Rules::Unconfined(here(()).at));
+        assert!(Arc::ptr_eq(&one, &other));
+        let [one, other] = both(Rules::Confined(Box::new(strict())));
+        assert!(!Arc::ptr_eq(&one, &other), "each runs as a user of its own");
+        assert!(!one.does_the_same_as(&one), "and has mounts that are made ahead");
+        let [one, _] = both(Rules::Unconfined(here(()).at));
+        assert!(one.does_the_same_as(&one), "control");
+        let different: [fn(&mut Plan); 6] = [
+            |plan| plan.uid += 1,
+            |plan| plan.namespaces += 1,
+            |plan| plan.steps.truncate(1),
+            |plan| plan.controllers.clear(),
+            |plan| plan.environment.push(("A".to_owned(), "b".to_owned())),
+            |plan| plan.left_out.push(LeftOut { what: "this".to_owned(), why: "that".to_owned() }),
+        ];
+        for (number, change) in different.iter().enumerate() {
+            let mut changed = (*one).clone();
+            change(&mut changed);
+            assert!(!one.does_the_same_as(&changed) && !changed.does_the_same_as(&one), "{number}");
+        }
     }
 
     #[test]

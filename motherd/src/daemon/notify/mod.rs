@@ -13,7 +13,7 @@ mod message;
 mod socket;
 mod store;
 
-use std::{collections::BTreeSet, os::fd::AsFd, time::Duration};
+use std::{collections::BTreeSet, os::fd::AsFd, sync::LazyLock, time::Duration};
 
 use self::message::{Message, Watchdog};
 pub(super) use self::{
@@ -25,6 +25,7 @@ use super::{Daemon, Fatal, now, proc};
 use crate::{
     failpoint,
     graph::Id,
+    rare::{Rare, Usual},
     service::Access,
     supervise::{Event, State},
     sys::notify::pidfd_cgroup,
@@ -39,7 +40,7 @@ const ALL: usize = 1024;
 const QUIET: Duration = Duration::from_secs(10);
 
 /// What a service has said of its present run.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub(in crate::daemon) struct Said {
     /// STATUS
     pub(super) status: Option<String>,
@@ -59,6 +60,13 @@ pub(in crate::daemon) struct Said {
     watchdog: Option<Duration>,
     /// Until then nothing is said of who is not believed, and how many were passed over.
     quiet: (Duration, u64),
+}
+
+impl Usual for Said {
+    fn usual() -> &'static Self {
+        static NOTHING: LazyLock<Said> = LazyLock::new(Said::default);
+        &NOTHING
+    }
 }
 
 /// Who spoke.
@@ -213,9 +221,10 @@ impl Daemon {
     /// A new run: what was said of the one before is over.
     pub(super) fn begin_to_listen(&mut self, id: Id) {
         let runtime = self.runtime.entry(id).or_default();
-        runtime.said = Said { alive: now(), ..Said::default() };
+        runtime.said = Rare::default();
         let program = self.manager.graph().service(id).program();
         if program.is_some_and(|program| program.watchdog.is_some()) {
+            runtime.said.alive = now();
             self.guarded.insert(id);
         } else {
             self.guarded.remove(id);
