@@ -7,14 +7,14 @@
 
 use std::fs;
 use std::io::Write;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
 use crate::fetch::Cache;
 use crate::programs::Programs;
-use crate::scratch::Scratch;
+use crate::scratch::{Scratch, write_program};
 
 /// Where a service sees the unpacked packages, and the programs that speak.
 const PACKAGES: &str = "/srv";
@@ -56,8 +56,7 @@ impl Clients {
         let rust = &Programs::built()?.client;
         for file in [&scripts.join("notify.sh"), &scripts.join("notify.py"), rust] {
             let to = speakers.join(file.file_name().context("a file")?);
-            fs::copy(file, &to).with_context(|| format!("cannot copy {}", file.display()))?;
-            fs::set_permissions(&to, fs::Permissions::from_mode(0o755))?;
+            write_program(&to, &fs::read(file).with_context(|| format!("cannot read {}", file.display()))?)?;
         }
         scratch.policy(
             POLICY,

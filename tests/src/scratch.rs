@@ -339,6 +339,18 @@ fn remove_empty_cgroups(cgroup: &Path) -> Result<()> {
     fs::remove_dir(cgroup).with_context(|| format!("cannot remove {}", cgroup.display()))
 }
 
+/// A program at this path. Another process writes it: what a thread of this one has open for writing, a process that
+/// another thread is just making has as well until it executes, and meanwhile nobody can execute it (ETXTBSY).
+pub fn write_program(path: &Path, bytes: &[u8]) -> Result<()> {
+    let mut command = Command::new("/bin/sh");
+    command.args(["-c", "cat >\"$1\" && chmod 755 \"$1\"", "sh"]).arg(path).stdin(Stdio::piped());
+    let mut writer = command.spawn()?;
+    writer.stdin.take().context("a pipe")?.write_all(bytes)?;
+    let status = writer.wait()?;
+    ensure!(status.success(), "write {}: {status}", path.display());
+    Ok(())
+}
+
 /// A folder with all that is in it, each file readable by everybody.
 pub(crate) fn copy(from: &Path, to: &Path) -> Result<()> {
     fs::create_dir_all(to)?;

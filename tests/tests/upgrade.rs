@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use e2e::{
     programs::Programs,
-    scratch::{Ran, Scratch},
+    scratch::{Ran, Scratch, write_program},
 };
 use serde_json::Value;
 
@@ -109,11 +109,6 @@ impl Installed {
 
 fn copy(from: &Path, to: &Path) -> Result<()> {
     write_program(to, &fs::read(from)?)
-}
-
-fn write_program(path: &Path, bytes: &[u8]) -> Result<()> {
-    fs::write(path, bytes)?;
-    Ok(fs::set_permissions(path, fs::Permissions::from_mode(0o755))?)
 }
 
 #[test]

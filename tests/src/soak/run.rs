@@ -27,7 +27,10 @@ use super::{
     load::{Kind, Load, Place, Scale},
     modes::{FULL_LOG, SmallFs},
 };
-use crate::{programs::SoakPrograms, scratch::Scratch};
+use crate::{
+    programs::SoakPrograms,
+    scratch::{Scratch, write_program},
+};
 
 /// How long anything may take.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -149,8 +152,7 @@ impl Pair {
             )?,
         ];
         let previous = folder.join("motherd.prev");
-        fs::copy(&programs.motherd, &previous)?;
-        fs::set_permissions(&previous, fs::Permissions::from_mode(0o755))?;
+        write_program(&previous, &fs::read(&programs.motherd)?)?;
         let words = ["--previous", &previous.display().to_string()].map(str::to_owned);
         scratch.start_as(&programs.initldr, &programs.motherd, &words.each_ref().map(String::as_str))?;
         let places = Places {

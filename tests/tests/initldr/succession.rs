@@ -3,6 +3,7 @@
 use std::os::unix::process::CommandExt;
 
 use super::*;
+use e2e::scratch::write_program;
 
 impl Machine {
     /// What initldr has open, by number.
@@ -20,7 +21,7 @@ impl Machine {
     /// A copy of the program, which is another file.
     pub(super) fn copy(&self, name: &str) -> Result<PathBuf> {
         let path = self.folder.join(name);
-        fs::copy(initldr(), &path)?;
+        write_program(&path, &fs::read(initldr())?)?;
         Ok(path)
     }
 
