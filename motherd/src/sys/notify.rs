@@ -69,8 +69,9 @@ pub(crate) fn pass_pidfd(socket: BorrowedFd<'_>) -> Result<bool, Errno> {
     }
 }
 
-/// The next datagram, without waiting: EAGAIN where there is none.
-pub(crate) fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<Datagram, Errno> {
+/// The next datagram, without waiting: EAGAIN where there is none. It stays in the socket (MSG_PEEK), and what comes with it
+/// comes as often as it is looked at, until [`take`].
+pub(crate) fn look(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<Datagram, Errno> {
     let mut control = Control([0; CONTROL_BYTES]);
     let mut part = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
     // SAFETY: a `msghdr` is integers and pointers, for all of which zero is a value.
@@ -79,7 +80,7 @@ pub(crate) fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<Datag
     header.msg_iovlen = 1;
     header.msg_control = control.0.as_mut_ptr().cast();
     header.msg_controllen = CONTROL_BYTES;
-    let flags = libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC;
+    let flags = libc::MSG_PEEK | libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC;
     // SAFETY: the header points at one iovec over a buffer that is borrowed mutably, and at a control buffer of this
     // frame; both with their own sizes.
     let read = unsafe { libc::recvmsg(socket.as_raw_fd(), ptr::from_mut(&mut header), flags) };
@@ -99,7 +100,7 @@ pub(crate) fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<Datag
         // SAFETY: the kernel wrote `cmsg_len` bytes of this message into the control buffer, `data_len` of them data.
         let data = unsafe { std::slice::from_raw_parts(data, data_len) };
         if message.cmsg_level == libc::SOL_SOCKET {
-            datagram.take(message.cmsg_type, data);
+            datagram.attach(message.cmsg_type, data);
         }
         // SAFETY: the header and the current message are those of above, unchanged.
         next = unsafe { libc::CMSG_NXTHDR(ptr::from_ref(&header), next) };
@@ -107,8 +108,13 @@ pub(crate) fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<Datag
     Ok(datagram)
 }
 
+/// Takes the next datagram out of the socket, without waiting and without what is in it.
+pub(crate) fn take(socket: BorrowedFd<'_>) -> Result<(), Errno> {
+    nix::sys::socket::recv(socket.as_raw_fd(), &mut [], nix::sys::socket::MsgFlags::MSG_DONTWAIT).map(drop)
+}
+
 impl Datagram {
-    fn take(&mut self, kind: i32, data: &[u8]) {
+    fn attach(&mut self, kind: i32, data: &[u8]) {
         let mut words =
             data.chunks_exact(4).map(|word| word.try_into().map(i32::from_ne_bytes).unwrap_or(-1));
         match kind {
@@ -125,7 +131,7 @@ impl Datagram {
 
 /// A descriptor that a control message brought. The kernel writes an error number instead of a pidfd that it cannot make.
 fn adopt(fd: RawFd) -> Option<OwnedFd> {
-    // SAFETY: `Datagram::take` passes each number of SCM_RIGHTS and SCM_PIDFD once, straight from recvmsg, which has just
+    // SAFETY: `Datagram::attach` passes each number of SCM_RIGHTS and SCM_PIDFD once, straight from recvmsg, which has just
     // made these descriptors for this process; nobody else knows of them. Negative ones are none.
     (fd >= 0).then(|| unsafe { OwnedFd::from_raw_fd(fd) })
 }
@@ -161,6 +167,11 @@ mod tests {
         let (one, other) = socketpair(AddressFamily::Unix, SockType::Datagram, None, flags).unwrap();
         setsockopt(&other, sockopt::PassCred, &true).unwrap();
         (one, other)
+    }
+
+    fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<Datagram, Errno> {
+        let seen = look(socket, buffer)?;
+        take(socket).map(|()| seen)
     }
 
     fn open_descriptors() -> usize {
@@ -213,6 +224,26 @@ mod tests {
             drop(receive(receiver.as_fd(), &mut [0; 8]).unwrap());
         }
         assert!(open_descriptors() < before + 1000);
+    }
+
+    #[test]
+    fn a_datagram_is_there_until_it_is_taken() {
+        let (sender, receiver) = pair();
+        let file = std::fs::File::open("/dev/null").unwrap();
+        let (fds, mut buffer) = ([file.as_raw_fd()], [0; 8]);
+        for text in [b"one", b"two"] {
+            let rights = [ControlMessage::ScmRights(&fds)];
+            sendmsg::<()>(sender.as_raw_fd(), &[IoSlice::new(text)], &rights, MsgFlags::empty(), None)
+                .unwrap();
+        }
+        for text in [b"one", b"two"] {
+            for _ in 0..2 {
+                let seen = look(receiver.as_fd(), &mut buffer).unwrap();
+                assert_eq!((&buffer[..seen.bytes], seen.descriptors.len()), (&text[..], 1));
+            }
+            take(receiver.as_fd()).unwrap();
+        }
+        assert_eq!(take(receiver.as_fd()), Err(Errno::EAGAIN));
     }
 
     #[test]

@@ -109,6 +109,11 @@ impl Daemon {
                 Some(_) => self.pass_over(id, &notice, "which `notify.access` does not let speak for it"),
                 None => self.pass_over(id, &notice, "which is not in its cgroup"),
             }
+            // Recorded by now. What came of it may have had the rest heard already, or have the service at rest.
+            failpoint::hit("notify.recorded");
+            if let Some(readiness) = self.runtime.get(&id).and_then(|runtime| runtime.readiness.as_ref()) {
+                readiness.done();
+            }
         }
         Ok(())
     }

@@ -1,9 +1,11 @@
 //! The readiness socket of a service with `start.type = "notify"`: sd_notify(3), as daemons speak it.
 //!
 //! Invariants: initldr holds the socket too, so what a service says while there is no motherd waits in it; a datagram is
-//! believed if the kernel says that its sender lives in the service's cgroup, and not because of what is in it.
+//! believed if the kernel says that its sender lives in the service's cgroup, and not because of what is in it. It stays in the
+//! socket until what it says is recorded: a motherd that ends before that has lost nothing, and the next one hears it.
 
 use std::{
+    cell::Cell,
     fs, io,
     os::{
         fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
@@ -20,7 +22,7 @@ use nix::{
 use sandbox::descriptors::far_up;
 
 use super::message::Message;
-use crate::sys::notify::{Datagram, pass_pidfd, receive};
+use crate::sys::notify::{Datagram, look, pass_pidfd, take};
 
 /// Longer ones are not heard, as by systemd.
 const MESSAGE_BYTES: usize = 4096;
@@ -46,6 +48,8 @@ pub(in crate::daemon) fn raise_queue() {
 pub(in crate::daemon) struct Readiness {
     socket: OwnedFd,
     path: PathBuf,
+    /// The next notice was given out, and is still in the socket.
+    given: Cell<bool>,
 }
 
 /// What was said, and who said it.
@@ -80,12 +84,12 @@ impl Readiness {
         bind(socket.as_raw_fd(), &UnixAddr::new(&path)?)?;
         // Services run as users of their own. Who else writes here is not believed.
         fs::set_permissions(&path, fs::Permissions::from_mode(0o666))?;
-        Ok(Self { socket, path })
+        Ok(Self { socket, path, given: Cell::new(false) })
     }
 
     /// The socket that initldr kept.
     pub(in crate::daemon) fn adopt(socket: OwnedFd, path: PathBuf) -> Self {
-        Self { socket, path }
+        Self { socket, path, given: Cell::new(false) }
     }
 
     /// Whether it can be reached; where somebody has cleared the folder, the service needs another.
@@ -111,15 +115,19 @@ impl Readiness {
         self.socket.as_fd()
     }
 
-    /// The next notice; `None` where there is none. What is longer than any message is passed over.
+    /// The next notice, which stays in the socket until [`Readiness::done`] or the next call of this; `None` where there is
+    /// none. What is longer than any message is passed over.
     pub(in crate::daemon) fn next(&self) -> Option<Notice> {
         let mut bytes = [0; MESSAGE_BYTES];
         loop {
-            match receive(self.socket.as_fd(), &mut bytes) {
+            self.done();
+            match look(self.socket.as_fd(), &mut bytes) {
                 Ok(Datagram { cut: true, pid, .. }) => {
+                    self.given.set(true);
                     tracing::debug!("{}: a message of {pid:?} is too long", self.path.display());
                 }
                 Ok(Datagram { bytes: length, pid, pidfd, descriptors, .. }) => {
+                    self.given.set(true);
                     let message = Message::parse(bytes.get(..length).unwrap_or_default());
                     return Some(Notice { pid, pidfd, message, descriptors });
                 }
@@ -130,6 +138,15 @@ impl Readiness {
                     return None;
                 }
             }
+        }
+    }
+
+    /// What the last notice said is recorded.
+    pub(in crate::daemon) fn done(&self) {
+        if self.given.take()
+            && let Err(errno) = take(self.socket.as_fd())
+        {
+            tracing::error!("read {}: {errno}", self.path.display());
         }
     }
 }
@@ -163,8 +180,12 @@ mod tests {
         let path = scratch.path().join("web");
         let readiness = Readiness::create(path.clone()).unwrap();
         let kept = readiness.fd().try_clone_to_owned().unwrap();
-        drop(readiness); // a motherd that has ended
         UnixDatagram::unbound().unwrap().send_to(b"READY=1", &path).unwrap();
-        assert!(Readiness::adopt(kept, path).next().is_some_and(|notice| notice.message.ready));
+        assert!(readiness.next().is_some_and(|notice| notice.message.ready));
+        drop(readiness); // a motherd that has ended before it recorded that
+        let readiness = Readiness::adopt(kept, path);
+        assert!(readiness.next().is_some_and(|notice| notice.message.ready));
+        readiness.done();
+        assert!(readiness.next().is_none());
     }
 }
