@@ -301,20 +301,20 @@ impl Manager {
 
     /// What happens to a service by itself, and when.
     fn coming(&self, id: Id) -> Option<Coming> {
-        let (words, at) = match self.unit(id).state {
-            State::Backoff { until } => ("it is tried again", until),
-            State::Expecting { deadline } => ("others go on without it", deadline?),
-            State::Starting { deadline, .. } | State::Forked { deadline, .. } => {
-                ("the start times out", deadline?)
+        let unit = self.unit(id);
+        let at = unit.state_deadline()?;
+        let words = match unit.state {
+            State::Backoff { .. } => "it is tried again",
+            State::Expecting { .. } => "others go on without it",
+            State::Starting { .. }
+            | State::Forked { .. }
+            | State::Preparing { .. }
+            | State::Settling { .. } => "the start times out",
+            State::Stopping { stage: Stage::Asking { .. }, .. } | State::Cleaning { .. } => {
+                "the command is killed"
             }
-            State::Preparing { command } | State::Settling { command, .. } => {
-                ("the start times out", command.deadline)
-            }
-            State::Stopping { stage: Stage::Asking { command }, .. } | State::Cleaning { command, .. } => {
-                ("the command is killed", command.deadline)
-            }
-            State::Stopping { stage: Stage::Signalled { deadline }, .. } => ("SIGKILL follows", deadline),
-            State::Stopping { stage: Stage::Killed { again, .. }, .. } => ("SIGKILL is sent again", again),
+            State::Stopping { stage: Stage::Signalled { .. }, .. } => "SIGKILL follows",
+            State::Stopping { stage: Stage::Killed { .. }, .. } => "SIGKILL is sent again",
             State::Stopped
             | State::Waiting
             | State::Launching

@@ -691,7 +691,7 @@ impl Unit {
     }
 
     /// When the state has waited long enough.
-    fn state_deadline(&self) -> Option<Duration> {
+    pub(crate) fn state_deadline(&self) -> Option<Duration> {
         match self.state {
             State::Expecting { deadline }
             | State::Starting { deadline, .. }
