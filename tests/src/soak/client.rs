@@ -21,8 +21,13 @@ const ANSWER: Duration = Duration::from_secs(60);
 
 /// Asks motherd; an error of its is one here.
 pub fn call(socket: &Path, method: &str, parameters: Value) -> Result<Value> {
+    call_within(socket, method, parameters, ANSWER)
+}
+
+/// The same, with no more patience than this for what it sends.
+pub fn call_within(socket: &Path, method: &str, parameters: Value, patience: Duration) -> Result<Value> {
     let mut stream = UnixStream::connect(socket).with_context(|| format!("connect {}", socket.display()))?;
-    stream.set_read_timeout(Some(ANSWER))?;
+    stream.set_read_timeout(Some(patience))?;
     let message = json!({ "method": format!("io.altimatos.MotherD.{method}"), "parameters": parameters });
     stream.write_all(format!("{message}\0").as_bytes())?;
     let mut text = Vec::new();

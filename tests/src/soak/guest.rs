@@ -19,7 +19,7 @@ use crate::{
 /// How many there are where nothing else is said: an emulated processor is slow.
 pub const SERVICES: usize = 60;
 /// What one run of the modes may take there.
-const LIMIT: Duration = Duration::from_secs(3600);
+const LIMIT: Duration = Duration::from_secs(3 * 3600);
 
 /// The system of the other tests, with this load in the place of its daemons' services.
 pub fn image(services: usize) -> Result<Image> {
