@@ -11,12 +11,14 @@
 use crate::{boot, boot::Log, boot::Role, end, end::Ending, program::Program, watchdog::Watchdog};
 use core::time::Duration;
 use initldr::link::{ExitRecord, MESSAGE_SIZE, STATE_SIZE, Signal, SlotName, ToInit, ToManager, Welcome};
-use initldr::phase::{Effect, Event, Phase};
 use initldr::sys::{self, Errno, Fd, Result};
-use initldr::{abi::*, outbox::Outbox};
+use initldr::{abi::*, outbox::Outbox, phase::Effect, phase::Event, phase::Phase};
 
 /// So many children are reaped, signals read and messages received in one round.
 const BATCH: u32 = 256;
+/// Where children end in a storm, 32 rounds reap at once, and then one in this time does: by the armful, so that neither this
+/// process nor motherd is woken for each. The exit of a service is told so much later then, at worst.
+const PACE: Duration = Duration::from_millis(5);
 /// So many messages are read off a link that has ended. A socket holds some 280 of them; a process that inherited the
 /// other end of a dead motherd's link could go on sending for ever.
 const LAST_WORDS: u32 = 4096;
@@ -37,6 +39,10 @@ pub(crate) struct Init {
 #[derive(Default)]
 pub(crate) struct Held {
     signals: Option<Fd>,
+    /// The time, as of this round: when the wait was over.
+    now: Duration,
+    /// When children are looked for again. What is left of the last 32 [`PACE`]s may be spent.
+    due: Duration,
     pub(crate) motherd: Option<u32>,
     pub(crate) rescue: Option<u32>,
     pub(crate) link: Option<Fd>,
@@ -52,28 +58,23 @@ pub(crate) struct Held {
 
 /// For ever.
 pub(crate) fn run(mut init: Init) -> ! {
+    init.held.now = sys::monotonic();
     loop {
         let more = init.reap();
-        if let Some(path) = init.held.successor.take() {
-            init.give_way(path);
-        }
+        init.held.successor.take().into_iter().for_each(|path| init.give_way(path));
         let timeout = init.say().or(more.then_some(Duration::ZERO));
         if init.held.link.is_none() {
             init.step(Event::LinkLost); // which is news only where motherd still runs
         }
         init.step(Event::Owes(init.outbox.is_owed() || init.held.watchdog.device.is_some()));
         // Each tick moves its deadline into the future or away.
-        while init.phase.deadline().is_some_and(|deadline| deadline <= sys::monotonic()) {
+        while init.phase.deadline().is_some_and(|deadline| deadline <= init.held.now) {
             init.step(Event::Tick);
         }
         let [signals, link] = init.wait(timeout);
-        if signals != 0 {
-            init.take_signals();
-        }
+        (0..BATCH).take_while(|_| signals != 0 && init.take_signal()).for_each(drop);
         // Where there is nobody to listen to any more, one of `receive` and `say` finds it out.
-        if link != 0 {
-            (0..BATCH).take_while(|_| init.outbox.listens() && init.receive()).for_each(drop);
-        }
+        (0..BATCH).take_while(|_| link != 0 && init.outbox.listens() && init.receive()).for_each(drop);
     }
 }
 
@@ -86,8 +87,13 @@ impl Init {
 
     /// Whether there may be more.
     fn reap(&mut self) -> bool {
+        let (now, due, before) = (self.held.now, self.held.due, self.outbox.ring.last);
         // ECHILD, which is the one failure, says that there are no children at all.
-        (0..BATCH).all(|_| sys::wait(WEXITED).ok().flatten().map(|exit| self.reaped(exit)).is_some())
+        let reap = |_| sys::wait(WEXITED).ok().flatten().map(|exit| self.reaped(exit)).is_some();
+        let more = due <= now && (0..BATCH).all(reap);
+        let spent = PACE * u32::from(!more && self.outbox.ring.last > before);
+        self.held.due = due.max(now.saturating_sub(PACE * 32)) + spent;
+        more
     }
 
     fn reaped(&mut self, exit: ExitRecord) {
@@ -98,15 +104,13 @@ impl Init {
             let what = if exit.code == CLD_EXITED { "exit code" } else { "signal" };
             self.log.say(format_args!("motherd (pid {}) ended: {what} {}", exit.pid, exit.status));
             self.step(Event::Died(exit.code, exit.status));
-        } else if self.held.rescue == Some(exit.pid) {
-            self.held.rescue = None;
-        } else {
+        } else if self.held.rescue.take_if(|pid| *pid == exit.pid).is_none() {
             self.outbox.ring.push(exit);
         }
     }
 
     fn step(&mut self, event: Event) {
-        let (phase, effect) = self.phase.step(event, sys::monotonic());
+        let (phase, effect) = self.phase.step(event, self.held.now);
         self.phase = phase;
         match effect {
             Effect::Nothing => {}
@@ -134,14 +138,12 @@ impl Init {
     }
 
     fn launch(&mut self) -> Result<()> {
-        if self.held.state.is_none() {
-            self.held.state = Some(sys::sealed_memfd(c"motherd-state", STATE_SIZE)?);
-        }
-        let state = self.held.state.as_ref().ok_or(Errno(EBADF))?;
+        let kept =
+            self.held.state.take().map_or_else(|| sys::sealed_memfd(c"motherd-state", STATE_SIZE), Ok)?;
+        let state = self.held.state.insert(kept);
         let (ours, theirs) = sys::socketpair()?;
-        let (_, previous) = self.phase.rung();
-        self.held.motherd = Some(self.program.start_motherd(previous, &theirs, state, &self.log)?);
-        self.held.link = Some(ours);
+        let motherd = self.program.start_motherd(self.phase.rung().1, &theirs, state, &self.log)?;
+        (self.held.motherd, self.held.link) = (Some(motherd), Some(ours));
         // The one before may have died of a request to stop, or before it.
         self.outbox.reset(self.phase.stop_signal());
         Ok(())
@@ -153,23 +155,26 @@ impl Init {
         let hear = if self.outbox.listens() { POLLIN } else { 0 };
         let say = if timeout.is_none() && self.next().is_some() { POLLOUT } else { 0 };
         let number = |fd: &Option<Fd>| fd.as_ref().map_or(-1, Fd::raw);
-        let polls = [[number(&self.held.signals), POLLIN], [number(&self.held.link), hear | say]];
-        let due = self.phase.deadline().map(|deadline| deadline.saturating_sub(sys::monotonic()));
+        let pause = self.held.due.checked_sub(self.held.now);
+        let signals = if pause.is_some() { -1 } else { number(&self.held.signals) };
+        let polls = [[signals, POLLIN], [number(&self.held.link), hear | say]];
+        let due = self.phase.deadline().map(|deadline| deadline.saturating_sub(self.held.now));
         let retry = self.held.signals.is_none().then_some(RETRY);
         let ping = self.held.watchdog.ping(&self.log);
-        let found = sys::ppoll(polls, [timeout, due, retry, ping].into_iter().flatten().min());
+        let found = sys::ppoll(polls, [timeout, due, retry, ping, pause].into_iter().flatten().min());
+        self.held.now = sys::monotonic();
         found.unwrap_or([POLLIN; 2]) // no memory for two pollfds: look at everything
     }
 
-    fn take_signals(&mut self) {
-        for _ in 0..BATCH {
-            let Some(signal) = self.held.signals.as_ref().and_then(sys::next_signal) else { break };
-            if signal.number != SIGCHLD {
-                let Signal { number, sender_pid, sender_uid } = signal;
-                self.log.say(format_args!("signal {number} from pid {sender_pid} uid {sender_uid}"));
-                self.step(Event::Signal(signal));
-            }
+    /// Takes one signal; whether there may be more.
+    fn take_signal(&mut self) -> bool {
+        let signal = self.held.signals.as_ref().and_then(sys::next_signal);
+        let news = signal.filter(|signal| signal.number != SIGCHLD);
+        if let Some(signal @ Signal { number, sender_pid, sender_uid }) = news {
+            self.log.say(format_args!("signal {number} from pid {sender_pid} uid {sender_uid}"));
+            self.step(Event::Signal(signal));
         }
+        signal.is_some()
     }
 
     pub(crate) fn next(&self) -> Option<(ToManager, Option<i32>)> {
