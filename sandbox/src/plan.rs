@@ -375,6 +375,11 @@ impl CgroupProgram {
     }
 }
 
+/// Whether all of them are, in the same order.
+pub(crate) fn are_like(one: &[CgroupProgram], other: &[CgroupProgram]) -> bool {
+    one.len() == other.len() && one.iter().zip(other).all(|(one, other)| one.is_like(other))
+}
+
 /// A trigger on pressure, for a cgroup's file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Trigger {
@@ -500,21 +505,26 @@ pub struct Plan {
     pub(crate) landlock: Option<LandlockPlan>,
     /// The controllers to enable on the way down to the service's cgroup, whether or not a limit is set: they carry
     /// the figures of `status`.
-    pub(crate) controllers: Vec<String>,
-    pub(crate) cgroup: Vec<CgroupSetting>,
+    pub(crate) controllers: Arc<[String]>,
+    pub(crate) cgroup: Arc<[CgroupSetting]>,
     /// What whoever launches arms on the cgroup.
     pub(crate) pressure: Vec<Trigger>,
     /// The programs on the cgroup, if any can be attached at all; those of an earlier plan are taken off it.
-    pub(crate) programs: Option<Vec<CgroupProgram>>,
-    pub(crate) environment: Vec<(String, String)>,
+    pub(crate) programs: Option<Arc<[CgroupProgram]>>,
+    pub(crate) environment: Arc<[(String, String)]>,
     pub(crate) uid: u32,
     pub(crate) gid: u32,
     /// The user as it sees itself; another than `uid` in a user namespace of its own.
     pub(crate) inside_uid: u32,
-    pub(crate) left_out: Vec<LeftOut>,
+    pub(crate) left_out: Arc<[LeftOut]>,
 }
 
 impl Plan {
+    /// What is on the cgroup by the plan.
+    pub(crate) fn programs(&self) -> impl Iterator<Item = &CgroupProgram> {
+        self.programs.iter().flat_map(|programs| programs.iter())
+    }
+
     /// Whether a launch by this plan is in all a launch by the other one, of the same policy. Not of plans of which something
     /// is made ahead or read for each service: those are kept apart.
     pub(crate) fn does_the_same_as(&self, other: &Self) -> bool {
@@ -541,9 +551,6 @@ impl Plan {
         } = self
         else {
             return false;
-        };
-        let are_like = |one: &[CgroupProgram], other: &[CgroupProgram]| {
-            one.len() == other.len() && one.iter().zip(other).all(|(one, other)| one.is_like(other))
         };
         let same_programs = match (programs, &other.programs) {
             (Some(programs), Some(others)) => are_like(programs, others),

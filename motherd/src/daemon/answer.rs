@@ -23,7 +23,6 @@ use crate::{
     manager::{Outcome, Verb},
     service::{Template, check_service_name},
     supervise::{Cause, Exit, ExitHow, Requester, State, Unit},
-    sys,
 };
 
 /// How many lines of its output `status` shows.
@@ -431,7 +430,7 @@ impl Daemon {
         message.end(&mut text);
         self.server.reply_part(connection, &text, true, now());
         if names.len() > LONG {
-            sys::memory::give_back();
+            super::rest::give_back();
         }
         Ok(())
     }

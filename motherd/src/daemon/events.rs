@@ -190,6 +190,7 @@ impl Daemon {
             .chain(self.stock.next(now()))
             .chain(self.conditions.next())
             .chain(self.watchdog.next())
+            .chain(self.rest.next())
             .min();
         if next == self.armed {
             return Ok(());
@@ -256,6 +257,7 @@ impl Daemon {
         self.fire_timers()?;
         self.look_at_sockets(now())?;
         self.report_ending();
+        self.rest();
         failpoint::hit("timer.due");
         let effects = self.manager.tick(now());
         self.dispatch(effects)

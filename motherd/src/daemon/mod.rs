@@ -44,6 +44,7 @@ mod policies;
 mod pressure;
 mod proc;
 mod ready;
+mod rest;
 mod schedule;
 mod signals;
 mod sockets;
@@ -286,6 +287,7 @@ struct Daemon {
     /// When what holds the end of everything up is said next.
     report: Option<Duration>,
     watchdog: watchdog::Watchdog,
+    rest: rest::Rest,
     /// Who may have ended for good since the last look.
     ended: BTreeSet<Id>,
     /// Populated cgroups of services that no file describes: paths below the base.
@@ -333,7 +335,7 @@ fn run(args: &Args, words: Words) -> Result<Infallible, Fatal> {
     sys::memory::keep_little();
     let mut daemon = Daemon::open(args, words)?;
     // What reading the files took.
-    sys::memory::give_back();
+    rest::give_back();
     daemon.run()
 }
 
@@ -443,6 +445,7 @@ impl Daemon {
             said: BTreeMap::new(),
             outward: outward::Outward::new(std::env::var_os("NOTIFY_SOCKET").as_deref()),
             report: None,
+            rest: rest::Rest::default(),
             watchdog: watchdog::Watchdog::new(words.watchdog.take(), replay.stored.remove(watchdog::SLOT)),
             ended: BTreeSet::new(),
             orphans: BTreeSet::new(),

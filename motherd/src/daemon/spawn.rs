@@ -113,6 +113,7 @@ impl Daemon {
                 runtime.start_ticks = start_ticks;
                 self.watch_cgroup(id);
                 self.timer_started(id)?;
+                self.rest.launched(now());
                 failpoint::hit("launch.watched");
                 Event::Launched { pid }
             }

@@ -317,7 +317,7 @@ impl Cgroup {
 
     /// Writes the plan's limits and reads each back: a limit that did not take is an error.
     fn limit(&self, plan: &Plan) -> Result<(), CgroupError> {
-        for setting in &plan.cgroup {
+        for setting in plan.cgroup.iter() {
             let blame = |error: CgroupError| {
                 let action = format!("{}: {}", plan.sources.locate(&setting.at), error.action);
                 CgroupError { action, ..error }

@@ -19,7 +19,7 @@ use crate::{
     compile::Host,
     diagnostic::Report,
     kernel::Kernel,
-    plan::{CgroupProgram, Op, Plan, Step, TemplateBuild},
+    plan::{CgroupProgram, Op, Plan, Step, TemplateBuild, are_like},
     policy::Policy,
 };
 
@@ -30,7 +30,7 @@ pub struct Compiler {
     kernel: Kernel,
     digest: OnceCell<[u8; 32]>,
     filter: OnceCell<Step>,
-    programs: RefCell<Vec<CgroupProgram>>,
+    programs: RefCell<Vec<Arc<[CgroupProgram]>>>,
     builds: RefCell<Vec<Weak<TemplateBuild>>>,
     last: RefCell<Option<Compiled>>,
 }
@@ -102,11 +102,21 @@ impl Compiler {
         if let Some(step) = plan.steps.iter().find(|step| matches!(step.op, Op::Seccomp { .. })) {
             self.filter.get_or_init(|| step.clone());
         }
-        let mut programs = self.programs.borrow_mut();
-        for program in plan.programs.iter_mut().flatten() {
-            match programs.iter().find(|known| known.is_like(program)) {
-                Some(known) => *program = known.clone(),
-                None => programs.push(program.clone()),
+        if let Some(of_plan) = &mut plan.programs {
+            let mut lists = self.programs.borrow_mut();
+            match lists.iter().find(|known| are_like(known, of_plan)) {
+                Some(known) => *of_plan = known.clone(),
+                None => {
+                    let known = |program: &CgroupProgram| {
+                        lists
+                            .iter()
+                            .flat_map(|list| list.iter())
+                            .find(|known| known.is_like(program))
+                            .cloned()
+                    };
+                    *of_plan = of_plan.iter().map(|one| known(one).unwrap_or_else(|| one.clone())).collect();
+                    lists.push(of_plan.clone());
+                }
             }
         }
         if let Some(parts) = &mut plan.template {
@@ -119,7 +129,9 @@ impl Compiler {
         }
         if let Some(last) = &*self.last.borrow() {
             share_steps(plan, &last.plan);
+            share_lists(plan, &last.plan);
         }
+        fit(plan);
     }
 }
 
@@ -136,6 +148,32 @@ fn share_steps(plan: &mut Plan, known: &Plan) {
         if let (Some(berth), Some(known)) = (&mut parts.berth, &known.berth) {
             share(&mut berth.ahead, &known.ahead);
             share(&mut berth.launch, &known.launch);
+        }
+    }
+}
+
+/// What is not done by the child, and whole lists of it, is alike as a rule too.
+fn share_lists(plan: &mut Plan, known: &Plan) {
+    fn share<T: PartialEq>(list: &mut Arc<[T]>, known: &Arc<[T]>) {
+        if list == known {
+            *list = known.clone();
+        }
+    }
+    share(&mut plan.controllers, &known.controllers);
+    share(&mut plan.cgroup, &known.cgroup);
+    share(&mut plan.environment, &known.environment);
+    share(&mut plan.left_out, &known.left_out);
+}
+
+/// A plan is kept for as long as its service runs, and its lists grow no more.
+fn fit(plan: &mut Plan) {
+    plan.steps.shrink_to_fit();
+    if let Some(parts) = &mut plan.template {
+        parts.launch.shrink_to_fit();
+        if let Some(berth) = &mut parts.berth {
+            berth.ahead.shrink_to_fit();
+            berth.launch.shrink_to_fit();
+            berth.sources.shrink_to_fit();
         }
     }
 }
@@ -180,6 +218,8 @@ mod tests {
             program
         };
         assert!(Arc::ptr_eq(&filter(&one), &filter(&other)));
+        assert!(Arc::ptr_eq(&one.cgroup, &other.cgroup) && Arc::ptr_eq(&one.left_out, &other.left_out));
+        assert!(Arc::ptr_eq(&one.environment, &other.environment));
         // What differs is who they are.
         let own = |(one, other): &(&Step, &Step)| !one.is(other);
         let own: Vec<_> =
@@ -205,9 +245,9 @@ mod tests {
             |plan| plan.uid += 1,
             |plan| plan.namespaces += 1,
             |plan| plan.steps.truncate(1),
-            |plan| plan.controllers.clear(),
-            |plan| plan.environment.push(("A".to_owned(), "b".to_owned())),
-            |plan| plan.left_out.push(LeftOut { what: "this".to_owned(), why: "that".to_owned() }),
+            |plan| plan.controllers = Arc::default(),
+            |plan| plan.environment = [("A".to_owned(), "b".to_owned())].into(),
+            |plan| plan.left_out = [LeftOut { what: "this".to_owned(), why: "that".to_owned() }].into(),
         ];
         for (number, change) in different.iter().enumerate() {
             let mut changed = (*one).clone();

@@ -294,15 +294,15 @@ impl<'a> Builder<'a> {
             template,
             credentials: outcome.credentials,
             landlock: outcome.landlock,
-            controllers: outcome.cgroup.controllers,
-            cgroup: outcome.cgroup.files,
+            controllers: outcome.cgroup.controllers.into(),
+            cgroup: outcome.cgroup.files.into(),
             pressure: outcome.pressure,
-            programs: outcome.programs,
-            environment: outcome.environment,
+            programs: outcome.programs.map(Into::into),
+            environment: outcome.environment.into(),
             uid: outcome.identity.host_uid,
             gid: outcome.identity.host_gid,
             inside_uid: outcome.identity.uid,
-            left_out: self.left_out,
+            left_out: self.left_out.into(),
         }
     }
 }

@@ -13,7 +13,7 @@ use crate::{
 pub(super) const ANY_DEVICE: &str = "whatever it has a node of";
 
 fn enforces(plan: &Plan, hook: Hook) -> bool {
-    plan.programs.iter().flatten().any(|program| program.hook == hook)
+    plan.programs().any(|program| program.hook == hook)
 }
 
 /// `/dev/kvm (rw)`

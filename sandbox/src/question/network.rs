@@ -91,7 +91,7 @@ fn parse_address(address: &str, text: &str) -> Result<IpAddr, String> {
 
 impl Asked<'_> {
     fn program(&self, hook: Hook) -> Option<&CgroupProgram> {
-        self.plan.programs.iter().flatten().find(|program| program.hook == hook)
+        self.plan.programs().find(|program| program.hook == hook)
     }
 
     fn limits(&self) -> Option<&CgroupLimits> {

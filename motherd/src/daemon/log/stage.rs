@@ -108,16 +108,19 @@ impl Stage {
 
     /// Over the memory that initldr keeps, and what is left in it.
     pub(crate) fn open(stage: OwnedFd, books: impl AsFd) -> io::Result<(Self, Option<Left>)> {
-        let mut books = Shared::map(books, SIZE)?;
         let ours = [MAGIC.to_le_bytes(), LAYOUT.to_le_bytes()].concat();
-        let mut header = [0; 16];
-        books.read(0, &mut header);
-        let mut this = if header == *ours {
+        // By a call: where no book was written there is no page, and whoever reads through the mapping gets one.
+        let mut all = vec![0; SIZE];
+        let file = File::from(books.as_fd().try_clone_to_owned()?);
+        let mut books = Shared::map(books, SIZE)?;
+        file.read_exact_at(&mut all, 0)?;
+        let mut this = if all.starts_with(&ours) {
             let mut this = Self::over(stage, books);
-            this.find();
+            this.find(&all);
             this
         } else {
-            for index in 0..BOOKS {
+            let written = |(_, book): &(usize, &[u8])| book.iter().any(|byte| *byte != 0);
+            for (index, _) in all.chunks_exact(BOOK).enumerate().filter(written) {
                 books.write(index * BOOK, &[0; BOOK]);
             }
             books.write(0, &ours);
@@ -136,9 +139,9 @@ impl Stage {
         Self { stage: stage.into(), books, by_name: BTreeMap::new(), free: Vec::new(), owner, buffer }
     }
 
-    fn find(&mut self) {
-        for index in (1..BOOKS).rev() {
-            match self.read(index) {
+    fn find(&mut self, all: &[u8]) {
+        for (index, book) in all.chunks_exact(BOOK).enumerate().skip(1).rev() {
+            match newest(index, book) {
                 Some((place, _)) if index == 1 => self.owner = place,
                 Some((place, page)) if !self.by_name.contains_key(&page.name) => {
                     self.by_name.insert(page.name, place);
@@ -227,14 +230,20 @@ impl Stage {
     }
 
     fn read(&self, index: usize) -> Option<(Place, Page)> {
-        let slot = |which: usize| {
-            let mut bytes = [0; SLOT];
-            self.books.read(index * BOOK + which * SLOT, &mut bytes);
-            let (sequence, page) = decode(&bytes)?;
-            Some((Place { index, newest: which, sequence }, page))
-        };
-        [slot(0), slot(1)].into_iter().flatten().max_by_key(|(place, _)| place.sequence)
+        let mut book = [0; BOOK];
+        self.books.read(index * BOOK, &mut book);
+        newest(index, &book)
     }
+}
+
+/// The newest slot of the book of that number.
+fn newest(index: usize, book: &[u8]) -> Option<(Place, Page)> {
+    let slots = (0..).zip(book.as_chunks::<SLOT>().0);
+    let whole = slots.filter_map(|(newest, slot)| {
+        let (sequence, page) = decode(slot)?;
+        Some((Place { index, newest, sequence }, page))
+    });
+    whole.max_by_key(|(place, _)| place.sequence)
 }
 
 fn encode(page: &Page, sequence: u64) -> [u8; SLOT] {

@@ -273,3 +273,17 @@ fn one_wake_up_moves_one_chunk() {
     assert!(log.pump(&mut stage, &at(0)));
     assert_eq!(desk.read("current").lines().count(), CHUNK / 2);
 }
+
+#[test]
+fn books_that_nobody_writes_take_no_page() {
+    let (stage, books) = Stage::memory().unwrap();
+    for time in ["first", "second"] {
+        let (mut open, left) = Stage::open(stage.try_clone().unwrap(), &books).unwrap();
+        assert_eq!(
+            (left, nix::sys::stat::fstat(&books).unwrap().st_blocks / 8),
+            (None, 1),
+            "the {time} motherd"
+        );
+        assert!(open.write(&Page { name: "web".to_owned(), ..Page::default() }));
+    }
+}
