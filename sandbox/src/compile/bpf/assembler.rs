@@ -19,17 +19,15 @@ pub(super) const R10: Register = Register(10);
 /// Operations: class, source and code in one byte (linux/bpf_common.h, linux/bpf.h).
 pub(super) mod op {
     pub(in super::super) const ADD: u8 = 0x07; // BPF_ALU64 | BPF_ADD | BPF_K
-    pub(in super::super) const OR: u8 = 0x47;
     pub(in super::super) const AND: u8 = 0x57;
-    pub(in super::super) const AND_REGISTER: u8 = 0x5f;
     pub(in super::super) const SHIFT_RIGHT: u8 = 0x77;
-    pub(in super::super) const XOR: u8 = 0xa7;
     pub(in super::super) const MOVE: u8 = 0xb7;
     pub(in super::super) const MOVE_REGISTER: u8 = 0xbf;
     pub(in super::super) const BIG_ENDIAN: u8 = 0xdc; // BPF_ALU | BPF_END | BPF_TO_BE
     pub(in super::super) const LOAD_32: u8 = 0x61; // BPF_LDX | BPF_MEM | BPF_W
     pub(in super::super) const LOAD_64: u8 = 0x79; // BPF_LDX | BPF_MEM | BPF_DW
     pub(in super::super) const IMMEDIATE_64: u8 = 0x18; // BPF_LD | BPF_IMM | BPF_DW, in two slots
+    pub(in super::super) const JUMP: u8 = 0x05; // BPF_JMP | BPF_JA
     pub(in super::super) const IF_EQUAL: u8 = 0x15; // BPF_JMP | BPF_JEQ | BPF_K
     pub(in super::super) const IF_NOT_EQUAL: u8 = 0x55;
     // BPF_JMP32: the immediate of a 64-bit jump is sign-extended, which an address above 128.0.0.0 would not survive.
@@ -83,9 +81,11 @@ pub(super) fn jump_on(code: u8, register: Register, other: Register, distance: u
     instruction(code, register, other, offset(distance), 0)
 }
 
-fn offset(distance: usize) -> i16 {
-    i16::try_from(distance)
-        .expect("the lengths of lists are bounded so that no jump is longer (policy::addresses)")
+/// How far a jump goes.
+pub(super) fn offset(distance: usize) -> i16 {
+    i16::try_from(distance).expect(
+        "the lengths of lists are bounded so that no jump is longer (policy::addresses, policy::devices)",
+    )
 }
 
 /// Ends with this answer: 1 lets it be.

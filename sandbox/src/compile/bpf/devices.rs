@@ -1,11 +1,9 @@
 //! `devices`: what may be opened and made (BPF_PROG_TYPE_CGROUP_DEVICE).
 
-use super::assembler::*;
 use crate::{
     compile::{Builder, mounts::NODES},
     diagnostic::{Diagnostic, Located},
     policy::{DevView, DeviceAccess, DeviceKind, DeviceRule, Devices},
-    sys::bpf::Instruction,
 };
 
 /// Devices by number, and what may be done with them; `None` is any.
@@ -17,7 +15,7 @@ pub(super) struct Grant {
     pub(super) access: DeviceAccess,
 }
 
-const ALL: DeviceAccess = DeviceAccess { read: true, write: true, mknod: true };
+pub(super) const ALL: DeviceAccess = DeviceAccess { read: true, write: true, mknod: true };
 /// Making nodes takes more than seeing those of the host.
 const OPEN: DeviceAccess = DeviceAccess { read: true, write: true, mknod: false };
 
@@ -85,34 +83,4 @@ fn resolved(rule: &Located<DeviceRule>, builder: &mut Builder<'_>) -> Vec<Grant>
             .help("load its driver first, or write optional = true beside it if it may be missing"),
     );
     Vec::new()
-}
-
-/// Collects what all grants that fit give, and allows what asks for no more.
-pub(super) fn program(grants: &[Grant]) -> Vec<Instruction> {
-    // struct bpf_cgroup_dev_ctx: access_type (access << 16 | kind), major, minor.
-    let mut code = vec![
-        load(op::LOAD_32, R2, R1, 0),
-        load(op::LOAD_32, R4, R1, 4),
-        load(op::LOAD_32, R5, R1, 8),
-        on(op::MOVE_REGISTER, R3, R2),
-        with(op::AND, R3, 0xffff),
-        with(op::SHIFT_RIGHT, R2, 16),
-        with(op::MOVE, R6, 0),
-    ];
-    for grant in grants {
-        let tests = [(R3, grant.kind.map(kind_number)), (R4, grant.major), (R5, grant.minor)];
-        let tests: Vec<_> =
-            tests.into_iter().filter_map(|(register, wanted)| Some((register, wanted?))).collect();
-        for (index, (register, wanted)) in tests.iter().enumerate() {
-            code.push(jump(op::IF_NOT_EQUAL, *register, wanted.cast_signed(), tests.len() - index));
-        }
-        code.push(with(op::OR, R6, access_bits(grant.access).cast_signed()));
-    }
-    // What is asked for and not granted.
-    code.push(with(op::XOR, R6, access_bits(ALL).cast_signed()));
-    code.push(on(op::AND_REGISTER, R2, R6));
-    code.push(jump(op::IF_EQUAL, R2, 0, answer(false).len()));
-    code.extend(answer(false));
-    code.extend(answer(true));
-    code
 }

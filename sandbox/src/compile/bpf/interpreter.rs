@@ -73,11 +73,8 @@ impl Machine<'_> {
         let low = |value: u64| value & 0xffff_ffff;
         let result = match instruction.code {
             op::ADD => to.wrapping_add(number),
-            op::OR => to | number,
             op::AND => to & number,
-            op::AND_REGISTER => to & from,
             op::SHIFT_RIGHT => to >> (number & 63),
-            op::XOR => to ^ number,
             op::MOVE => number,
             op::MOVE_REGISTER => from,
             op::BIG_ENDIAN => match instruction.immediate {
@@ -89,6 +86,7 @@ impl Machine<'_> {
             op::LOAD_32 => self.load(from, instruction.offset, 4)?,
             op::LOAD_64 => self.load(from, instruction.offset, 8)?,
             op::CALL => return self.call(instruction.immediate).map(|()| false),
+            op::JUMP => return Ok(true),
             op::IF_EQUAL => return Ok(to == number),
             op::IF_NOT_EQUAL => return Ok(to != number),
             op::IF_AT_LEAST_32 => return Ok(low(to) >= low(number)),

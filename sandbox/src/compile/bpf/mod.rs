@@ -9,6 +9,7 @@ pub(crate) mod ask;
 mod assembler;
 mod devices;
 mod interpreter;
+mod numbers;
 mod ports;
 
 use crate::{
@@ -41,7 +42,7 @@ pub(crate) fn compile(rules: &Confinement, builder: &mut Builder<'_>) -> Option<
         programs.extend(hooks.iter().map(|hook| CgroupProgram::new(*hook, code.clone(), key, at.clone())));
     };
     if let (Some(list), Some(grants)) = (&cgroup.devices, grants) {
-        push(&[Hook::Device], devices::program(&grants), "devices", &list.at);
+        push(&[Hook::Device], numbers::program(&grants), "devices", &list.at);
     }
     if let Some((key, at)) = address_key(cgroup) {
         let table = addresses::Table::of(cgroup);

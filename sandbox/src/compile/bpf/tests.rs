@@ -5,9 +5,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::{
     addresses::{Direction, Table},
-    devices::{self, Grant},
+    devices::Grant,
     interpreter::{Fault, Input, run},
-    *,
+    numbers, *,
 };
 use crate::{
     compile::described::{DescribedHost, here, kernel, strict, subject},
@@ -169,8 +169,27 @@ fn a_device_is_opened_and_made_as_its_grants_say() {
         Grant { kind: None, major: Some(10), minor: Some(232), access: letters("rwm") },
     ];
     let all = [Grant { kind: None, major: None, minor: None, access: letters("rw") }];
-    for grants in [&[][..], &some[..1], &some[..2], &some, &all] {
-        let program = devices::program(grants);
+    let neighbours = [
+        Grant { kind: Some(DeviceKind::Char), major: Some(135), minor: None, access: letters("r") },
+        Grant { kind: Some(DeviceKind::Char), major: Some(136), minor: None, access: letters("r") },
+        Grant { kind: Some(DeviceKind::Char), major: Some(136), minor: Some(8), access: letters("w") },
+        Grant { kind: Some(DeviceKind::Block), major: Some(8), minor: Some(7), access: letters("rwm") },
+        Grant { kind: Some(DeviceKind::Block), major: Some(8), minor: Some(8), access: letters("rwm") },
+        Grant {
+            kind: Some(DeviceKind::Block),
+            major: Some(u32::MAX >> 1),
+            minor: None,
+            access: letters("m"),
+        },
+    ];
+    let anywhere = [
+        Grant { kind: None, major: None, minor: Some(0), access: letters("r") },
+        Grant { kind: None, major: Some(0), minor: None, access: letters("w") },
+    ];
+    let sets = [&[][..], &some[..1], &some[..2], &some, &all, &neighbours, &anywhere];
+    let joined: Vec<_> = sets.iter().flat_map(|set| [set.to_vec(), [*set, &some].concat()]).collect();
+    for grants in &joined {
+        let program = numbers::program(grants);
         for (access, kind, major, minor) in every_device() {
             let fits = |grant: &&Grant| {
                 let kinds = [(DeviceKind::Char, CHAR), (DeviceKind::Block, BLOCK)];
@@ -187,6 +206,32 @@ fn a_device_is_opened_and_made_as_its_grants_say() {
             assert_eq!(found, expected, "access {access}, kind {kind}, {major}:{minor}, {grants:?}");
         }
     }
+}
+
+/// The verifier's time is that of the ways through a program, which each launch of a new policy waits for.
+#[test]
+fn the_program_of_a_private_dev_is_short() {
+    let code = programs("dev = \"minimal\"\n[cgroup]\ndevices = []\n")[0].code.clone();
+    assert!(code.len() <= 32, "{} instructions: {code:?}", code.len());
+}
+
+#[test]
+fn the_jumps_of_the_longest_program_reach() {
+    // 256 entries, each a driver of 16 majors that have nothing to do with one another, on single devices.
+    let grants: Vec<Grant> = (0..256 * 16)
+        .map(|number| {
+            let access = letters(["r", "w", "m", "rw", "rm", "wm", "rwm"][number as usize % 7]);
+            Grant { kind: Some(DeviceKind::Block), major: Some(number * 2), minor: Some(number % 5), access }
+        })
+        .collect();
+    let program = numbers::program(&grants);
+    let last = 256 * 16 - 1;
+    assert!(
+        device(&program, READ, BLOCK, 2 * last, last % 5)
+            && !device(&program, WRITE, BLOCK, 2 * last, last % 5)
+    );
+    assert!(device(&program, READ, BLOCK, 0, 0) && !device(&program, READ, BLOCK, 1, 0));
+    assert!(!device(&program, READ | WRITE, BLOCK, 0, 0) && !device(&program, READ, CHAR, 0, 0));
 }
 
 fn letters(text: &str) -> DeviceAccess {
