@@ -27,9 +27,10 @@ pub(crate) fn compile(rules: &Confinement, uid: u32, builder: &mut Builder<'_>) 
     let ambient = capabilities.ambient.iter().fold(0, |mask, raised| mask | bit(raised.value));
     let during = keep | bit(caps::Capability::CAP_SETPCAP);
 
+    let known = caps::all();
     for number in 0..=builder.kernel.last_capability {
         if keep & (1 << number) == 0 {
-            builder.step(Phase::Identity, Op::DropBounding(number), name(number), None);
+            builder.step(Phase::Identity, Op::DropBounding(number), name(number, &known), None);
         }
     }
     let user_at = Some(rules.process.user.at.clone());
@@ -64,9 +65,9 @@ fn securebits(uid: u32, keep: u64, chosen: &[Securebit]) -> u32 {
     bits
 }
 
-fn name(number: u8) -> String {
-    caps::all()
-        .into_iter()
+fn name(number: u8, known: &caps::CapsHashSet) -> String {
+    known
+        .iter()
         .find(|capability| capability.index() == number)
         .map_or_else(|| format!("capability {number}"), |capability| capability.to_string())
 }

@@ -69,7 +69,7 @@ macro_rules! section {
 
             fn read(item: &Item<'_>, notes: &mut Notes) -> Self {
                 let Some(table) = item.table(Self::KEYS, notes) else { return Self::default() };
-                let at = |key| table.get(key).map(|item| (key, item.at()));
+                let at = |key| Some((key, table.place(key)?));
                 Self {
                     $($key: table.get(stringify!($key)).and_then(|item| $read(&item, notes)),)*
                     places: [$(at(stringify!($key))),*].into_iter().flatten().collect(),

@@ -464,6 +464,10 @@ fn ports(raw: Option<AnyOr<u16>>, at: &Place) -> Ports {
 
 /// A group as it was in a version; a call is itself in every version.
 fn of_version((name, calls): Calls, version: u32) -> Calls {
+    // As of this one it was read.
+    if version == versions::VERSION {
+        return (name, calls);
+    }
     let calls = groups::members_of_version(&name, version).unwrap_or(calls);
     (name, calls)
 }

@@ -36,22 +36,37 @@ pub fn since(name: &str, call: u32) -> Option<u32> {
 /// The same as of a version.
 #[must_use]
 pub fn members_of_version(name: &str, version: u32) -> Option<Vec<u32>> {
-    if name == "@known" {
-        let known = super::names().filter_map(super::number);
-        return Some(known.filter(|number| *number <= versions::highest_known(version)).collect());
-    }
     let group = find(name)?;
-    let mut numbers = Vec::new();
+    // By number, which is in order and has no call twice.
+    let mut is_in = vec![false; usize::try_from(super::highest()).ok()? + 1];
+    collect(group, version, &mut is_in)?;
+    let is_in = |number: &u32| usize::try_from(*number).ok().and_then(|at| is_in.get(at)) == Some(&true);
+    Some(super::numbers().filter(is_in).collect())
+}
+
+/// Marks the calls of a group, and of the groups in it.
+fn collect(group: &Group, version: u32, is_in: &mut [bool]) -> Option<()> {
+    let mark = |is_in: &mut [bool], number: u32| {
+        is_in.get_mut(usize::try_from(number).ok()?).map(|is_in| *is_in = true)
+    };
+    if group.name == KNOWN {
+        return known(version).try_for_each(|number| mark(is_in, number));
+    }
     for member in versions::written(group.name, group.members, version) {
         if member.starts_with('@') {
-            numbers.extend(members_of_version(member, version)?);
+            collect(find(member)?, version, is_in)?;
         } else {
-            numbers.push(super::number(member)?);
+            mark(is_in, super::number(member)?)?;
         }
     }
-    numbers.sort_unstable();
-    numbers.dedup();
-    Some(numbers)
+    Some(())
+}
+
+/// The group of every call.
+const KNOWN: &str = "@known";
+
+fn known(version: u32) -> impl Iterator<Item = u32> {
+    super::numbers().filter(move |number| *number <= versions::highest_known(version))
 }
 
 /// Every group's name and what its calls do, in alphabetic order.
@@ -160,7 +175,7 @@ const GROUPS: &[Group] = &[
         members: &["add_key", "keyctl", "request_key"],
     },
     Group {
-        name: "@known",
+        name: KNOWN,
         about: "every call that the table knows",
         members: &[], // made from the table
     },

@@ -13,13 +13,62 @@ use table::TABLE;
 /// The number of a call, by its name.
 #[must_use]
 pub fn number(name: &str) -> Option<u32> {
-    // Linear: a policy asks some four hundred times while it loads, once.
-    TABLE.iter().find(|(_, known)| *known == name).map(|(number, _)| *number)
+    let mut slot = slot(name.as_bytes());
+    while let Some((number, known)) = BY_NAME[slot].and_then(|index| TABLE.get(usize::from(index))) {
+        if *known == name {
+            return Some(*number);
+        }
+        slot = (slot + 1) % SLOTS;
+    }
+    None
+}
+
+/// Every number.
+pub(crate) fn numbers() -> impl Iterator<Item = u32> {
+    TABLE.iter().map(|(number, _)| *number)
+}
+
+/// More than twice as many as there are calls.
+const SLOTS: usize = 1024;
+const _: () = assert!(TABLE.len() * 2 < SLOTS);
+
+/// Where the calls are in [`TABLE`], by a hash of their names: a policy asks for some four hundred while it is read.
+static BY_NAME: [Option<u16>; SLOTS] = by_name();
+
+const fn by_name() -> [Option<u16>; SLOTS] {
+    let mut slots = [None; SLOTS];
+    let mut index: u16 = 0;
+    while (index as usize) < TABLE.len() {
+        let mut slot = slot(TABLE[index as usize].1.as_bytes());
+        while slots[slot].is_some() {
+            slot = (slot + 1) % SLOTS;
+        }
+        slots[slot] = Some(index);
+        index += 1;
+    }
+    slots
+}
+
+/// Where a name is looked for first (FNV-1a).
+const fn slot(name: &[u8]) -> usize {
+    let mut hash: u32 = 0x811c_9dc5;
+    let mut at = 0;
+    while at < name.len() {
+        hash = (hash ^ name[at] as u32).wrapping_mul(0x0100_0193);
+        at += 1;
+    }
+    (hash ^ hash >> 16) as usize % SLOTS
 }
 
 /// The name of a call, by its number.
 #[must_use]
 pub fn name(number: u32) -> Option<&'static str> {
+    // The first hundreds have no gap.
+    if let Some((known, name)) = usize::try_from(number).ok().and_then(|index| TABLE.get(index))
+        && *known == number
+    {
+        return Some(name);
+    }
     let index = TABLE.binary_search_by_key(&number, |(known, _)| *known).ok()?;
     Some(TABLE[index].1)
 }

@@ -230,6 +230,10 @@ impl Code {
 /// The verdict of most of these numbers, and the few single calls of which another is right; `None` where they are more, or
 /// are not single.
 fn exceptions(ranges: &[(u32, Verdict)], end: u32) -> Option<(&Verdict, Vec<(u32, &Verdict)>)> {
+    // Two neighbours never have the same verdict, so that more ranges have more exceptions in them.
+    if ranges.len() > 2 * CHAIN + 1 {
+        return None;
+    }
     let width = |index: usize| ranges.get(index + 1).map_or(end, |(next, _)| *next) - ranges[index].0;
     let widest = (0..ranges.len()).max_by_key(|index| width(*index))?;
     let usual = &ranges[widest].1;
