@@ -23,6 +23,8 @@ use crate::{
 
 /// The step that stands for execve itself.
 pub(crate) const EXEC: u32 = u32::MAX - 1;
+/// From here on the steps that stand for execve of other programs that are meant.
+pub(crate) const OTHER: u32 = 1 << 31;
 /// The step that stands for passing a new namespace on.
 const HAND_OVER: u32 = u32::MAX - 2;
 /// The step that comes before all others.
@@ -131,6 +133,8 @@ pub(crate) struct Context<'a> {
     /// The open file that is executed, where it is not the one that argv names.
     pub(crate) program: Option<RawFd>,
     pub(crate) argv: &'a PointerArray,
+    /// What is executed where that is not there.
+    pub(crate) others: &'a [PointerArray],
     pub(crate) envp: &'a PointerArray,
     pub(crate) outcome: &'a Outcome,
     pub(crate) timings: Option<&'a Timings>,
@@ -168,6 +172,7 @@ impl<'a> Context<'a> {
             id_maps: &[],
             program: None,
             argv: none,
+            others: &[],
             envp: none,
             outcome,
             timings: None,
@@ -216,12 +221,22 @@ pub(crate) fn run(context: &Context<'_>) -> ! {
     if let Err(errno) = context.envp.write_own_pid() {
         context.outcome.fail(EXEC, errno);
     }
-    let errno = match (context.program, context.argv.first()) {
-        (Some(program), _) => raw::execute_open(program, context.argv, context.envp),
-        (None, Some(program)) => raw::execve(program, context.argv, context.envp),
-        (None, None) => Errno::ENOENT,
-    };
-    context.outcome.fail(EXEC, errno)
+    let Some(program) = context.program else { execute_first(context) };
+    context.outcome.fail(EXEC, raw::execute_open(program, context.argv, context.envp))
+}
+
+/// The first of the programs that is there. One that cannot be executed is told of only if there is no other.
+fn execute_first(context: &Context<'_>) -> ! {
+    let mut refused = None;
+    let others = (OTHER..).zip(context.others);
+    for (step, argv) in std::iter::once((EXEC, context.argv)).chain(others) {
+        let errno = argv.first().map_or(Errno::ENOENT, |program| raw::execve(program, argv, context.envp));
+        if errno != Errno::ENOENT {
+            refused = refused.or(Some((step, errno)));
+        }
+    }
+    let (step, errno) = refused.unwrap_or((EXEC, Errno::ENOENT));
+    context.outcome.fail(step, errno)
 }
 
 /// The body of a child that makes namespaces: its last act is to pass them on as descriptors.

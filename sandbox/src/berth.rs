@@ -67,7 +67,7 @@ impl Berth {
             fault,
         });
         let made = made.map_err(|(what, errno)| match outcome.failure() {
-            Some((step, errno)) => explain(plan, &wanted.ahead, &[], step, errno, 0),
+            Some((step, errno)) => explain(plan, &wanted.ahead, None, step, errno, 0),
             None => LaunchError::parent_side(&format!("berth: {what}"), errno),
         });
         let mut made = made.inspect_err(|error| {

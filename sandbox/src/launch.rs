@@ -70,6 +70,9 @@ pub struct Launch<'a> {
     pub plan: &'a Plan,
     /// The program, absolute, and its arguments.
     pub argv: &'a [String],
+    /// Other programs that are meant, absolute as well: where one is not there, or cannot be executed, the next is tried, as
+    /// execvp(3) does along PATH. Each is its own first argument.
+    pub others: &'a [String],
     /// Added to the plan's environment; a name given here wins.
     pub environment: &'a [(String, String)],
     /// stdin, stdout, stderr.
@@ -98,6 +101,7 @@ impl<'a> Launch<'a> {
         Self {
             plan,
             argv,
+            others: &[],
             environment: &[],
             stdio,
             handed: Handed::default(),
@@ -338,6 +342,10 @@ fn launch_from(
         return Err(LaunchError::parent_side(&message, Errno::EINVAL));
     }
     let argv = PointerArray::new(c_strings("argument", request.argv.iter().cloned())?);
+    let arguments = request.argv.get(1..).unwrap_or_default();
+    let others: Result<Vec<_>, _> =
+        request.others.iter().map(|program| arguments_of(program, arguments)).collect();
+    let others = others?;
     let envp = match parking {
         None => environment(plan, request)?,
         Some(_) => PointerArray::new(Vec::new()),
@@ -405,6 +413,7 @@ fn launch_from(
         id_maps: &id_maps,
         program: parking.map(|parking| parking.image.as_raw_fd()),
         argv: &argv,
+        others: &others,
         envp: &envp,
         outcome: &outcome,
         timings: request.timings,
@@ -434,7 +443,12 @@ fn launch_from(
             if request.parent == Parent::Caller {
                 reap(&pidfd);
             }
-            Err(explain(plan, steps, request.argv, step, errno, pid))
+            let (program, step) = match step.checked_sub(apply::OTHER).and_then(|at| usize::try_from(at).ok())
+            {
+                Some(at) if at < request.others.len() => (request.others.get(at), apply::EXEC),
+                Some(_) | None => (request.argv.first(), step),
+            };
+            Err(explain(plan, steps, program, step, errno, pid))
         }
     }
 }
@@ -465,12 +479,12 @@ fn reap(pidfd: &OwnedFd) {
 pub(crate) fn explain(
     plan: &Plan,
     steps: &[Step],
-    argv: &[String],
+    program: Option<&String>,
     step: u32,
     errno: Errno,
     pid: u32,
 ) -> LaunchError {
-    let program = argv.first().map_or("", String::as_str);
+    let program = program.map_or("", String::as_str);
     if step == apply::OWN_DESCRIPTORS {
         let message = "close_range: descriptors of its own".to_owned();
         return LaunchError { kind: LaunchFailure::Sandbox, message, errno, pid, stale: false };
@@ -488,6 +502,12 @@ pub(crate) fn explain(
         None => (LaunchFailure::NotExecutable, format!("execve {program}")),
     };
     LaunchError { kind, message, errno, pid, stale }
+}
+
+/// A program and what it is given.
+fn arguments_of(program: &String, arguments: &[String]) -> Result<PointerArray, LaunchError> {
+    let all = std::iter::once(program).chain(arguments).cloned();
+    Ok(PointerArray::new(c_strings("argument", all)?))
 }
 
 /// The plan's variables, what the launcher adds, and what tells of the descriptors; a later name wins.

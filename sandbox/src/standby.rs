@@ -229,8 +229,9 @@ impl Standby {
             let place = plan.steps.iter().position(|step| step.phase == phase);
             place.and_then(|place| u32::try_from(place).ok()).unwrap_or(apply::EXEC)
         };
-        let explained =
-            |step, errno| Err(Missed::Failed(explain(plan, &plan.steps, release.argv, step, errno, pid)));
+        let explained = |step, errno| {
+            Err(Missed::Failed(explain(plan, &plan.steps, release.argv.first(), step, errno, pid)))
+        };
         match order.stage() {
             // Or it was killed since, as may happen after any launch: its exit tells.
             Stage::Told => Ok(Launched { pid, pidfd, mounts: berth }),

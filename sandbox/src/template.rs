@@ -73,7 +73,7 @@ impl Template {
                 Ok(Some(Self { build: build.clone(), namespace, notes, stale: AtomicBool::new(false) }))
             }
             Err((what, errno)) => Err(match outcome.failure() {
-                Some((step, errno)) => explain(plan, &build.steps, &[], step, errno, 0),
+                Some((step, errno)) => explain(plan, &build.steps, None, step, errno, 0),
                 None => LaunchError::parent_side(&format!("template: {what}"), errno),
             }),
         }

@@ -56,6 +56,9 @@ fn the_exit_status_of_run_is_the_commands_or_says_what_failed() -> Result<()> {
     check("unconfined", &["/bin/sh", "-c", "kill -TERM $$"], 128 + 15)?;
     check("base/default", &["/usr/bin/no-such-program"], 127)?;
     check("base/default", &["/etc/passwd"], 126)?;
+    // Along PATH, in the folder that has it; and in none.
+    check("base/default", &["sh", "-c", "exit 9"], 9)?;
+    check("base/default", &["no-such-program"], 127)?;
     let ran = scratch.motherctl(&["run", "--policy", "no/such", "--", "/bin/true"])?;
     ensure!(ran.status == 125 && ran.errors.contains("no/such"), "{ran:?}");
     Ok(())

@@ -1,6 +1,6 @@
 //! The command line of motherctl, as clap reads it: one block a command. Help texts are these doc comments.
 
-use std::{path::PathBuf, time::Duration};
+use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use clap::{Parser, Subcommand, ValueEnum};
 use nix::sys::signal::Signal;
@@ -19,6 +19,58 @@ pub(crate) struct Args {
     #[command(subcommand)]
     pub(crate) command: Command,
 }
+
+impl Args {
+    /// Reads a command line.
+    pub(crate) fn read(words: &[OsString]) -> Result<Self, clap::Error> {
+        alone(words).map_or_else(|| Self::try_parse_from(words), Ok)
+    }
+}
+
+/// A command line of which one command is all that there is: building all of them takes longer than most have to do. What
+/// it reads the whole one reads as well, for that has the same flags, and a command is known by its whole word alone.
+#[derive(Debug, Parser)]
+#[command(name = "motherctl", disable_help_flag = true, disable_help_subcommand = true)]
+struct Alone<C: Subcommand> {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: C,
+}
+
+#[derive(Debug, Subcommand)]
+enum OnlyRun {
+    #[command(disable_help_flag = true)]
+    Run(Run),
+}
+
+#[derive(Debug, Subcommand)]
+enum OnlyList {
+    #[command(disable_help_flag = true)]
+    List,
+}
+
+#[derive(Debug, Subcommand)]
+enum OnlyStatus {
+    #[command(disable_help_flag = true)]
+    Status(Status),
+}
+
+/// One of those that scripts and people ask for all the time; `None` where it is another one, or anything else is to be said.
+fn alone(words: &[OsString]) -> Option<Args> {
+    fn read<C: Subcommand>(words: &[OsString], whole: impl FnOnce(C) -> Command) -> Option<Args> {
+        let Alone { global, command } = Alone::<C>::try_parse_from(words).ok()?;
+        Some(Args { global, command: whole(command) })
+    }
+    let word = words.iter().skip(1).find_map(|word| word.to_str().filter(|word| QUICK.contains(word)))?;
+    match word {
+        "run" => read(words, |OnlyRun::Run(run)| Command::Run(run)),
+        "list" => read(words, |OnlyList::List| Command::List),
+        _ => read(words, |OnlyStatus::Status(status)| Command::Status(status)),
+    }
+}
+
+const QUICK: [&str; 3] = ["run", "list", "status"];
 
 /// What every command has.
 #[derive(Debug, clap::Args)]
@@ -51,11 +103,7 @@ pub(crate) enum ColorWhen {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Everything about services: state and why, figures and limits, isolation as attested, last log lines
-    Status {
-        /// All of them when none is named
-        #[arg(value_name = "SERVICE")]
-        services: Vec<String>,
-    },
+    Status(Status),
     /// All services, one a line
     List,
     /// Who has whom started, with the state of each
@@ -205,16 +253,7 @@ pub(crate) enum Command {
     /// The exit status is the command's, or 128 and the signal that ended it; 125 the sandbox could not be built,
     /// 126 not executable, 127 not found. With --service motherd starts it, and it is listed, logged and controlled like
     /// any other service until it is down; the exit status is then 0 once it is started.
-    Run {
-        #[command(flatten)]
-        service: ServiceOptions,
-        /// A policy's name, or a file (with a / or ending in .toml)
-        #[arg(long, value_name = "NAME|FILE", default_value = "base/default")]
-        policy: String,
-        /// The command and its arguments; without a slash it is looked for in the PATH of the policy
-        #[arg(value_name = "CMD", required = true, trailing_var_arg = true)]
-        command: Vec<String>,
-    },
+    Run(Run),
     /// Tools for policies
     #[command(subcommand)]
     Policy(PolicyCommand),
@@ -285,6 +324,27 @@ pub(crate) struct Shutdown {
     /// What users are told besides
     #[arg(value_name = "MESSAGE")]
     pub(crate) message: Vec<String>,
+}
+
+/// Which services `status` is about.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Status {
+    /// All of them when none is named
+    #[arg(value_name = "SERVICE")]
+    pub(crate) services: Vec<String>,
+}
+
+/// What `run` is given.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Run {
+    #[command(flatten)]
+    pub(crate) service: ServiceOptions,
+    /// A policy's name, or a file (with a / or ending in .toml)
+    #[arg(long, value_name = "NAME|FILE", default_value = "base/default")]
+    pub(crate) policy: String,
+    /// The command and its arguments; without a slash it is looked for in the PATH of the policy
+    #[arg(value_name = "CMD", required = true, trailing_var_arg = true)]
+    pub(crate) command: Vec<String>,
 }
 
 /// What `run` makes a service of.
@@ -464,7 +524,55 @@ mod tests {
     use super::*;
 
     fn parse(line: &str) -> Result<Args, clap::Error> {
-        Args::try_parse_from(line.split(' '))
+        let whole = Args::try_parse_from(line.split(' '));
+        // What is read without building the whole says the same.
+        if let Some(args) = alone(line.split(' ').map(OsString::from).collect::<Vec<_>>().as_slice()) {
+            assert_eq!(format!("{args:?}"), format!("{:?}", whole.as_ref().unwrap()), "{line}");
+        }
+        whole
+    }
+
+    #[test]
+    fn what_is_asked_often_is_read_without_building_every_command() {
+        let alone = |line: &str| {
+            let whole = parse(line).map(|args| format!("{args:?}"));
+            let words: Vec<_> = line.split(' ').map(OsString::from).collect();
+            let args = alone(&words).map(|args| format!("{args:?}"));
+            assert!(args.is_none() || args == whole.ok(), "{line}");
+            args.is_some()
+        };
+        for line in [
+            "motherctl list",
+            "motherctl --json list",
+            "motherctl --socket list --color never list",
+            "motherctl status",
+            "motherctl status list run status",
+            "motherctl run --policy p -- ls --help -h --version",
+            "motherctl run ls status",
+            "motherctl --policies /p run --service x --env A=b --wait ls",
+        ] {
+            assert!(alone(line), "{line}");
+        }
+        // Help, errors and every other command are the whole's.
+        for line in [
+            "motherctl",
+            "motherctl list list",
+            "motherctl list --help",
+            "motherctl status -h",
+            "motherctl help list",
+            "motherctl help run",
+            "motherctl run --help",
+            "motherctl run --wait ls",
+            "motherctl --version list",
+            "motherctl start list",
+            "motherctl kill --signal run status",
+            "motherctl --socket run start list",
+            "motherctl wait --state status run",
+            "motherctl policy show run",
+            "motherctl lis",
+        ] {
+            assert!(!alone(line), "{line}");
+        }
     }
 
     #[test]
@@ -482,7 +590,7 @@ mod tests {
     fn what_follows_the_command_of_run_is_the_commands() {
         let check = |line: &str, expected: &[&str]| {
             let args = parse(line).unwrap();
-            let Command::Run { policy, command, .. } = args.command else { panic!("{line}") };
+            let Command::Run(Run { policy, command, .. }) = args.command else { panic!("{line}") };
             assert_eq!(
                 (policy.as_str(), command.iter().map(String::as_str).collect()),
                 ("p", expected.to_vec())
@@ -498,12 +606,12 @@ mod tests {
     #[test]
     fn a_run_is_a_service_where_it_has_a_name() {
         let line = "motherctl run --service job --slice batch --env A=b --env C= --restart failure --wait -- /bin/x -y";
-        let Command::Run { service, policy, command } = parse(line).unwrap().command else { panic!() };
+        let Command::Run(Run { service, policy, command }) = parse(line).unwrap().command else { panic!() };
         assert_eq!((service.name.as_deref(), service.slice.as_deref()), (Some("job"), Some("batch")));
         assert_eq!(service.variables, [("A".into(), "b".into()), ("C".into(), String::new())]);
         assert_eq!((service.restart, service.remain, service.wait), (RestartWhen::Failure, false, true));
         assert_eq!((policy.as_str(), command), ("base/default", vec!["/bin/x".into(), "-y".into()]));
-        let Command::Run { service, .. } = parse("motherctl run ls").unwrap().command else { panic!() };
+        let Command::Run(Run { service, .. }) = parse("motherctl run ls").unwrap().command else { panic!() };
         assert_eq!((service.name, service.restart), (None, RestartWhen::Never));
     }
 

@@ -29,10 +29,8 @@ mod wait;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 use self::{
-    args::{Args, Command, Force, PolicyCommand},
+    args::{Args, Command, Force, PolicyCommand, Run, Status},
     failure::Failure,
     output::complain,
 };
@@ -48,7 +46,7 @@ pub fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let args = match Args::try_parse_from(words) {
+    let args = match Args::read(&words) {
         Ok(args) => args,
         Err(error) => return usage(&error),
     };
@@ -75,7 +73,7 @@ fn usage(error: &clap::Error) -> ExitCode {
 fn execute(Args { global, command }: Args) -> Result<u8, Failure> {
     let ask = |request| remote::ask(&global, &request);
     match command {
-        Command::Status { services } => ask(Request::Status { services }),
+        Command::Status(Status { services }) => ask(Request::Status { services }),
         Command::Events { follow, lines, services } => events::events(&global, services, lines, follow),
         Command::Logs { follow, lines, since, services } => {
             logs::logs(&global, &services, lines, since.as_deref(), follow)
@@ -108,7 +106,7 @@ fn execute(Args { global, command }: Args) -> Result<u8, Failure> {
         Command::Shutdown(arguments) => ending::shutdown(&global, &arguments),
         Command::Ending => ask(Request::Ending),
         Command::Skip { services } => ask(Request::Skip { services }),
-        Command::Run { service, policy, command } => match &service.name {
+        Command::Run(Run { service, policy, command }) => match &service.name {
             Some(name) => transient::run(&global, name, &service, &policy, &command),
             None => run::run(&global, &policy, &command),
         },

@@ -5,10 +5,12 @@
 //! is the command's, 128 and the signal's number if a signal ended it; 125, 126 and 127 say that it never ran.
 
 use std::{
+    cell::RefCell,
     collections::BTreeSet,
     env, fs, io,
     os::fd::{AsFd, OwnedFd},
     path::{Path, PathBuf},
+    thread::{self, Scope, ScopedJoinHandle},
     time::{Duration, Instant},
 };
 
@@ -20,21 +22,23 @@ use nix::{
         signalfd::{SfdFlags, SignalFd},
         wait::{Id, WaitPidFlag, WaitStatus, waitid},
     },
-    unistd::Pid,
+    unistd::{Pid, geteuid},
 };
 use sandbox::{
     Plan, Trigger,
     attest::{self, attest},
     cgroup::{self, Cgroup},
     compile::{Subject, compile},
+    descriptors::far_up,
     kernel::Kernel,
-    launch::{Launch, LaunchFailure, Launched, launch},
+    launch::{Ahead, Launch, LaunchFailure, Launched, launch},
+    netpool::{NetworkPool, PooledNetwork},
     ordinary::OrdinaryUser,
-    policy::{PressureAction, Rules, Store},
+    policy::{Policy, PressureAction, Rules, Store},
 };
 
 use super::{args::Global, failure::Failure, output::complain, policy, render::by_reason};
-use crate::control::protocol::LeftOut;
+use crate::{control::protocol::LeftOut, sys::process::is_ignored};
 
 /// The sandbox could not be built.
 pub(super) const NO_SANDBOX: u8 = 125;
@@ -51,6 +55,9 @@ pub(super) const DEFAULT_PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
 /// What is passed on.
 const FORWARDED: [Signal; 4] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT];
 
+/// What a thread that makes one child by system calls needs.
+const BESIDE_STACK: usize = 64 << 10;
+
 /// How long what the command left behind may take to die of SIGKILL; in an uninterruptible sleep it may take longer.
 const LEFTOVERS: Duration = Duration::from_secs(5);
 
@@ -59,6 +66,23 @@ pub(super) fn run(global: &Global, name: &str, command: &[String]) -> Result<u8,
     let store = Store::new(global.policies());
     let policy = policy::load(name, &store).map_err(|report| Failure::report(NO_SANDBOX, &report))?;
     let kernel = Kernel::probe(None).map_err(|error| no_sandbox(&error))?;
+    // From here on: a signal must not end us before the cgroup is gone, nor be lost between launch and wait. Threads begin
+    // with the same signals blocked.
+    let signals = Forwarded::take().map_err(|errno| no_sandbox(&errno))?;
+    thread::scope(|scope| {
+        let network = Beside::begin(scope, &policy, &kernel);
+        run_on(&policy, name, kernel, command, &signals, network)
+    })
+}
+
+fn run_on(
+    policy: &Policy,
+    name: &str,
+    kernel: Kernel,
+    command: &[String],
+    signals: &Forwarded,
+    network: Beside<'_>,
+) -> Result<u8, Failure> {
     let ordinary = OrdinaryUser::calling();
     let kernel = match ordinary {
         Some(user) => kernel.for_ordinary_user(user),
@@ -66,7 +90,7 @@ pub(super) fn run(global: &Global, name: &str, command: &[String]) -> Result<u8,
     };
     let own_name = format!("run-{}", std::process::id());
     let subject = Subject { name: own_name.clone(), root: PathBuf::from("/"), sockets: vec![] };
-    let plan = compile(&policy, &subject, &kernel).map_err(|report| Failure::report(NO_SANDBOX, &report))?;
+    let plan = compile(policy, &subject, &kernel).map_err(|report| Failure::report(NO_SANDBOX, &report))?;
     if let Some(line) = left_out_line(&policy::left_out(&plan)) {
         complain(&format!("motherctl: {line}\n"));
     }
@@ -81,8 +105,6 @@ pub(super) fn run(global: &Global, name: &str, command: &[String]) -> Result<u8,
     if let Some(user) = ordinary.filter(|_| confined) {
         user.enter_own_namespace().map_err(|error| Failure::new(NO_SANDBOX, &error))?;
     }
-    // From here on: a signal must not end us before the cgroup is gone, nor be lost between launch and wait.
-    let signals = Forwarded::take().map_err(|errno| no_sandbox(&errno))?;
     // A host without any cgroup2 tree: a policy that needs one was refused just now.
     let cgroup = match &kernel.cgroup_base {
         Some(base) => Some(own_cgroup(base, &own_name, &plan)?),
@@ -92,7 +114,7 @@ pub(super) fn run(global: &Global, name: &str, command: &[String]) -> Result<u8,
         Some(cgroup) => Triggers::arm(cgroup, &plan).map_err(|error| no_sandbox(&error))?,
         None => Triggers::default(),
     };
-    let status = launch_first(&plan, command, cgroup.as_ref())
+    let status = launch_first(&plan, command, cgroup.as_ref(), &RefCell::new(network.end()))
         .and_then(|launched| signals.wait(&launched, cgroup.as_ref(), &mut triggers));
     // They are to be closed before the cgroup goes.
     drop(triggers);
@@ -102,39 +124,64 @@ pub(super) fn run(global: &Global, name: &str, command: &[String]) -> Result<u8,
     status
 }
 
+/// A network namespace, which takes the kernel as long as all the rest of a sandbox, made on another processor while the
+/// policy is compiled and the cgroup is made. Without one the launch makes its own.
+struct Beside<'scope>(Option<ScopedJoinHandle<'scope, Option<PooledNetwork>>>);
+
+impl<'scope> Beside<'scope> {
+    fn begin(scope: &'scope Scope<'scope, '_>, policy: &Policy, kernel: &Kernel) -> Self {
+        // An ordinary user enters a namespace first, and has to have one thread then.
+        let of_use = geteuid().is_root() && kernel.processors.len() > 1 && policy.wants_network();
+        if !of_use {
+            return Self(None);
+        }
+        // What is held far up takes a large table of descriptors, and one that two threads have grows only after a grace
+        // period: so it grows now.
+        drop(io::stdin().as_fd().try_clone_to_owned().map(far_up));
+        let make = || {
+            let mut pool = NetworkPool::new(1);
+            pool.add().inspect_err(|error| tracing::debug!("{error}")).ok()?;
+            pool.take()
+        };
+        Self(thread::Builder::new().stack_size(BESIDE_STACK).spawn_scoped(scope, make).ok())
+    }
+
+    fn end(self) -> Option<PooledNetwork> {
+        self.0?.join().ok().flatten()
+    }
+}
+
 fn own_cgroup(base: &Path, name: &str, plan: &Plan) -> Result<Cgroup, Failure> {
     Cgroup::create(base, &format!("run.slice/{name}.service"), plan).map_err(|error| no_sandbox(&error))
 }
 
 /// Launches the first of the programs that a command without a slash may mean: whether one is there is asked where it
 /// counts, in the sandbox, by executing it.
-fn launch_first(plan: &Plan, command: &[String], cgroup: Option<&Cgroup>) -> Result<Launched, Failure> {
+fn launch_first(
+    plan: &Plan,
+    command: &[String],
+    cgroup: Option<&Cgroup>,
+    network: &RefCell<Option<PooledNetwork>>,
+) -> Result<Launched, Failure> {
     let directory = || env::current_dir();
     let programs = candidates(&command[0], path(plan), directory)
         .map_err(|error| Failure::say(NOT_FOUND, format!("working directory: {error}")))?;
-    let (stdin, stdout, stderr) = (io::stdin(), io::stdout(), io::stderr());
+    let not_found = || {
+        let message = "there is no such command, or not its interpreter, in the sandbox";
+        Failure::say(NOT_FOUND, format!("{}: {message}", command[0]))
+    };
+    let (first, others) = programs.split_first().ok_or_else(not_found)?;
     let mut argv = command.to_vec();
-    let mut denied = None;
-    for program in programs {
-        argv[0] = program;
-        let request =
-            Launch { cgroup, ..Launch::new(plan, &argv, [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()]) };
-        match launch(&request) {
-            Ok(launched) => return Ok(launched),
-            Err(error) => match error.kind() {
-                LaunchFailure::Sandbox => return Err(no_sandbox(&error)),
-                // As execvp(3): one that may not be executed is told of only if there is no other.
-                LaunchFailure::NotExecutable => denied = denied.or(Some(error)),
-                LaunchFailure::NotFound => {}
-            },
-        }
-    }
-    Err(match denied {
-        Some(error) => Failure::new(NOT_EXECUTABLE, &error),
-        None => Failure::say(
-            NOT_FOUND,
-            format!("{}: there is no such command, or not its interpreter, in the sandbox", command[0]),
-        ),
+    argv[0].clone_from(first);
+    let (stdin, stdout, stderr) = (io::stdin(), io::stdout(), io::stderr());
+    let ahead = Ahead { network: Some(network), ..Ahead::default() };
+    let stdio = [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()];
+    launch(&Launch { others, cgroup, ahead, ..Launch::new(plan, &argv, stdio) }).map_err(|error| match error
+        .kind()
+    {
+        LaunchFailure::Sandbox => no_sandbox(&error),
+        LaunchFailure::NotExecutable => Failure::new(NOT_EXECUTABLE, &error),
+        LaunchFailure::NotFound => not_found(),
     })
 }
 
@@ -168,10 +215,9 @@ struct Forwarded {
 impl Forwarded {
     /// Those that this process ignores (under nohup(1), say) stay ignored.
     fn take() -> Result<Self, Errno> {
-        let ignored = attest(std::process::id()).map(|own| own.status.ignored);
         let mut set = SigSet::empty();
         for signal in FORWARDED {
-            if !ignored.as_ref().is_ok_and(|ignored| ignored.contains(signal as i32)) {
+            if !is_ignored(signal as i32)? {
                 set.add(signal);
             }
         }
@@ -293,6 +339,10 @@ fn exit_status(end: WaitStatus, ended_for: Option<i32>) -> u8 {
 
 /// Ends what the command left behind and removes its cgroup.
 fn clear(cgroup: &Cgroup) -> Result<(), cgroup::CgroupError> {
+    // Most leave nothing behind.
+    if cgroup.remove().is_ok() {
+        return Ok(());
+    }
     if cgroup.populated()? {
         let events = cgroup.events_fd()?;
         cgroup.kill()?;

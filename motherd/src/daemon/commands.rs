@@ -94,6 +94,7 @@ impl Daemon {
         let request = Launch {
             plan: &plan,
             argv: wanted.argv,
+            others: &[],
             environment: &environment,
             stdio: [null.as_fd(), log.writer(), log.writer()],
             handed: Handed::default(),

@@ -218,6 +218,7 @@ impl Daemon {
         launch(&Launch {
             plan: &plan,
             argv,
+            others: &[],
             environment: &environment,
             stdio,
             handed,

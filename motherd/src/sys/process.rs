@@ -1,6 +1,9 @@
 //! Processes by their identity, and descriptors as they were inherited.
 
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::{
+    mem::MaybeUninit,
+    os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
+};
 
 use nix::errno::Errno;
 
@@ -52,6 +55,15 @@ pub(crate) fn exit_info(pidfd: BorrowedFd<'_>) -> Result<Option<(u64, i32)>, Err
 pub(crate) fn kill(pid: i32, signal: i32) -> Result<(), Errno> {
     // SAFETY: two integers.
     Errno::result(unsafe { libc::kill(pid, signal) }).map(drop)
+}
+
+/// sigaction(2): whether this process ignores a signal, as it may have been started to (nohup(1)).
+pub(crate) fn is_ignored(signal: i32) -> Result<bool, Errno> {
+    let mut action = MaybeUninit::<libc::sigaction>::uninit();
+    // SAFETY: no new action is given, so nothing changes; the old one is written to `action`, which is as large.
+    Errno::result(unsafe { libc::sigaction(signal, std::ptr::null(), action.as_mut_ptr()) })?;
+    // SAFETY: the call succeeded, and has written all of it.
+    Ok(unsafe { action.assume_init() }.sa_sigaction == libc::SIG_IGN)
 }
 
 /// flock(2): LOCK_EX, without waiting. EWOULDBLOCK where another open file has it.

@@ -508,6 +508,36 @@ fn a_processor_that_the_kernel_drops_without_a_word_is_an_error() {
     assert!(launched([range(0, 0), range(0, 0)]).is_ok(), "control");
 }
 
+/// As execvp(3) does along PATH.
+#[test]
+fn the_first_program_that_is_there_is_executed_and_one_that_cannot_be_is_told_of_where_none_is() {
+    if !is_root() {
+        return;
+    }
+    let mut kernel = crate::kernel::Kernel::probe(None).unwrap();
+    kernel.controllers = super::described::kernel(0).controllers;
+    let plan = super::compile(&policy(strict()), &subject(), &kernel).unwrap();
+    let null = File::options().read(true).write(true).open("/dev/null").unwrap();
+    let launched = |programs: [&str; 4]| {
+        let [first, others @ ..] = programs.map(str::to_owned);
+        let launched = launch(&Launch {
+            others: &others,
+            ..Launch::new(&plan, &[first], [null.as_fd(), null.as_fd(), null.as_fd()])
+        })?;
+        let flags = nix::sys::wait::WaitPidFlag::WEXITED;
+        nix::sys::wait::waitid(nix::sys::wait::Id::PIDFd(launched.pidfd.as_fd()), flags).unwrap();
+        Ok::<_, crate::launch::LaunchError>(())
+    };
+    launched(["/usr/bin/true", "/nowhere/b", "/nowhere/c", "/nowhere/d"]).unwrap();
+    launched(["/nowhere/a", "/nowhere/b", "/nowhere/c", "/usr/bin/true"]).unwrap();
+    launched(["/etc/passwd", "/nowhere/b", "/usr/bin/true", "/nowhere/d"]).unwrap();
+    let missing = launched(["/nowhere/a", "/nowhere/b", "/nowhere/c", "/nowhere/d"]).unwrap_err();
+    assert_eq!((missing.kind(), missing.errno()), (crate::launch::LaunchFailure::NotFound, Errno::ENOENT));
+    let refused = launched(["/nowhere/a", "/nowhere/b", "/etc/passwd", "/etc/group"]).unwrap_err();
+    assert_eq!(refused.kind(), crate::launch::LaunchFailure::NotExecutable);
+    assert_eq!(refused.to_string(), "execve /etc/passwd: EACCES");
+}
+
 #[test]
 fn a_memory_node_that_the_kernel_drops_without_a_word_is_an_error() {
     if !is_root() {

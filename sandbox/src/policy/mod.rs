@@ -626,6 +626,19 @@ impl Policy {
         &self.description
     }
 
+    /// Whether a launch of it most likely takes a network namespace from a [pool](crate::netpool); whether it does is the
+    /// plan's to [say](crate::Plan::takes_network).
+    #[must_use]
+    pub fn wants_network(&self) -> bool {
+        match &self.rules {
+            Rules::Unconfined(_) => false,
+            Rules::Confined(rules) => {
+                let Namespaces { net, user, .. } = &rules.namespaces;
+                net.value == Net::Private && user.value == UserNamespace::Host
+            }
+        }
+    }
+
     /// The texts that its places point into.
     #[must_use]
     pub fn sources(&self) -> &Sources {
