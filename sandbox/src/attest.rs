@@ -23,7 +23,7 @@ use nix::{
     sys::stat::Mode,
 };
 
-use crate::sys::raw as sys;
+use crate::{record, sys::raw as sys};
 
 /// What the kernel says of one process, at one time.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -196,12 +196,13 @@ fn read_back(pid: u32, witness: &Witness) -> Result<Attested, Unreadable> {
             namespaces.push(Namespace { kind, inode, private: inode != *host });
         }
     }
-    let cgroup = process.read("cgroup").and_then(|text| {
+    let cgroup = process.read_record("cgroup").and_then(|text| {
         parse_cgroup(&text).ok_or_else(|| process.odd("cgroup", "no line of the cgroup2 tree (`0::`)"))
     });
     let with_ours = namespaces.iter().any(|namespace| namespace.kind == "mnt" && !namespace.private);
     let mounts = process.mounts(with_ours.then_some(&witness.mounts));
-    let status = parse_status(&process.read("status")?).map_err(|line| process.odd("status", &line))?;
+    let status =
+        parse_status(&process.read_record("status")?).map_err(|line| process.odd("status", &line))?;
     let known_capabilities = witness.known_capabilities;
     Ok(Attested { pid, namespaces, status, known_capabilities, cgroup, mounts })
 }
@@ -245,17 +246,24 @@ impl Process {
         Unreadable { file: format!("/proc/{}/{name}", self.pid), why: why.into() }
     }
 
+    fn file(&self, name: &str) -> io::Result<File> {
+        Ok(openat(&self.folder, name, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?.into())
+    }
+
     fn read(&self, name: &str) -> Result<String, Unreadable> {
         let read = || -> io::Result<String> {
-            let file = openat(&self.folder, name, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
             // Its size says nothing: with room for all of it, it is read in the two calls that it takes.
             let mut bytes = Vec::with_capacity(8192);
-            File::from(file).take(FILE_MAX).read_to_end(&mut bytes)?;
-            // A name that is not UTF-8 (the process's own, a mount point) must not hide the rest.
-            Ok(String::from_utf8(bytes)
-                .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()))
+            self.file(name)?.take(FILE_MAX).read_to_end(&mut bytes)?;
+            Ok(text_of(bytes))
         };
         read().map_err(|error| self.odd(name, &describe(&error)))
+    }
+
+    /// The same of a file that the kernel writes in one piece.
+    fn read_record(&self, name: &str) -> Result<String, Unreadable> {
+        let read = || Ok(text_of(record::read(self.file(name)?, 4096, FILE_MAX)?));
+        read().map_err(|error: io::Error| self.odd(name, &describe(&error)))
     }
 
     /// `mountinfo` says the same to all who are in one mount namespace and have one root there: with `known`, which holds what
@@ -287,6 +295,11 @@ impl Process {
             Err(errno) => Err(self.odd(&name, &describe(&errno.into()))),
         }
     }
+}
+
+/// A name that is not UTF-8 (the process's own, a mount point) must not hide the rest.
+fn text_of(bytes: Vec<u8>) -> String {
+    String::from_utf8(bytes).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
 }
 
 /// The errno's name where there is one: `EACCES: Permission denied`.

@@ -37,6 +37,7 @@ pub mod ordinary;
 mod plan;
 pub mod policy;
 pub mod question;
+mod record;
 pub mod standby;
 #[allow(unsafe_code, reason = "the boundary to the kernel: raw system calls and clone3")]
 mod sys;

@@ -1,6 +1,12 @@
 //! Requests of the control socket to the manager, and what it knows back to the wire types.
 
-use std::time::Duration;
+use std::{
+    collections::BTreeSet,
+    ffi::{OsStr, OsString},
+    fs, io,
+    path::Path,
+    time::Duration,
+};
 
 use sandbox::{
     attest::{Unreadable, Witness},
@@ -31,13 +37,32 @@ const LINES: usize = 10;
 /// So much of a long reply goes out at once.
 const PART_BYTES: usize = 32 << 10;
 
-/// After an answer about more services than this the heap is looked through for what can be given back.
+/// For an answer about more services than this the folder of logs is read once, and after it the heap is looked through for what
+/// can be given back.
 const LONG: usize = 100;
 
 /// What is the same for all services of one answer, and read once for it.
 struct Look {
     witness: Result<Witness, Unreadable>,
     enabled: Enabled,
+    /// Who has a folder for logs; `None`: each is looked for.
+    logs: Option<BTreeSet<OsString>>,
+}
+
+impl Look {
+    fn new(services: usize, logs: &Path) -> Self {
+        let folders = || match fs::read_dir(logs) {
+            Ok(entries) => entries.map(|entry| Some(entry.ok()?.file_name())).collect(),
+            // Nobody has written anything yet.
+            Err(error) => (error.kind() == io::ErrorKind::NotFound).then(BTreeSet::new),
+        };
+        let logs = if services > LONG { folders() } else { None };
+        Self { witness: Witness::new(), enabled: Enabled::default(), logs }
+    }
+
+    fn may_have_log(&self, name: &str) -> bool {
+        self.logs.as_ref().is_none_or(|logs| logs.contains(OsStr::new(name)))
+    }
 }
 
 /// What a name in a request stands for.
@@ -413,7 +438,7 @@ impl Daemon {
             names => names.to_vec(),
         };
         let named = names.iter().map(|name| self.find(name)).collect::<Result<Vec<Named>, _>>()?;
-        let mut look = Look { witness: Witness::new(), enabled: Enabled::default() };
+        let mut look = Look::new(names.len(), &self.paths.log);
         let (mut message, mut text) = (StatusText::default(), Vec::with_capacity(2 * PART_BYTES));
         self.policies.begin();
         let boot = self.boot_reasons();
@@ -495,7 +520,11 @@ impl Daemon {
             dropped_lines: self.dropped_lines(id),
             sockets: self.socket_status(id),
             timers: self.timer_status(Some(id)),
-            log: if service.is_group() { vec![] } else { log::tail(&self.paths.log.join(&name), LINES) },
+            log: if service.is_group() || !look.may_have_log(&name) {
+                vec![]
+            } else {
+                log::tail(&self.paths.log.join(&name), LINES)
+            },
             name,
         }
     }
@@ -611,5 +640,24 @@ fn bare_status(name: &str, state: Wire, sub_state: Option<String>, words: String
         dropped_lines: 0,
         sockets: vec![],
         timers: vec![],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scratch::Scratch;
+
+    #[test]
+    fn a_service_without_a_folder_has_no_log() {
+        let scratch = Scratch::new();
+        let folder = scratch.path().join("log");
+        let of = |services, name| Look::new(services, &folder).may_have_log(name);
+        assert_eq!([of(LONG + 1, "db"), of(LONG, "db")], [false, true], "there is no such folder");
+        fs::create_dir_all(folder.join("web")).unwrap();
+        assert_eq!([of(LONG + 1, "web"), of(LONG + 1, "db"), of(LONG, "db")], [true, false, true]);
+        fs::remove_dir_all(&folder).unwrap();
+        fs::write(&folder, "").unwrap();
+        assert!(of(LONG + 1, "db"), "who cannot know looks for each");
     }
 }

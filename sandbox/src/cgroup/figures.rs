@@ -133,7 +133,7 @@ fn text(files: &Files<'_>, file: &str) -> Figure<String> {
     if is_controllers && files.above.is_some_and(|above| !has(above)) {
         return Err(Missing { file: file.to_owned(), why: disabled() });
     }
-    files.cgroup.read(file).map_err(|error| {
+    files.cgroup.read_record(file).map_err(|error| {
         let missing = error.errno() == Some(nix::errno::Errno::ENOENT);
         let why = if missing {
             let own = files.own.get_or_init(|| files.cgroup.read("cgroup.controllers").unwrap_or_default());

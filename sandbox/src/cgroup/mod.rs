@@ -27,7 +27,7 @@ use nix::{
 pub use figures::{Enabled, Figure, Figures, Missing, Pressure};
 pub use programs::AttachedProgram;
 
-use crate::{descriptors::far_up, plan::Plan};
+use crate::{descriptors::far_up, plan::Plan, record};
 
 /// No file of a cgroup is longer: cgroup.procs with 100,000 processes.
 const FILE_MAX: u64 = 1 << 20;
@@ -203,20 +203,26 @@ impl Cgroup {
     /// # Errors
     /// Absent where the controller is not enabled.
     pub fn read(&self, file: &str) -> Result<String, CgroupError> {
-        let opened = openat(
-            &self.directory,
-            file,
-            OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW,
-            Mode::empty(),
-        )
-        .map_err(|errno| CgroupError::new("open", self.path.join(file), errno))?;
         // Its size says nothing: with room for all of it, it is read in the two calls that it takes.
         let mut text = String::with_capacity(1024);
-        File::from(opened)
+        self.open_file(file)?
             .take(FILE_MAX)
             .read_to_string(&mut text)
             .map_err(|error| CgroupError::new("read", self.path.join(file), error))?;
         Ok(text)
+    }
+
+    /// The same of a file that the kernel writes in one piece, as those of figures are.
+    fn read_record(&self, file: &str) -> Result<String, CgroupError> {
+        let blame = |error| CgroupError::new("read", self.path.join(file), error);
+        let bytes = record::read(self.open_file(file)?, 1024, FILE_MAX).map_err(blame)?;
+        String::from_utf8(bytes).map_err(|error| blame(io::Error::new(io::ErrorKind::InvalidData, error)))
+    }
+
+    fn open_file(&self, file: &str) -> Result<File, CgroupError> {
+        let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
+        let opened = openat(&self.directory, file, flags, Mode::empty());
+        opened.map(File::from).map_err(|errno| CgroupError::new("open", self.path.join(file), errno))
     }
 
     fn write(&self, file: &str, value: &str) -> Result<(), CgroupError> {
