@@ -4,6 +4,7 @@
 use std::{
     collections::BTreeSet,
     fs,
+    io::{self, Read},
     path::{Path, PathBuf},
 };
 
@@ -148,9 +149,14 @@ impl Kernel {
     /// /proc cannot be read, or `base` is given and is no cgroup.
     pub fn probe(base: Option<&Path>) -> Result<Self, ProbeError> {
         let read = |path: &str| {
-            fs::read_to_string(path).map_err(|source| ProbeError { what: format!("read {path}"), source })
+            read_small(path).map_err(|source| ProbeError { what: format!("read {path}"), source })
         };
-        let cgroup_root = cgroup2_mount(&read("/proc/self/mountinfo")?);
+        // Where it is on a unified host is known without the list of mounts, which may be long.
+        let cgroup_root = if cgroups_rs::hierarchies::is_cgroup2_unified_mode() {
+            Some(PathBuf::from("/sys/fs/cgroup"))
+        } else {
+            cgroup2_mount(&read("/proc/self/mountinfo")?)
+        };
         let cgroup_base = base.map(Path::to_owned).or_else(|| cgroup_root.clone());
         let controllers = match &cgroup_base {
             Some(base) => controllers(base)?,
@@ -172,7 +178,7 @@ impl Kernel {
             pressure: PressureWindows::probe(Version::of(&release)),
             release,
             // A kernel without CONFIG_USER_NS has no such file.
-            user_namespaces: fs::read_to_string("/proc/sys/user/max_user_namespaces")
+            user_namespaces: read_small("/proc/sys/user/max_user_namespaces")
                 .is_ok_and(|limit| limit.trim() != "0"),
             // ENOSYS: built without; EOPNOTSUPP: not among the enabled LSMs (landlock_create_ruleset(2)).
             landlock: LandlockAbi(raw::landlock_abi().unwrap_or(0)),
@@ -190,9 +196,17 @@ impl Kernel {
     }
 }
 
+/// A file of the kernel's, of which the size says nothing: with room for all of it, it is read in two calls.
+fn read_small(path: impl AsRef<Path>) -> io::Result<String> {
+    let mut text = String::with_capacity(8 << 10);
+    // All of it, and yet not by what a `File` knows of its size.
+    fs::File::open(path)?.take(u64::MAX).read_to_string(&mut text)?;
+    Ok(text)
+}
+
 /// The numbers in a file of ranges; none where it cannot be read, which whoever needs one of them is told.
 fn numbered(path: &str) -> BTreeSet<u32> {
-    fs::read_to_string(path).map(|text| ranges(&text)).unwrap_or_default()
+    read_small(path).map(|text| ranges(&text)).unwrap_or_default()
 }
 
 /// The folders of /sys/kernel/mm/hugepages, `hugepages-2048kB`, in the words of `hugetlb_cgroup_file_init`.
@@ -223,12 +237,8 @@ pub(crate) fn ranges(text: &str) -> BTreeSet<u32> {
         .collect()
 }
 
-/// Where cgroup2 is mounted: /sys/fs/cgroup itself on a unified host (cgroups-rs knows that layout), or a folder such as
-/// /sys/fs/cgroup/unified on a hybrid one (mountinfo has it).
+/// Where cgroup2 is mounted on a hybrid host, a folder such as /sys/fs/cgroup/unified.
 fn cgroup2_mount(mountinfo: &str) -> Option<PathBuf> {
-    if cgroups_rs::hierarchies::is_cgroup2_unified_mode() {
-        return Some(PathBuf::from("/sys/fs/cgroup"));
-    }
     // proc_pid_mountinfo(5): the fifth field is the mount point; after a lone `-` comes the type. Only a mount of the
     // hierarchy's own root will do, which the fourth field tells.
     mountinfo.lines().find_map(|line| {
@@ -244,7 +254,7 @@ fn cgroup2_mount(mountinfo: &str) -> Option<PathBuf> {
 fn controllers(base: &Path) -> Result<BTreeSet<String>, ProbeError> {
     let existing = base.ancestors().find(|path| path.join("cgroup.controllers").exists()).unwrap_or(base);
     let file = existing.join("cgroup.controllers");
-    let text = fs::read_to_string(&file)
+    let text = read_small(&file)
         .map_err(|source| ProbeError { what: format!("read {}", file.display()), source })?;
     Ok(text.split_whitespace().map(str::to_owned).collect())
 }
@@ -279,9 +289,7 @@ mod tests {
         let mountinfo = "30 23 0:26 / /sys/fs/cgroup ro - tmpfs tmpfs ro\n\
                          31 30 0:27 / /sys/fs/cgroup/unified rw,nosuid shared:5 - cgroup2 cgroup2 rw\n\
                          32 30 0:28 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n";
-        if !cgroups_rs::hierarchies::is_cgroup2_unified_mode() {
-            assert_eq!(cgroup2_mount(mountinfo), Some(PathBuf::from("/sys/fs/cgroup/unified")));
-            assert_eq!(cgroup2_mount("30 23 0:26 / / ro - tmpfs tmpfs ro\n"), None);
-        }
+        assert_eq!(cgroup2_mount(mountinfo), Some(PathBuf::from("/sys/fs/cgroup/unified")));
+        assert_eq!(cgroup2_mount("30 23 0:26 / / ro - tmpfs tmpfs ro\n"), None);
     }
 }
