@@ -7,8 +7,9 @@ use core::{arch::global_asm, panic::PanicInfo, time::Duration};
 use initldr::{abi, line::Line, outbox::Outbox, sys};
 
 // `_start`: the kernel enters with the argument vector at the stack pointer, and no promise about any other register.
-// The rest: `rep` is fast enough for messages of 256 bytes; the direction flag is clear on every call (System V ABI);
-// memmove goes from the end where the destination begins inside the source; nothing compared is equal.
+// The rest: `rep` is fast enough for messages of 256 bytes, but `repe` begins late where names differ early; the direction
+// flag is clear on every call (System V ABI); memmove goes from the end where the destination begins inside the source;
+// nothing compared is equal.
 // rust_eh_personality: the compiled core library names its unwinder; nothing unwinds (panic = "abort").
 global_asm!(
     ".globl _start, memcpy, memmove, memset, memcmp, bcmp, strlen, rust_eh_personality",
@@ -17,8 +18,8 @@ global_asm!(
     "memmove: mov rax, rdi; mov rcx, rdx; mov r8, rdi; sub r8, rsi; cmp r8, rdx; jb 2f; rep movsb; ret",
     "2: lea rdi, [rdi + rdx - 1]; lea rsi, [rsi + rdx - 1]; std; rep movsb; cld; ret",
     "memset: mov r8, rdi; mov eax, esi; mov rcx, rdx; rep stosb; mov rax, r8; ret",
-    "memcmp: bcmp: mov rcx, rdx; xor eax, eax; repe cmpsb; je 3f",
-    "movzx eax, byte ptr [rdi - 1]; movzx ecx, byte ptr [rsi - 1]; sub eax, ecx",
+    "memcmp: bcmp: xor eax, eax; xor ecx, ecx; 5: cmp rcx, rdx; je 3f; inc rcx",
+    "movzx eax, byte ptr [rdi + rcx - 1]; movzx r8d, byte ptr [rsi + rcx - 1]; sub eax, r8d; je 5b",
     "3: ret",
     "strlen: xor eax, eax",
     "4: cmp byte ptr [rdi + rax], 0; je 3b; inc rax; jmp 4b",

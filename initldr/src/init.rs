@@ -1,7 +1,7 @@
 //! The loop: what the kernel and motherd say becomes an [`Event`], and what [`Phase::step`] returns is done.
 //!
 //! ```text
-//! reap everything -> act on the clock -> say what is to be said -> wait -> signals -> motherd's messages -> again
+//! reap after a signal -> act on the clock -> say what is to be said -> wait -> signals -> motherd's messages -> again
 //! ```
 //!
 //! Invariants: `wait` is the one place that blocks, and with nothing due it blocks for ever; each round does a bounded
@@ -59,8 +59,10 @@ pub(crate) struct Held {
 /// For ever.
 pub(crate) fn run(mut init: Init) -> ! {
     init.held.now = sys::monotonic();
+    let mut ended = true;
     loop {
-        let more = init.reap();
+        // Only where somebody may have ended: the kernel looks at every child for it.
+        let more = ended && init.reap();
         init.held.successor.take().into_iter().for_each(|path| init.give_way(path));
         let timeout = init.say().or(more.then_some(Duration::ZERO));
         if init.held.link.is_none() {
@@ -71,7 +73,9 @@ pub(crate) fn run(mut init: Init) -> ! {
         while init.phase.deadline().is_some_and(|deadline| deadline <= init.held.now) {
             init.step(Event::Tick);
         }
+        let unheard = init.held.signals.is_none() || init.held.due >= init.held.now;
         let [signals, link] = init.wait(timeout);
+        ended = more || unheard || signals != 0;
         (0..BATCH).take_while(|_| signals != 0 && init.take_signal()).for_each(drop);
         // Where there is nobody to listen to any more, one of `receive` and `say` finds it out.
         (0..BATCH).take_while(|_| link != 0 && init.outbox.listens() && init.receive()).for_each(drop);
@@ -213,10 +217,7 @@ impl Init {
             Ok(received) if received.0 > 0 => received,
             Err(Errno(EAGAIN)) => return false,
             Err(Errno(ECONNRESET | ENOMEM)) => return true, // the kernel says the former once, before the last words
-            Ok(_) | Err(_) => {
-                self.held.link = None;
-                return false;
-            }
+            Ok(_) | Err(_) => return self.held.link.take().is_none(), // there was one: no more of it
         };
         let message = ToInit::decode(bytes.get(..size).unwrap_or_default());
         if message.is_ok() {
