@@ -321,6 +321,10 @@ impl Daemon {
         });
         runtime.run = run;
         runtime.oom_kills = oom_kills;
+        if start_ticks == 0 {
+            // Its launch was not completed, if there was one.
+            self.fresh.logs.push(id);
+        }
         runtime.process_kept = kept;
         // What is being launched is recorded by what was launched before.
         runtime.policy = Some(policy).filter(|policy| !launching && *policy != policies::Digest::default());

@@ -50,6 +50,7 @@ mod signals;
 mod sockets;
 mod spawn;
 mod standby;
+mod started;
 mod streams;
 mod survivors;
 mod timers;
@@ -275,6 +276,8 @@ struct Daemon {
     watching: Watching,
     /// Each by itself: the nodes of the tree are half empty.
     runtime: BTreeMap<Id, Box<Runtime>>,
+    /// What was launched, and has not all that it needs later.
+    fresh: started::Fresh,
     searches: forking::Searches,
     jobs: jobs::Jobs,
     leaving: standby::Leaving,
@@ -437,6 +440,7 @@ impl Daemon {
             server,
             watching: Watching::default(),
             runtime: BTreeMap::new(),
+            fresh: started::Fresh::default(),
             searches: forking::Searches::default(),
             jobs: jobs::Jobs::default(),
             leaving: standby::Leaving::default(),
@@ -585,6 +589,7 @@ impl Daemon {
             }
         }
         self.policies.end();
+        self.complete_launches();
         self.let_go()?;
         self.announce();
         self.hand_over()

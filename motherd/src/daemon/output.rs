@@ -83,6 +83,7 @@ impl Daemon {
                 self.link.store(&log_slot(name), log.reader())?;
                 failpoint::hit("launch.log-kept");
                 self.runtime.entry(id).or_default().log = Some(log);
+                self.fresh.logs.push(id);
                 Ok(Ok(()))
             }
             Err(error) => Ok(Err(Refusal::io("make a log pipe", &error))),

@@ -2,7 +2,8 @@
 //!
 //! In this order, so that a motherd that ends at any point leaves nothing that its successor cannot find: the record says
 //! `Launching` (written before this is called) - the log pipe, kept by initldr - the cgroup with its limits - clone3
-//! into it, which writes the pid into the record before the child's first instruction.
+//! into it, which writes the pid into the record before the child's first instruction. What it does not need in order to
+//! begin comes after all launches of one decision ([`Daemon::complete_launches`]).
 
 use std::{
     collections::BTreeMap,
@@ -28,7 +29,6 @@ use super::{
     notify::Readiness,
     now,
     policies::Planned,
-    proc,
     ready::Ready,
     standby::Waiting,
 };
@@ -100,21 +100,15 @@ impl Daemon {
                 failpoint::hit("launch.cloned");
                 self.link.store(&process_slot(&name), pidfd.as_fd())?;
                 failpoint::hit("launch.process-kept");
-                let start_ticks = proc::start_ticks(pid).unwrap_or_else(|error| {
-                    // It has ended already; its exit is on its way.
-                    tracing::debug!("{name}: {error}");
-                    0
-                });
                 let runtime = self.runtime.entry(id).or_default();
                 runtime.pidfd = Some(far_up(pidfd));
                 runtime.mounts = mounts.map(far_up);
                 runtime.policy = runtime.planned.as_ref().map(Planned::digest);
                 runtime.process_kept = true;
-                runtime.start_ticks = start_ticks;
-                self.watch_cgroup(id);
+                runtime.start_ticks = 0;
+                self.fresh.services.push((id, pid));
                 self.timer_started(id)?;
                 self.rest.launched(now());
-                failpoint::hit("launch.watched");
                 Event::Launched { pid }
             }
             Err(Refusal { why, permanent }) => {

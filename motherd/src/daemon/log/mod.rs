@@ -70,13 +70,17 @@ pub(super) struct Log {
 }
 
 impl Log {
-    /// A new pipe.
+    /// A new pipe, which can be [enlarged](Log::enlarge).
     pub(super) fn create(name: &str, files: Files, rate: Option<LogRate>, stage: &Stage) -> io::Result<Self> {
         let (reader, writer) = pipe2(OFlag::O_CLOEXEC)?;
-        if let Err(errno) = fcntl(&reader, FcntlArg::F_SETPIPE_SZ(PIPE_BYTES)) {
+        Self::over(reader, writer, name, files, rate, stage)
+    }
+
+    /// Makes the pipe as large as it is to be.
+    pub(super) fn enlarge(&self) {
+        if let Err(errno) = fcntl(&self.reader, FcntlArg::F_SETPIPE_SZ(PIPE_BYTES)) {
             tracing::debug!(%errno, "a log pipe keeps its default size");
         }
-        Self::over(reader, writer, name, files, rate, stage)
     }
 
     /// A pipe that initldr kept.

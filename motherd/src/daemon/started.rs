@@ -1,0 +1,55 @@
+//! What a service needs for as long as it runs, and not in order to begin: when it was started, for the record; the watch on
+//! its cgroup; a log pipe of full size.
+//!
+//! All of it waits until what was decided is done. So the last of a thousand services does not wait for what the first
+//! ones need later, and nothing is missed: before that, no event is looked at.
+//!
+//! A motherd that ends in between leaves a record with the pid, and initldr keeps the process and the pipe. Its successor
+//! finds the process by that and makes the rest itself.
+
+use std::os::fd::AsFd;
+
+use super::{Daemon, proc};
+use crate::{failpoint, graph::Id, sys::process::pidfd_send_signal};
+
+/// Who has come so far.
+#[derive(Debug, Default)]
+pub(super) struct Fresh {
+    /// Their log pipes are new.
+    pub(super) logs: Vec<Id>,
+    /// Their main processes are, and these are their pids.
+    pub(super) services: Vec<(Id, u32)>,
+}
+
+impl Daemon {
+    /// The rest of the launches that were made.
+    pub(super) fn complete_launches(&mut self) {
+        for id in std::mem::take(&mut self.fresh.logs) {
+            if let Some(log) = self.runtime.get(&id).and_then(|runtime| runtime.log.as_ref()) {
+                log.enlarge();
+            }
+        }
+        for (id, pid) in std::mem::take(&mut self.fresh.services) {
+            self.watch_cgroup(id);
+            let is_main = self.manager.unit(id).main().is_some_and(|main| main.pid == pid);
+            let start_ticks = self.start_ticks(id, pid);
+            if let Some(runtime) = self.runtime.get_mut(&id).filter(|_| is_main && start_ticks != 0) {
+                runtime.start_ticks = start_ticks;
+                self.write_record(id);
+            }
+            failpoint::hit("launch.watched");
+        }
+    }
+
+    /// When a process was started that was launched just now; 0 where it has ended, and its exit is on its way: its pid may
+    /// be another's by now.
+    fn start_ticks(&self, id: Id, pid: u32) -> u64 {
+        let Some(pidfd) = self.runtime.get(&id).and_then(|runtime| runtime.pidfd.as_ref()) else { return 0 };
+        let start_ticks = proc::start_ticks(pid);
+        let read = start_ticks.and_then(|found| Ok(pidfd_send_signal(pidfd.as_fd(), 0).map(|()| found)?));
+        read.unwrap_or_else(|error| {
+            tracing::debug!("{}: process {pid}: {error}", self.manager.graph().name(id));
+            0
+        })
+    }
+}
