@@ -49,8 +49,8 @@ unsafe extern "C" fn start(stack: *mut usize) -> ! {
 fn panic(info: &PanicInfo<'_>) -> ! {
     let line = Line::new("<2>", format_args!("{info}"));
     let log = sys::open(c"/dev/kmsg", abi::O_WRONLY);
-    let log = log.as_ref().map_or(2, sys::Fd::raw);
-    sys::write(log, line.as_bytes()).unwrap_or_default(); // there is nobody left to tell
+    // There is nobody left to tell of a failure.
+    sys::write(log.as_ref().map_or(2, sys::Fd::raw), line.as_bytes()).unwrap_or_default();
     if sys::getpid() != Ok(1) {
         sys::exit(101);
     }

@@ -82,6 +82,11 @@ pub(crate) fn run(mut init: Init) -> ! {
     }
 }
 
+/// What a launch of motherd takes is not there for the store.
+fn spares(fd: &Fd) -> bool {
+    sys::file_limit().is_ok_and(|[soft, _]| fd.raw() as u64 + 8 < soft)
+}
+
 impl Init {
     /// Nothing runs yet.
     pub(crate) fn new(role: Role, log: Log, program: Program, outbox: &'static mut Outbox) -> Init {
@@ -228,7 +233,7 @@ impl Init {
         match message {
             Ok(ToInit::Hello) => self.outbox.hello(),
             Ok(ToInit::Acknowledge(sequence)) => self.outbox.acknowledge(sequence),
-            Ok(ToInit::Store(name)) => self.outbox.answer(name, |store| store.put(name, fd)),
+            Ok(ToInit::Store(name)) => self.outbox.answer(name, |store| store.put(name, fd.filter(spares))),
             Ok(ToInit::Drop(name)) => self.outbox.answer(name, |store| store.remove(name)),
             Ok(ToInit::Alive) => {}
             Ok(ToInit::List) => self.outbox.list(),

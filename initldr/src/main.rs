@@ -46,8 +46,7 @@ fn main(arguments: &'static mut [Arg], environment: &[Arg], outbox: &'static mut
         }
     }
     if let Some(separator) = args.separator.filter(|_| args.command) {
-        let command = arguments.get(separator + 1..).unwrap_or_default();
-        command::run(role, &log, command, environment, args.group);
+        command::run(role, &log, arguments.get(separator + 1..).unwrap_or_default(), environment, args.group);
     }
     let rescue = args.rescue.or((role == boot::Role::Machine).then_some(c"/usr/lib/motherd/rescue"));
     let program = program::Program::new(args::Args { rescue, ..args }, arguments, environment);

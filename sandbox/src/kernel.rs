@@ -61,7 +61,8 @@ pub struct Kernel {
     pub store_bypass: Mitigation,
     /// Indirect branch speculation.
     pub indirect_branch: Mitigation,
-    /// The hard RLIMIT_NOFILE of the asking process, which services inherit unless their policy lowers it.
+    /// The hard RLIMIT_NOFILE that services have unless their policy says otherwise: that of the asking process. A launcher
+    /// that has raised its own puts the one of before here.
     pub open_files: u64,
     /// Who launches, if that is an ordinary user, who is root of a user namespace of its own alone. Nobody probes that:
     /// policies are compiled for root unless a launcher says otherwise.

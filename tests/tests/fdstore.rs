@@ -97,3 +97,58 @@ fn no_flood_of_descriptors_takes_the_slots_of_others() -> Result<()> {
     ensure!(scratch.motherctl(&["fdstore", "nobody"])?.status == 4);
     Ok(())
 }
+
+/// A service whose log pipe initldr does not hold would notice the end of motherd: where initldr has no descriptor left,
+/// nothing more is started, and it is said why.
+#[test]
+fn what_initldr_has_no_room_for_is_not_started() -> Result<()> {
+    let Some(mut scratch) = Scratch::new("what_initldr_has_no_room_for")? else { return Ok(()) };
+    let ticking =
+        "exec = [\"/bin/sh\", \"-c\", \"while echo tick; do sleep 0.05; done\"]\npolicy = \"unconfined\"\n";
+    scratch.service("steady", ticking)?;
+    for number in 0..20 {
+        scratch.service(&format!("late-{number}"), ticking)?;
+    }
+    scratch.start()?;
+    let steady = scratch.running_by_request("steady")?;
+    let init = scratch.init()?;
+    let limit = |soft: usize| -> Result<()> {
+        let words = ["--pid", &init.to_string(), &format!("--nofile={soft}:")];
+        ensure!(std::process::Command::new("prlimit").args(words).status()?.success(), "prlimit {words:?}");
+        Ok(())
+    };
+    let numbers = std::fs::read_dir(format!("/proc/{init}/fd"))?;
+    let numbers = numbers.map(|entry| Ok(entry?.file_name().to_string_lossy().parse::<usize>()?));
+    let last = numbers.collect::<Result<Vec<_>>>()?.into_iter().max().context("it has descriptors")?;
+    // But for the eight numbers that a launch of motherd may need.
+    limit(last + 8 + 3)?;
+    let (mut started, mut refused) = (Vec::new(), None);
+    for name in (0..20).map(|number| format!("late-{number}")) {
+        let ran = scratch.motherctl(&["start", &name])?;
+        if ran.status != 0 {
+            refused = Some((name, ran));
+            break;
+        }
+        started.push(name);
+    }
+    let (refused, ran) = refused.with_context(|| format!("all of them started: {started:?}"))?;
+    ensure!(!started.is_empty(), "control: there was room for one");
+    ensure!(ran.errors.contains("initldr has no file descriptor left"), "{ran:?}");
+    let cgroup = scratch.cgroup().join(format!("system.slice/{refused}.service"));
+    ensure!(!cgroup.exists(), "{} was made for what was not started", cgroup.display());
+    ensure!(slots(&scratch, &[&refused])?.is_empty(), "something of it is kept");
+    // Who was being started when the last one was taken is told of.
+    let events = scratch.motherctl(&["events"])?.out;
+    ensure!(events.contains("initldr does not keep "), "{events}");
+
+    // What runs does so over the end of motherd, and with more room it is as ever.
+    scratch.kill_motherd()?;
+    ensure!(scratch.running("steady")? == steady, "it noticed");
+    limit(last + 200)?;
+    ensure!(scratch.motherctl(&["stop", &refused])?.status == 0);
+    scratch.eventually("there is room again", |scratch| {
+        Ok((scratch.motherctl(&["start", &refused])?.status == 0).then_some(()))
+    })?;
+    ensure!(slots(&scratch, &[&refused])?.len() == 2, "its process and its pipe are kept");
+    Ok(())
+}

@@ -280,11 +280,7 @@ impl Daemon {
                 }
                 ToManager::StoreAnswer { name, errno } if self.executed(&name, errno)? => {}
                 ToManager::StoreAnswer { name, errno } if errno != 0 => {
-                    let errno = Errno::from_raw(errno);
-                    tracing::warn!("initldr does not keep {}: {errno}", name.as_str());
-                    if name.as_str() == super::watchdog::SLOT {
-                        self.watchdog_refused();
-                    }
+                    self.not_kept(name.as_str(), Errno::from_raw(errno));
                 }
                 ToManager::StoreAnswer { .. } => {}
                 ToManager::Welcome(_) | ToManager::Stored(..) | ToManager::ReplayEnd | ToManager::Left(_) => {
@@ -293,6 +289,20 @@ impl Daemon {
             }
         }
         self.acknowledge(&exits)
+    }
+
+    /// initldr does not keep a descriptor. What it is of runs on, and is told of: it would notice the end of this motherd.
+    fn not_kept(&mut self, slot: &str, errno: Errno) {
+        let service = slot.split('/').nth(1).unwrap_or_default().to_owned();
+        if self.link.refused(slot, errno) {
+            tracing::error!("initldr does not keep {slot}: {errno}");
+            self.note(What::Manager, &service, &Cause::new(format!("initldr does not keep {slot}: {errno}")));
+        } else {
+            tracing::warn!("initldr does not keep {slot}: {errno}");
+        }
+        if slot == super::watchdog::SLOT {
+            self.watchdog_refused();
+        }
     }
 
     /// A process was reaped. Only main processes are known here; the others are told of by their cgroup.

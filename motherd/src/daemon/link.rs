@@ -6,14 +6,18 @@
 //! Invariant: a message is acted upon only if it is exactly one of `initldr::link`; another is said and passed over.
 
 use std::{
-    cell::RefCell,
-    collections::{BTreeMap, VecDeque},
+    cell::{Cell, RefCell},
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    hash::{DefaultHasher, Hash, Hasher},
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     time::Duration,
 };
 
-use initldr::link::{
-    DecodeError, End, ExitRecord, MESSAGE_SIZE, Relaunch, SlotName, ToInit, ToManager, VERSION, Welcome,
+use initldr::{
+    link::{
+        DecodeError, End, ExitRecord, MESSAGE_SIZE, Relaunch, SlotName, ToInit, ToManager, VERSION, Welcome,
+    },
+    store::CAPACITY,
 };
 use nix::{
     errno::Errno,
@@ -22,7 +26,11 @@ use nix::{
 
 use sandbox::descriptors::far_up;
 
+use super::now;
 use crate::{failpoint, service::signal_name, sys};
+
+/// How long nothing new is asked to be kept after initldr could not keep something.
+const FULL: Duration = Duration::from_secs(10);
 
 /// initldr's other end is gone, or the socket fails.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +49,10 @@ pub(crate) struct Link {
     socket: OwnedFd,
     /// Received, and to be dealt with later.
     kept: RefCell<VecDeque<(ToManager, Option<OwnedFd>)>>,
+    /// The names of the slots in use, as far as is known: their hashes, since two more texts for each service are much.
+    slots: RefCell<BTreeSet<u64>>,
+    /// Why something was not kept, and when that was.
+    full: Cell<Option<(Errno, Duration)>>,
 }
 
 /// Everything that initldr says before it is up to date.
@@ -67,7 +79,7 @@ pub(crate) struct Replay {
 impl Link {
     /// Over a connected socket.
     pub(crate) fn new(socket: OwnedFd) -> Self {
-        Self { socket, kept: RefCell::default() }
+        Self { socket, kept: RefCell::default(), slots: RefCell::default(), full: Cell::new(None) }
     }
 
     /// For epoll.
@@ -82,11 +94,13 @@ impl Link {
         loop {
             failpoint::hit("replay.message");
             match self.receive(true)? {
-                Some((ToManager::ReplayEnd, _)) => return Ok(replay),
+                Some((ToManager::ReplayEnd, _)) => break,
                 Some((message, fd)) => replay.take(message, fd),
                 None => {}
             }
         }
+        self.slots.borrow_mut().extend(replay.stored.keys().map(|name| slot(name)));
+        Ok(replay)
     }
 
     /// Has everything said once more that was reaped until now and not yet told: those exits. What else comes with it is
@@ -180,8 +194,9 @@ impl Link {
         self.send(&ToInit::Acknowledge(sequence), None)
     }
 
-    /// Has a descriptor kept.
+    /// Has a descriptor kept. Only a refusal is answered, by a StoreAnswer: see [`Link::refused`].
     pub(crate) fn store(&self, name: &str, fd: BorrowedFd<'_>) -> Result<(), LinkError> {
+        self.slots.borrow_mut().insert(slot(name));
         match SlotName::new(name) {
             Some(name) => self.send(&ToInit::Store(name), Some(fd)),
             None => Err(LinkError::Failed(Errno::ENAMETOOLONG)),
@@ -190,9 +205,41 @@ impl Link {
 
     /// Has a descriptor no longer kept.
     pub(crate) fn forget(&self, name: &str) -> Result<(), LinkError> {
+        self.slots.borrow_mut().remove(&slot(name));
+        self.full.set(None);
         match SlotName::new(name) {
             Some(name) => self.send(&ToInit::Drop(name), None),
             None => Err(LinkError::Failed(Errno::ENAMETOOLONG)),
+        }
+    }
+
+    /// initldr did not keep what this slot was to have. `true` where that is for want of room.
+    pub(crate) fn refused(&self, name: &str, errno: Errno) -> bool {
+        self.slots.borrow_mut().remove(&slot(name));
+        // EBADF: it has no number left for the descriptor, but those that a launch of motherd takes.
+        let is_full = matches!(errno, Errno::ENOSPC | Errno::EBADF);
+        if is_full {
+            self.full.set(Some((errno, now())));
+        }
+        is_full
+    }
+
+    /// Whether initldr has room for what of these is not there yet; if not, why.
+    pub(crate) fn has_room_for<'a>(&self, names: impl Iterator<Item = &'a str>) -> Result<(), String> {
+        let slots = self.slots.borrow();
+        let new = names.filter(|name| !slots.contains(&slot(name))).count();
+        if new == 0 {
+            return Ok(());
+        }
+        match self.full.get().filter(|(_, since)| now().saturating_sub(*since) < FULL) {
+            _ if slots.len() + new > CAPACITY => {
+                Err(format!("initldr keeps {CAPACITY} descriptors at most, and has {}", slots.len()))
+            }
+            Some((Errno::EBADF, _)) => {
+                Err("initldr has no file descriptor left (its limit on open files, RLIMIT_NOFILE)".to_owned())
+            }
+            Some((errno, _)) => Err(format!("initldr cannot keep more descriptors: {errno}")),
+            None => Ok(()),
         }
     }
 
@@ -220,6 +267,13 @@ impl Link {
     pub(crate) fn end(&self, how: End) -> Result<(), LinkError> {
         self.send(&ToInit::End(how), None)
     }
+}
+
+/// What a slot is known by here.
+fn slot(name: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    name.hash(&mut hasher);
+    hasher.finish()
 }
 
 /// Why a message is none.
@@ -302,6 +356,34 @@ mod tests {
         assert!(link.has_kept(), "control: the answers did not fit into the socket");
         let answers = (0..2000).filter(|_| link.receive(true).unwrap().is_some()).count();
         assert_eq!(answers, 2000, "and none is lost");
+        initldr.join().unwrap();
+    }
+
+    #[test]
+    fn a_full_store_has_no_room_until_something_is_let_go() {
+        let (ours, theirs) =
+            socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC).unwrap();
+        let initldr = std::thread::spawn(move || {
+            let mut bytes = [0; MESSAGE_SIZE];
+            while !matches!(sys::link::receive(theirs.as_fd(), &mut bytes, true), Ok((0, _)) | Err(_)) {}
+        });
+        let link = Link::new(ours);
+        let room = |names: &[&str]| link.has_room_for(names.iter().copied());
+        let null = std::fs::File::open("/dev/null").unwrap();
+        for number in 0..CAPACITY - 1 {
+            link.store(&format!("log/{number}"), null.as_fd()).unwrap();
+        }
+        assert_eq!(room(&["one"]), Ok(()), "control: one slot is free");
+        let full = "initldr keeps 4096 descriptors at most, and has 4095".to_owned();
+        assert_eq!(room(&["one", "another"]), Err(full));
+        assert_eq!(room(&["log/0", "log/1"]), Ok(()), "what is there takes no room");
+        assert!(!link.refused("log/0", Errno::EDQUOT), "a quota is not the end of all room");
+        assert_eq!(room(&["one", "another"]), Ok(()), "and what was refused takes none");
+        assert!(link.refused("log/1", Errno::EBADF));
+        assert!(room(&["one"]).unwrap_err().contains("RLIMIT_NOFILE"));
+        link.forget("log/2").unwrap();
+        assert_eq!(room(&["one"]), Ok(()));
+        drop(link);
         initldr.join().unwrap();
     }
 }

@@ -367,7 +367,7 @@ impl Daemon {
     /// Everything up to the point where the first event can come: what ran before is adopted, and the boot target is on
     /// its way.
     fn open(args: &Args, mut words: Words) -> Result<Self, Fatal> {
-        raise_file_limit();
+        let open_files = raise_file_limit();
         nix::sys::prctl::set_child_subreaper(true)
             .map_err(io::Error::from)
             .map_err(Fatal::system("prctl"))?;
@@ -390,13 +390,18 @@ impl Daemon {
         let cgroups = base.unusable.is_none().then_some(base.path.as_path());
         fence::close(&link, &mut replay.stored, &paths.run, cgroups)?;
         failpoint::hit("adopt.fenced");
-        let server = control_server(&paths, readers, replay.stored.remove("control"))?;
-        link.store("control", server.listener())?;
+        let kept = replay.stored.remove("control").filter(|_| paths.run.join("motherd.sock").exists());
+        let is_kept = kept.is_some();
+        let server = control_server(&paths, readers, kept)?;
+        if !is_kept {
+            link.store("control", server.listener())?;
+        }
         failpoint::hit("adopt.control-kept");
         let events = journal::open(&link, replay.stored.remove(journal::SLOT))?;
         let (stage, left) = output::open_stage(&link, &mut replay.stored)?;
 
-        let kernel = Kernel::probe(cgroups)?;
+        let mut kernel = Kernel::probe(cgroups)?;
+        kernel.open_files = open_files.unwrap_or(kernel.open_files);
         base.leave();
         let store = Store::new(paths.policies.clone());
         let (table, found, records) =
@@ -703,24 +708,34 @@ fn readers(paths: &Paths) -> Option<u32> {
     })
 }
 
-/// The control socket: the one that initldr kept, as long as its path is there, so that nobody is ever refused.
+/// The control socket: the one that initldr kept, so that nobody is ever refused, or a new one.
 fn control_server(paths: &Paths, group: Option<u32>, kept: Option<OwnedFd>) -> Result<Server, Fatal> {
     let path = paths.run.join("motherd.sock");
     let mode = if group.is_some() { 0o660 } else { 0o600 };
     let listener = match kept {
-        Some(kept) if path.exists() => kept,
-        Some(_) | None => address::listen(&path, mode, group)
+        Some(kept) => kept,
+        None => address::listen(&path, mode, group)
             .map_err(Fatal::system(format!("listen on {}", path.display())))?,
     };
     Server::new(listener).map_err(Fatal::system("control socket"))
 }
 
-/// Each service costs a handful of descriptors. Every plan gives its service the usual soft limit back.
-fn raise_file_limit() {
+/// A handful of descriptors for each service, as many services as initldr has slots for.
+const OPEN_FILES: u64 = 65_536;
+
+/// Each service costs a handful of descriptors, and what the kernel gives PID 1 and its children, 4096 at most, is not enough
+/// for a thousand. Returns the hard limit of before, which is what services are to have.
+fn raise_file_limit() -> Option<u64> {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
-    let raised = getrlimit(Resource::RLIMIT_NOFILE)
-        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(_, hard)| {
+        // More than the hard limit takes CAP_SYS_RESOURCE.
+        let most = hard.max(OPEN_FILES);
+        setrlimit(Resource::RLIMIT_NOFILE, most, most)
+            .or_else(|_| setrlimit(Resource::RLIMIT_NOFILE, hard, hard))
+            .map(|()| hard)
+    });
     if let Err(errno) = raised {
         tracing::warn!(%errno, "the limit on open files stays as it is");
     }
+    raised.ok()
 }

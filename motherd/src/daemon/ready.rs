@@ -36,7 +36,7 @@ const BEFORE_MAX: usize = 4096;
 /// The slots in which initldr keeps read ends.
 pub(super) const READY: &str = "ready/";
 
-fn ready_slot(name: &str) -> String {
+pub(super) fn ready_slot(name: &str) -> String {
     format!("{READY}{name}")
 }
 

@@ -266,6 +266,13 @@ impl Daemon {
         name: &str,
         program: &Program,
     ) -> Result<Result<(), Refusal>, Fatal> {
+        // A service whose pipe is not kept would notice the end of motherd.
+        let may_say = program.may_say().then(|| notify_slot(name));
+        let ready = program.ready_fd.map(|_| super::ready::ready_slot(name));
+        let slots = [Some(process_slot(name)), Some(super::output::log_slot(name)), may_say, ready];
+        if let Err(why) = self.link.has_room_for(slots.iter().flatten().map(String::as_str)) {
+            return Ok(Err(Refusal::passing(why)));
+        }
         match self.prepare_log(id, name, program)? {
             Ok(()) if program.may_say() => self.prepare_readiness(id, name),
             other => Ok(other),

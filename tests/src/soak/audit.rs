@@ -429,7 +429,12 @@ pub fn motherd_of(init: i32, programs: &[PathBuf]) -> Option<i32> {
     let runs = |pid: &&str| {
         let exe = fs::read_link(format!("/proc/{pid}/exe"));
         let cgroup = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
-        exe.is_ok_and(|exe| programs.contains(&exe)) && !cgroup.contains(".service")
+        // What a motherd that was killed had just cloned has its program too, and initldr for a parent; it is in a service's
+        // cgroup, or leads no session, as initldr has motherd do.
+        let leads = fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| {
+            stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(3)) == Some(pid)
+        });
+        exe.is_ok_and(|exe| programs.contains(&exe)) && leads && !cgroup.contains(".service")
     };
     children.split_whitespace().rev().find(runs)?.parse().ok()
 }

@@ -93,6 +93,9 @@ pub fn modes_in(machine: &mut Machine, modes: &[&str], times: Option<usize>, ser
     })?;
     let rest = machine.ok(&format!("tail -c +{} /tmp/soak.out", shown + 1))?;
     print!("{rest}");
+    if status.trim() != "0" {
+        println!("{}", machine.ok("dmesg | grep initldr | tail -n 40")?);
+    }
     ensure!(status.trim() == "0", "soak_kill in the guest: exit status {}", status.trim());
     let out = machine.ok("cat /tmp/soak.out").context("what it said")?;
     ensure!(out.contains("nothing was lost"), "{out}");

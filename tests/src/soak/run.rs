@@ -357,6 +357,10 @@ impl Pair {
                 }
             }
             report.kills += 1;
+            // In a guest an hour may pass.
+            if number % 100 == 99 {
+                println!("{} of {count}", number + 1);
+            }
         }
         Ok(())
     }
