@@ -96,6 +96,14 @@ fn nginx_and_redis_answer_from_sandboxes_that_the_kernel_attests(machine: &mut M
     }
     let console = status(machine, "console")?;
     ensure!(console["state"] == "running" && console["restarts"] == 0, "a person's shell stays: {console:#}");
+    // The kernel gives PID 1 4096 open files at most, too few for what it and motherd hold for a thousand services. A
+    // service has what it would have had.
+    let shell = console["main_pid"].to_string();
+    for (pid, expected) in [("1", "8192 8192"), ("$(pidof motherd)", "65536 65536"), (&shell, "1024 4096")] {
+        let limits = machine.ok(&format!("grep 'Max open files' /proc/{pid}/limits"))?;
+        let words: Vec<&str> = limits.split_whitespace().skip(3).take(2).collect();
+        ensure!(words.join(" ") == expected, "process {pid}: {limits}");
+    }
     for (program, pid) in [("initldr as PID 1", "1"), ("motherd", "$(pidof motherd)")] {
         let memory = machine.ok(&format!("grep -E '^(Rss|Pss_Anon):' /proc/{pid}/smaps_rollup"))?;
         let memory: Vec<&str> = memory.split_whitespace().collect();
