@@ -33,7 +33,9 @@ impl Desk {
     }
 
     fn log(&self, stage: &Stage) -> Log {
-        Log::create("web", self.files(), self.rate, stage).unwrap()
+        let log = Log::create("web", self.files(), self.rate, stage).unwrap();
+        log.enlarge();
+        log
     }
 
     /// What the next motherd makes of what this one leaves.
