@@ -214,15 +214,11 @@ impl Cgroup {
 
     /// The same of a file that the kernel writes in one piece, as those of figures are.
     fn read_record(&self, file: &str) -> Result<String, CgroupError> {
-        let blame = |error| CgroupError::new("read", self.path.join(file), error);
-        let bytes = record::read(self.open_file(file)?, 1024, FILE_MAX).map_err(blame)?;
-        String::from_utf8(bytes).map_err(|error| blame(io::Error::new(io::ErrorKind::InvalidData, error)))
+        read_record_at(&self.directory, &self.path, file)
     }
 
     fn open_file(&self, file: &str) -> Result<File, CgroupError> {
-        let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
-        let opened = openat(&self.directory, file, flags, Mode::empty());
-        opened.map(File::from).map_err(|errno| CgroupError::new("open", self.path.join(file), errno))
+        open_file_at(&self.directory, &self.path, file)
     }
 
     fn write(&self, file: &str, value: &str) -> Result<(), CgroupError> {
@@ -330,7 +326,7 @@ impl Cgroup {
             };
             let file = setting.file.as_str();
             self.write(file, &setting.value).map_err(blame)?;
-            let found = self.read(file).map_err(blame)?;
+            let found = self.read_record(file).map_err(blame)?;
             if !took(file, &setting.value, found.trim()) {
                 let source = io::Error::other(format!("wrote {}, reads {}", setting.value, found.trim()));
                 return Err(blame(CgroupError::new("set", self.path.join(file), source)));
@@ -462,6 +458,19 @@ fn open_below(directory: &OwnedFd, path: &Path, name: &str) -> Result<OwnedFd, C
     openat(directory, name, flags, Mode::empty()).map_err(|errno| CgroupError::new("open", path, errno))
 }
 
+fn open_file_at(directory: &OwnedFd, path: &Path, file: &str) -> Result<File, CgroupError> {
+    let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
+    let opened = openat(directory, file, flags, Mode::empty());
+    opened.map(File::from).map_err(|errno| CgroupError::new("open", path.join(file), errno))
+}
+
+/// A file that the kernel writes in one piece.
+fn read_record_at(directory: &OwnedFd, path: &Path, file: &str) -> Result<String, CgroupError> {
+    let blame = |error| CgroupError::new("read", path.join(file), error);
+    let bytes = record::read(open_file_at(directory, path, file)?, 1024, FILE_MAX).map_err(blame)?;
+    String::from_utf8(bytes).map_err(|error| blame(io::Error::new(io::ErrorKind::InvalidData, error)))
+}
+
 fn write_at(directory: &OwnedFd, path: &Path, file: &str, value: &str) -> Result<(), CgroupError> {
     let action = || format!("write {value} to");
     let opened =
@@ -479,8 +488,7 @@ fn enable_controllers(directory: &OwnedFd, path: &Path, controllers: &[String]) 
         return Ok(());
     }
     let file = "cgroup.subtree_control";
-    let enabled = fs::read_to_string(path.join(file))
-        .map_err(|error| CgroupError::new("read", path.join(file), error))?;
+    let enabled = read_record_at(directory, path, file)?;
     for controller in controllers {
         if !enabled.split_whitespace().any(|name| name == controller) {
             write_at(directory, path, file, &format!("+{controller}"))?;
