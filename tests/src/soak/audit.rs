@@ -227,8 +227,8 @@ pub fn ledger(load: &Load, name: &str) -> Result<Ledger> {
         match what {
             "S" => ledger.starts += 1,
             "D" => ledger.twice += 1,
-            "X" => ledger.exits.push(rest.parse()?),
-            "L" => ledger.lines.push(rest.parse()?),
+            "X" => ledger.exits.push(rest.parse().with_context(|| format!("{}: `{line}`", path.display()))?),
+            "L" => ledger.lines.push(rest.parse().with_context(|| format!("{}: `{line}`", path.display()))?),
             _ => {}
         }
     }
