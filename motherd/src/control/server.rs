@@ -207,12 +207,6 @@ impl Server {
         }))
     }
 
-    /// The listening socket, for a store that keeps it over this process's death.
-    #[must_use]
-    pub fn listener(&self) -> BorrowedFd<'_> {
-        self.listener.as_fd()
-    }
-
     /// Something happened on a watch. What came in is for the daemon; a token that is gone is ignored.
     #[must_use]
     pub fn ready(&mut self, token: Token, now: Duration) -> Vec<Incoming> {

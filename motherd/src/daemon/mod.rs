@@ -64,7 +64,7 @@ use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     convert::Infallible,
     fmt, fs, io,
-    os::fd::OwnedFd,
+    os::fd::{AsFd, OwnedFd},
     path::PathBuf,
     process::ExitCode,
     time::Duration,
@@ -390,12 +390,7 @@ impl Daemon {
         let cgroups = base.unusable.is_none().then_some(base.path.as_path());
         fence::close(&link, &mut replay.stored, &paths.run, cgroups)?;
         failpoint::hit("adopt.fenced");
-        let kept = replay.stored.remove("control").filter(|_| paths.run.join("motherd.sock").exists());
-        let is_kept = kept.is_some();
-        let server = control_server(&paths, readers, kept)?;
-        if !is_kept {
-            link.store("control", server.listener())?;
-        }
+        let server = control_server(&paths, readers, replay.stored.remove("control"), &link)?;
         failpoint::hit("adopt.control-kept");
         let events = journal::open(&link, replay.stored.remove(journal::SLOT))?;
         let (stage, left) = output::open_stage(&link, &mut replay.stored)?;
@@ -708,14 +703,24 @@ fn readers(paths: &Paths) -> Option<u32> {
     })
 }
 
-/// The control socket: the one that initldr kept, so that nobody is ever refused, or a new one.
-fn control_server(paths: &Paths, group: Option<u32>, kept: Option<OwnedFd>) -> Result<Server, Fatal> {
+/// The control socket: the one that initldr kept, as long as its path is there, so that nobody is ever refused; or a new one,
+/// which initldr keeps from now on.
+fn control_server(
+    paths: &Paths,
+    group: Option<u32>,
+    kept: Option<OwnedFd>,
+    link: &Link,
+) -> Result<Server, Fatal> {
     let path = paths.run.join("motherd.sock");
     let mode = if group.is_some() { 0o660 } else { 0o600 };
     let listener = match kept {
-        Some(kept) => kept,
-        None => address::listen(&path, mode, group)
-            .map_err(Fatal::system(format!("listen on {}", path.display())))?,
+        Some(kept) if path.exists() => kept,
+        Some(_) | None => {
+            let listener = address::listen(&path, mode, group)
+                .map_err(Fatal::system(format!("listen on {}", path.display())))?;
+            link.store("control", listener.as_fd())?;
+            listener
+        }
     };
     Server::new(listener).map_err(Fatal::system("control socket"))
 }
