@@ -13,6 +13,8 @@ pub enum Contender {
     MotherD,
     /// With all of `base/default`.
     MotherDSandboxed,
+    /// The same, and for each service a process that waits to be the next one.
+    MotherDStandby,
     /// busybox's.
     Busybox,
     /// With an inittab of respawn lines.
@@ -36,11 +38,12 @@ pub type Words = &'static [&'static str];
 
 impl Contender {
     /// In the order in which they run: each floor before those that are compared with it.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Floor,
         Self::FloorSandboxed,
         Self::MotherD,
         Self::MotherDSandboxed,
+        Self::MotherDStandby,
         Self::Busybox,
         Self::Sysvinit,
         Self::Finit,
@@ -59,6 +62,7 @@ impl Contender {
             Self::FloorSandboxed => "floor-sbx",
             Self::MotherD => "motherd",
             Self::MotherDSandboxed => "motherd-sbx",
+            Self::MotherDStandby => "motherd-standby",
             Self::Busybox => "busybox",
             Self::Sysvinit => "sysvinit",
             Self::Finit => "finit",
@@ -80,7 +84,8 @@ impl Contender {
     #[must_use]
     pub fn package(self) -> Option<&'static str> {
         match self {
-            Self::Floor | Self::FloorSandboxed | Self::MotherD | Self::MotherDSandboxed => None,
+            Self::Floor | Self::FloorSandboxed => None,
+            Self::MotherD | Self::MotherDSandboxed | Self::MotherDStandby => None,
             Self::Busybox => Some("busybox-static"),
             Self::Sysvinit => Some("sysvinit-core"),
             Self::Finit => Some("finit"),
@@ -94,14 +99,23 @@ impl Contender {
     /// Whether its services are confined, so that the floor to compare it with is the one that confines too.
     #[must_use]
     pub fn is_sandboxed(self) -> bool {
-        matches!(self, Self::FloorSandboxed | Self::MotherDSandboxed | Self::SystemdSandboxed)
+        let sandboxed =
+            [Self::FloorSandboxed, Self::MotherDSandboxed, Self::MotherDStandby, Self::SystemdSandboxed];
+        sandboxed.contains(&self)
+    }
+
+    /// Whether it is MotherD in one of its forms.
+    #[must_use]
+    pub fn is_ours(self) -> bool {
+        matches!(self, Self::MotherD | Self::MotherDSandboxed | Self::MotherDStandby)
     }
 
     /// So many services are the most that a person would wait for here.
     #[must_use]
     pub fn most_services(self) -> usize {
-        // Some 0.6 s for each of openrc's, and 0.2 s for each that systemd confines.
-        let few = [(Self::Openrc, 50), (Self::SystemdSandboxed, 200)];
+        // Some 0.6 s for each of openrc's, and 0.2 s for each that systemd confines; two confined processes for each with a
+        // standby.
+        let few = [(Self::Openrc, 50), (Self::SystemdSandboxed, 200), (Self::MotherDStandby, 200)];
         few.into_iter().find(|(slow, _)| *slow == self).map_or(usize::MAX, |(_, most)| most)
     }
 
@@ -119,7 +133,9 @@ impl Contender {
         let (path, argv): (&str, Vec<&str>) = match self {
             Self::Floor => ("/bench/floor", vec!["floor", &count]),
             Self::FloorSandboxed => ("/bench/floor-sbx", vec!["floor-sbx", &count]),
-            Self::MotherD | Self::MotherDSandboxed => ("/usr/sbin/initldr", vec!["initldr"]),
+            Self::MotherD | Self::MotherDSandboxed | Self::MotherDStandby => {
+                ("/usr/sbin/initldr", vec!["initldr"])
+            }
             Self::Busybox => ("/usr/bin/busybox", vec!["init"]),
             Self::Sysvinit => ("/usr/sbin/init", vec!["init"]),
             Self::Finit => ("/usr/sbin/finit", vec!["init"]),
@@ -136,7 +152,7 @@ impl Contender {
     pub fn questions(self) -> &'static [(&'static str, Words)] {
         match self {
             Self::Floor | Self::FloorSandboxed | Self::Busybox | Self::Sysvinit => &[],
-            Self::MotherD | Self::MotherDSandboxed => &[
+            Self::MotherD | Self::MotherDSandboxed | Self::MotherDStandby => &[
                 ("list", &["motherctl", "list"]),
                 ("status of one", &["motherctl", "status", "svc-7"]),
                 ("status of all", &["motherctl", "status"]),

@@ -30,12 +30,13 @@ pub fn of(contender: Contender, services: usize) -> Vec<(String, Contents)> {
     let ids = 0..services;
     match contender {
         Contender::Floor | Contender::FloorSandboxed => {}
-        Contender::MotherD | Contender::MotherDSandboxed => {
-            let confined = contender == Contender::MotherDSandboxed;
+        Contender::MotherD | Contender::MotherDSandboxed | Contender::MotherDStandby => {
+            let confined = contender.is_sandboxed();
+            let standby = if contender == Contender::MotherDStandby { "standby = true\n" } else { "" };
             let policy = if confined { "bench" } else { "unconfined" };
             for id in ids.clone() {
                 let text = format!(
-                    "exec = [\"{SERVICE}\", \"{id}\"]\npolicy = \"{policy}\"\n[restart]\nwhen = \"always\"\ndelay = \"0s\"\n"
+                    "exec = [\"{SERVICE}\", \"{id}\"]\npolicy = \"{policy}\"\n{standby}[restart]\nwhen = \"always\"\ndelay = \"0s\"\n"
                 );
                 files.file(&format!("/etc/motherd/services/svc-{id}.toml"), text);
             }

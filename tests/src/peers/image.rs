@@ -19,6 +19,7 @@ fn programs(contender: Contender) -> &'static [&'static str] {
         | Contender::FloorSandboxed
         | Contender::MotherD
         | Contender::MotherDSandboxed
+        | Contender::MotherDStandby
         | Contender::Busybox => &[],
         Contender::Sysvinit => &["sbin/init"],
         Contender::Finit => &["sbin/finit", "lib/finit/initctl"],
@@ -53,7 +54,7 @@ pub fn write(contender: Contender) -> Result<(PathBuf, String)> {
         image.program(&compiled(source, defines, to)?, to)?;
     }
     let version = match contender.package() {
-        None if matches!(contender, Contender::MotherD | Contender::MotherDSandboxed) => {
+        None if contender.is_ours() => {
             for (program, to) in
                 [(&ours.initldr, "initldr"), (&ours.motherd, "motherd"), (&ours.motherctl, "motherctl")]
             {

@@ -79,18 +79,21 @@ impl Results {
         line(text, &format!("\n### From PID 1's exec to the last of {services} services\n"));
         line(
             text,
-            "| | first, ms | last, ms | by the floor's | by the sandboxed floor's | CPU of PID 1, ms | of the whole init system, ms |",
+            "| | first, ms | last, ms | by the floor's | by the sandboxed floor's | CPU of PID 1, ms | of the whole init system, ms | of the services, their confinement among it, ms | of all, ms |",
         );
-        line(text, "| --- | ---: | ---: | ---: | ---: | ---: | ---: |");
+        line(text, "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |");
         for (last, who) in rows {
             let by = |floor| ratio(Some(last), self.figure(floor, services, "last"));
             let sandboxed = if who.is_sandboxed() { by(Contender::FloorSandboxed) } else { String::new() };
             let of = |name| number(self.figure(who, services, name));
             let (first, pid1, cpu) = (of("first"), of("cpu of PID 1 to boot"), of("cpu to boot"));
+            let (services_cpu, busy) = (of("cpu of services to boot"), of("busy to boot"));
             let (name, by_floor) = (who.name(), by(Contender::Floor));
             line(
                 text,
-                &format!("| {name} | {first} | {last:.0} | {by_floor} | {sandboxed} | {pid1} | {cpu} |"),
+                &format!(
+                    "| {name} | {first} | {last:.0} | {by_floor} | {sandboxed} | {pid1} | {cpu} | {services_cpu} | {busy} |"
+                ),
             );
         }
     }

@@ -13,7 +13,6 @@ use nix::unistd::Pid;
 use super::measure::restart;
 use super::processes::Processes;
 use super::{Line, Order};
-use crate::peers::contender::Contender;
 use crate::peers::report;
 
 /// After the fault, until what follows from it has followed.
@@ -23,7 +22,7 @@ const AFTERMATH: Duration = Duration::from_secs(3);
 /// ended, nothing more is said.
 pub(super) fn all(order: &Order, line: &mut Line) -> Result<()> {
     let before = Processes::now()?;
-    let ours = [Contender::MotherD, Contender::MotherDSandboxed].contains(&order.contender);
+    let ours = order.contender.is_ours();
     let manager = if ours { named(&before, "motherd")? } else { 1 };
     line.say(report::FAULT)?;
     let begin = Instant::now();

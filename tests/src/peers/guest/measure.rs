@@ -1,5 +1,7 @@
 //! The measurements, one after another, each if the order asks for it.
 
+use std::fs;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -8,8 +10,9 @@ use anyhow::{Context, Result, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::processes::{Processes, field_of};
+use super::processes::{Processes, busy, cpu_of, field_of};
 use super::{Line, Order, crash, stamps};
+use crate::peers::contender::Contender;
 use crate::peers::report;
 
 /// So many different services are killed to see how fast each is back.
@@ -24,12 +27,17 @@ const SETTLING: Duration = Duration::from_secs(3);
 /// Everything that the order asks for.
 pub(super) fn all(order: &Order, line: &mut Line) -> Result<()> {
     let begun = stamps::wait_for_all(order.services, order.contender.patience())?;
-    let (start, spent) = stamps::begun()?;
+    let stamps::Begun { at: start, spent, busy: busy_before } = stamps::begun()?;
+    let busy = busy()? - busy_before;
     let since = |at: Duration| at.saturating_sub(start).as_secs_f64() * 1e3;
     let times: Vec<f64> = begun.iter().map(|stamp| since(stamp.at)).collect();
     line.figures("first", &[times.iter().copied().fold(f64::INFINITY, f64::min)])?;
     line.figures("last", &[times.iter().copied().fold(0.0, f64::max)])?;
-    let cpu = Processes::now()?.cpu()?;
+    let processes = Processes::now()?;
+    let cpu = processes.cpu()?;
+    let of_services: Result<Vec<f64>> = processes.services.values().map(|pid| cpu_of(*pid)).collect();
+    line.figures("cpu of services to boot", &[of_services?.iter().sum::<f64>() / 1e6])?;
+    line.figures("busy to boot", &[busy])?;
     line.figures("cpu to boot", &[(cpu.values().sum::<f64>() - spent) / 1e6])?;
     line.figures("cpu of PID 1 to boot", &[(cpu.get(&1).copied().unwrap_or_default() - spent) / 1e6])?;
     let asked = |measure: &str| order.measures.iter().any(|word| word == measure);
@@ -65,7 +73,7 @@ fn memory(line: &mut Line) -> Result<()> {
     line.figures("anonymous", &[processes.sum("smaps_rollup", "Pss_Anon")?])?;
     line.figures("pss of PID 1", &[field_of(1, "smaps_rollup", "Pss")?])?;
     let mut kernel = 0.0;
-    let text = std::fs::read_to_string("/proc/meminfo")?;
+    let text = fs::read_to_string("/proc/meminfo")?;
     for field in ["Slab:", "KernelStack:", "PageTables:"] {
         let value = text.lines().find_map(|line| line.strip_prefix(field)?.split_whitespace().next());
         kernel += value.with_context(|| format!("/proc/meminfo has no {field}"))?.parse::<f64>()?;
@@ -120,6 +128,9 @@ fn restarts(order: &Order, line: &mut Line) -> Result<()> {
     let count = RESTARTS.min(order.services);
     for number in 0..count {
         let id = number * order.services / count;
+        if order.contender == Contender::MotherDStandby {
+            wait_for_standby(id)?;
+        }
         match restart(id)? {
             Some(time) => times.push(time.as_secs_f64() * 1e3),
             None => never += 1.0,
@@ -127,6 +138,32 @@ fn restarts(order: &Order, line: &mut Line) -> Result<()> {
     }
     line.figures("restart", &times)?;
     line.figures("never back", &[never])
+}
+
+/// Until a service has a process that waits to be the next one: another run below its cgroup, and in it a process that has
+/// executed what waits, which is no file. What was killed last is being made anew just now.
+fn wait_for_standby(id: usize) -> Result<()> {
+    let processes = Processes::now()?;
+    let pid = processes.services.get(&id).with_context(|| format!("service {id} does not run"))?;
+    let run = fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
+    let run = Path::new("/sys/fs/cgroup").join(run.trim().trim_start_matches("0::/"));
+    let service = run.parent().context("a run is below its service")?;
+    let waits = |pid: &str| {
+        let program = fs::read_link(format!("/proc/{pid}/exe"));
+        program.is_ok_and(|path| path.to_string_lossy().starts_with("/memfd:"))
+    };
+    let deadline = Instant::now() + NEVER * 10;
+    loop {
+        for entry in fs::read_dir(service)? {
+            let procs = entry?.path().join("cgroup.procs");
+            // One that was emptied is being removed.
+            if fs::read_to_string(procs).is_ok_and(|pids| pids.lines().any(waits)) {
+                return Ok(());
+            }
+        }
+        ensure!(Instant::now() < deadline, "service {id} has no standby");
+        sleep(Duration::from_millis(20));
+    }
 }
 
 /// Kills a service; how long it took until it was back, if it came back.

@@ -77,6 +77,20 @@ pub(super) fn cpu_of(pid: i32) -> Result<f64> {
     Ok(text.split_whitespace().next().context("schedstat is empty")?.parse()?)
 }
 
+/// Milliseconds that all processors together were not idle, by the kernel's ticks (proc_stat(5); of a virtual machine's own
+/// guests there are none).
+pub(super) fn busy() -> Result<f64> {
+    const TICK_MS: f64 = 10.0;
+    let text = fs::read_to_string("/proc/stat")?;
+    let all =
+        text.lines().next().and_then(|line| line.strip_prefix("cpu ")).context("/proc/stat has no cpu")?;
+    let ticks: Result<Vec<f64>, _> = all.split_whitespace().map(str::parse).collect();
+    let [user, nice, system, _idle, _iowait, irq, softirq, ..] = ticks?[..] else {
+        anyhow::bail!("/proc/stat: {all}");
+    };
+    Ok((user + nice + system + irq + softirq) * TICK_MS)
+}
+
 /// A number of `/proc/PID/FILE`.
 pub(super) fn field_of(pid: i32, file: &str, field: &str) -> Result<f64> {
     let path = format!("/proc/{pid}/{file}");

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use nix::time::{ClockId, clock_gettime};
 
-use super::processes::cpu_of;
+use super::processes::{busy, cpu_of};
 
 const STAMPS: &str = "/bench/run/stamps";
 const BEGUN: &str = "/bench/run/begun";
@@ -34,17 +34,28 @@ pub(super) fn prepare() -> Result<()> {
     Ok(fs::set_permissions(STAMPS, fs::Permissions::from_mode(0o666))?)
 }
 
-/// Notes that the contender is being exec'd now, and what PID 1 has spent before.
-pub(super) fn begin() -> Result<()> {
-    let spent = cpu_of(1)?;
-    Ok(fs::write(BEGUN, format!("{} {spent}", now()?.as_nanos()))?)
+/// When the contender was exec'd, and what was spent before.
+#[derive(Debug)]
+pub(super) struct Begun {
+    pub(super) at: Duration,
+    /// By PID 1, in nanoseconds.
+    pub(super) spent: f64,
+    /// By all processors, in milliseconds.
+    pub(super) busy: f64,
 }
 
-/// When that was, and what PID 1 had spent, in nanoseconds.
-pub(super) fn begun() -> Result<(Duration, f64)> {
+/// Notes that the contender is being exec'd now, and what PID 1 and all processors have spent before.
+pub(super) fn begin() -> Result<()> {
+    let (spent, busy) = (cpu_of(1)?, busy()?);
+    Ok(fs::write(BEGUN, format!("{} {spent} {busy}", now()?.as_nanos()))?)
+}
+
+/// What was noted.
+pub(super) fn begun() -> Result<Begun> {
     let text = fs::read_to_string(BEGUN)?;
-    let (at, spent) = text.split_once(' ').context("two numbers")?;
-    Ok((Duration::from_nanos(at.parse()?), spent.parse()?))
+    let mut words = text.split(' ');
+    let mut next = || words.next().context("three numbers");
+    Ok(Begun { at: Duration::from_nanos(next()?.parse()?), spent: next()?.parse()?, busy: next()?.parse()? })
 }
 
 /// All stamps but the first `skipped`.
