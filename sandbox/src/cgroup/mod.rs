@@ -12,7 +12,7 @@ mod programs;
 
 use std::{
     fs::{self, File},
-    io::{self, Read, Write},
+    io::{self, Read, Seek, Write},
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
 };
@@ -225,6 +225,14 @@ impl Cgroup {
         write_at(&self.directory, &self.path, file, value)
     }
 
+    /// The same, and what the kernel says then: read from its beginning, a file of a cgroup is made anew, whoever wrote it.
+    fn write_and_read(&self, file: &str, value: &str) -> Result<String, CgroupError> {
+        let mut opened = open_to_write(&self.directory, &self.path, file, value, OFlag::O_RDWR)?;
+        let blame = |error| CgroupError::new("read", self.path.join(file), error);
+        opened.rewind().map_err(blame)?;
+        text_of(record::read(opened, 1024, FILE_MAX).map_err(blame)?).map_err(blame)
+    }
+
     /// Whether a process lives in it or below it.
     ///
     /// # Errors
@@ -325,8 +333,7 @@ impl Cgroup {
                 CgroupError { action, ..error }
             };
             let file = setting.file.as_str();
-            self.write(file, &setting.value).map_err(blame)?;
-            let found = self.read_record(file).map_err(blame)?;
+            let found = self.write_and_read(file, &setting.value).map_err(blame)?;
             if !took(file, &setting.value, found.trim()) {
                 let source = io::Error::other(format!("wrote {}, reads {}", setting.value, found.trim()));
                 return Err(blame(CgroupError::new("set", self.path.join(file), source)));
@@ -467,19 +474,32 @@ fn open_file_at(directory: &OwnedFd, path: &Path, file: &str) -> Result<File, Cg
 /// A file that the kernel writes in one piece.
 fn read_record_at(directory: &OwnedFd, path: &Path, file: &str) -> Result<String, CgroupError> {
     let blame = |error| CgroupError::new("read", path.join(file), error);
-    let bytes = record::read(open_file_at(directory, path, file)?, 1024, FILE_MAX).map_err(blame)?;
-    String::from_utf8(bytes).map_err(|error| blame(io::Error::new(io::ErrorKind::InvalidData, error)))
+    text_of(record::read(open_file_at(directory, path, file)?, 1024, FILE_MAX).map_err(blame)?).map_err(blame)
+}
+
+fn text_of(bytes: Vec<u8>) -> io::Result<String> {
+    String::from_utf8(bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }
 
 fn write_at(directory: &OwnedFd, path: &Path, file: &str, value: &str) -> Result<(), CgroupError> {
+    open_to_write(directory, path, file, value, OFlag::O_WRONLY).map(drop)
+}
+
+/// The file, after the value was written to it.
+fn open_to_write(
+    directory: &OwnedFd,
+    path: &Path,
+    file: &str,
+    value: &str,
+    access: OFlag,
+) -> Result<File, CgroupError> {
     let action = || format!("write {value} to");
-    let opened =
-        openat(directory, file, OFlag::O_WRONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW, Mode::empty())
-            .map_err(|errno| CgroupError::new(action(), path.join(file), errno))?;
+    let mut opened = openat(directory, file, access | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW, Mode::empty())
+        .map(File::from)
+        .map_err(|errno| CgroupError::new(action(), path.join(file), errno))?;
     // One write: a cgroup file takes its value whole or not at all.
-    File::from(opened)
-        .write_all(value.as_bytes())
-        .map_err(|error| CgroupError::new(action(), path.join(file), error))
+    opened.write_all(value.as_bytes()).map_err(|error| CgroupError::new(action(), path.join(file), error))?;
+    Ok(opened)
 }
 
 /// `+memory` for each controller that is wanted and not enabled yet, each checked on its own.
