@@ -5,8 +5,8 @@
 //! itself. What is made, and when it may be used, is the sandbox's ([`sandbox::template`], [`sandbox::netpool`],
 //! [`sandbox::berth`]); here is how much is kept and when it is thrown away.
 //!
-//! Invariants. Nothing is made while an event waits, and nothing is done once everything is there: an idle motherd does
-//! not wake up for it. When the host mounts or unmounts something, every template goes at once, for it would keep what was
+//! Invariants. Nothing is made while an event waits, but for a template of which a second launch comes before there was time
+//! for it: in a boot there is none. And nothing is done once everything is there: an idle motherd does not wake up for it. When the host mounts or unmounts something, every template goes at once, for it would keep what was
 //! unmounted busy; and before each launch it is asked again whether that happened.
 
 use std::{
@@ -170,8 +170,26 @@ impl Stock {
                 return Some(template);
             }
         }
+        if self.settled <= now && self.wanted.iter().any(|known| known.shares_template_with(plan)) {
+            return self.make_for_many(plan, now);
+        }
         self.want(plan.clone());
         None
+    }
+
+    /// A template for a launch that is not the first without one: others will follow it before there is time to make it.
+    /// Building one takes as long as what one launch saves by it twice.
+    fn make_for_many(&mut self, plan: &Arc<Plan>, now: Duration) -> Option<Rc<Template>> {
+        self.wanted.retain(|known| !known.shares_template_with(plan));
+        self.make_template(plan.clone());
+        let made =
+            self.templates.last().filter(|kept| kept.template.is_of(plan)).map(|kept| kept.template.clone());
+        if made.is_none() {
+            // It was said why. Not every launch tries it again.
+            self.want(plan.clone());
+            self.settled = now.saturating_add(self.settle);
+        }
+        made
     }
 
     /// A network for a launch, if one is there.
@@ -319,12 +337,33 @@ mod tests {
     fn services_of_one_policy_want_one_template_and_what_has_none_wants_none() {
         let mut stock = Stock::new().unwrap();
         let (strict, open) = (compiler("base/default"), compiler("unconfined"));
+        // For as long as the host's mounts have changed just now, nothing is made.
+        stock.settled = Duration::from_secs(1);
         for name in ["one", "two", "three"] {
             assert!(stock.take(&plan(&strict, name), Duration::ZERO).template.is_none());
             assert!(stock.take(&plan(&open, name), Duration::ZERO).template.is_none());
         }
         assert_eq!((stock.wanted.len(), stock.berths_wanted.len()), (1, 3), "a berth is for one service");
-        assert!(stock.wants(Duration::ZERO));
+        assert!(stock.wants(Duration::from_secs(1)));
+    }
+
+    #[test]
+    fn the_second_of_many_launches_builds_the_template_that_the_others_use() {
+        let (strict, other) = (compiler("base/default"), compiler("base/default"));
+        let [one, two, three] = ["one", "two", "three"].map(|name| plan(&strict, name));
+        if !nix::unistd::geteuid().is_root() {
+            return eprintln!("SKIPPED: a template takes root");
+        }
+        let mut stock = Stock::new().unwrap();
+        assert!(stock.take(&one, Duration::ZERO).template.is_none(), "for one launch it does not pay");
+        assert!(
+            stock.take(&plan(&other, "alone"), Duration::ZERO).template.is_none(),
+            "nor for one of another kind"
+        );
+        let built = stock.take(&two, Duration::ZERO).template.unwrap();
+        let found = stock.take(&three, Duration::ZERO).template.unwrap();
+        assert!(Rc::ptr_eq(&built, &found) && built.is_of(&one));
+        assert_eq!((stock.templates.len(), stock.wanted.len()), (1, 1));
     }
 
     #[test]
