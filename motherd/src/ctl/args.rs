@@ -23,8 +23,42 @@ pub(crate) struct Args {
 impl Args {
     /// Reads a command line.
     pub(crate) fn read(words: &[OsString]) -> Result<Self, clap::Error> {
-        alone(words).map_or_else(|| Self::try_parse_from(words), Ok)
+        plain(words).or_else(|| alone(words)).map_or_else(|| Self::try_parse_from(words), Ok)
     }
+}
+
+/// The plainest command lines, read by hand: building even one command's reader takes longer than reading a policy does. Any
+/// other, and whatever could be an option or an error, is left to the readers.
+fn plain(words: &[OsString]) -> Option<Args> {
+    let words: Vec<&str> = words.iter().skip(1).map(|word| word.to_str()).collect::<Option<_>>()?;
+    let is_value = |word: &str| !word.is_empty() && !word.starts_with('-');
+    let owned = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
+    let command = match words.as_slice() {
+        ["list"] => Command::List,
+        ["status", services @ ..] if services.iter().all(|service| is_value(service)) => {
+            Command::Status(Status { services: owned(services) })
+        }
+        ["run", "--policy", policy, "--", command @ ..] if is_value(policy) && !command.is_empty() => {
+            let service = ServiceOptions {
+                name: None,
+                slice: None,
+                variables: Vec::new(),
+                restart: RestartWhen::Never,
+                remain: false,
+                wait: false,
+            };
+            Command::Run(Run { service, policy: (*policy).to_owned(), command: owned(command) })
+        }
+        _ => return None,
+    };
+    let global = Global {
+        json: false,
+        color: ColorWhen::Auto,
+        socket: None,
+        root: PathBuf::from("/"),
+        policies: Vec::new(),
+    };
+    Some(Args { global, command })
 }
 
 /// A command line of which one command is all that there is: building all of them takes longer than most have to do. What
@@ -526,7 +560,8 @@ mod tests {
     fn parse(line: &str) -> Result<Args, clap::Error> {
         let whole = Args::try_parse_from(line.split(' '));
         // What is read without building the whole says the same.
-        if let Some(args) = alone(line.split(' ').map(OsString::from).collect::<Vec<_>>().as_slice()) {
+        let words: Vec<_> = line.split(' ').map(OsString::from).collect();
+        for args in alone(&words).into_iter().chain(plain(&words)) {
             assert_eq!(format!("{args:?}"), format!("{:?}", whole.as_ref().unwrap()), "{line}");
         }
         whole
@@ -572,6 +607,44 @@ mod tests {
             "motherctl lis",
         ] {
             assert!(!alone(line), "{line}");
+        }
+    }
+
+    #[test]
+    fn the_plainest_are_read_by_hand_and_say_the_same() {
+        let by_hand = |line: &str| {
+            let words: Vec<_> = line.split(' ').map(OsString::from).collect();
+            // Where it is read, this compares.
+            drop(parse(line));
+            plain(&words).is_some()
+        };
+        for line in [
+            "motherctl list",
+            "motherctl status",
+            "motherctl status web list run help",
+            "motherctl run --policy base/default -- ls",
+            "motherctl run --policy ./p.toml -- ls -la --json -- --policy x",
+            "motherctl run --policy p -- -- --help",
+        ] {
+            assert!(by_hand(line), "{line}");
+        }
+        for line in [
+            "motherctl",
+            "motherctl list --json",
+            "motherctl --json list",
+            "motherctl list x",
+            "motherctl status --help",
+            "motherctl status -- x",
+            "motherctl status  x",
+            "motherctl run -- ls",
+            "motherctl run --policy p ls",
+            "motherctl run --policy p --",
+            "motherctl run --policy -p -- ls",
+            "motherctl run --policy  -- ls",
+            "motherctl run --policy=p -- ls",
+            "motherctl run --wait --policy p -- ls",
+        ] {
+            assert!(!by_hand(line), "{line}");
         }
     }
 
