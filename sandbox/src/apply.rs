@@ -15,6 +15,7 @@ use nix::errno::Errno;
 use crate::{
     credentials::Secret,
     making::MOST,
+    netpool::Network,
     plan::{Joined, Op, SLOTS, Slot, Step},
     sys::raw::{self, Answer, PointerArray},
     timings::Timings,
@@ -120,7 +121,7 @@ pub(crate) struct Context<'a> {
     /// A pidfd: the process whose network is joined.
     pub(crate) network: Option<RawFd>,
     /// A network namespace from a pool, loopback up, where clone3 made none.
-    pub(crate) pooled: Option<RawFd>,
+    pub(crate) pooled: Option<Network>,
     /// A template's mount namespace.
     pub(crate) template: Option<RawFd>,
     /// The namespaces of a berth, by CLONE_NEW*.
@@ -187,7 +188,8 @@ impl Context<'_> {
     /// descriptors, and has most of them far up, launches as fast as one that has ten.
     fn highest_descriptor(&self) -> RawFd {
         let user_namespaces = self.namespaces.into_iter().chain(self.id_maps);
-        let single = [self.beside, self.ruleset, self.network, self.pooled, self.template, self.program];
+        let pooled = self.pooled.map(Network::descriptor);
+        let single = [self.beside, self.ruleset, self.network, pooled, self.template, self.program];
         let all = self.stdio.into_iter().chain(self.handed.iter().map(|(from, _)| *from));
         let berth = self.berth.iter().filter_map(|(_, namespace)| *namespace);
         let all = all.chain(single.into_iter().flatten()).chain(berth);
@@ -273,6 +275,12 @@ pub(crate) struct Making<'a> {
 fn walk(context: &Context<'_>) {
     let mut slots = Slots([-1; SLOTS]);
     for (number, step) in (0_u32..).zip(context.steps) {
+        if let Some(Network::Arrives { socket, before, stands_for }) = context.pooled
+            && before == number
+            && let Err(errno) = enter_arriving(socket)
+        {
+            context.outcome.fail(stands_for, errno);
+        }
         let answer = apply(&step.op, context, &mut slots).and_then(|()| context.injected(number));
         if let Err(errno) = answer {
             context.outcome.fail(number, errno);
@@ -338,7 +346,9 @@ fn apply(op: &Op, context: &Context<'_>, slots: &mut Slots) -> Answer<()> {
         Op::JoinNetwork => raw::setns(context.network.ok_or(Errno::EBADF)?, libc::CLONE_NEWNET),
         Op::Enter(kinds) => raw::setns(context.beside.ok_or(Errno::EBADF)?, *kinds),
         Op::LoopbackUp => match context.pooled {
-            Some(network) => raw::setns(network, libc::CLONE_NEWNET),
+            Some(Network::Ready(network)) => raw::setns(network, libc::CLONE_NEWNET),
+            // Later: `walk`.
+            Some(Network::Arrives { .. }) => Ok(()),
             None => raw::loopback_up(),
         },
         Op::HostName(name) => raw::sethostname(name),
@@ -470,6 +480,20 @@ fn apply(op: &Op, context: &Context<'_>, slots: &mut Slots) -> Answer<()> {
         }
         Op::LandlockRestrict => raw::landlock_restrict_self(context.ruleset.ok_or(Errno::EBADF)?),
         Op::Seccomp { program, log } => raw::seccomp_set_filter(program, *log),
+    }
+}
+
+/// Into the network that another process makes meanwhile, or, where it made none, into one that this process makes.
+fn enter_arriving(socket: RawFd) -> Answer<()> {
+    match raw::receive_descriptor(socket)? {
+        Some(network) => {
+            raw::setns(network, libc::CLONE_NEWNET)?;
+            raw::close(network)
+        }
+        None => {
+            raw::unshare(libc::CLONE_NEWNET)?;
+            raw::loopback_up()
+        }
     }
 }
 

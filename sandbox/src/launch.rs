@@ -399,7 +399,7 @@ fn launch_from(
         credentials: &credentials,
         namespaces: namespaces.as_ref(),
         network: request.network.map(|process| process.as_raw_fd()),
-        pooled: pooled.as_ref().map(PooledNetwork::namespace),
+        pooled: pooled.as_ref().map(|network| network.within(steps)),
         template: match from {
             From::Template(template) => Some(template.namespace()),
             From::Nothing | From::Berth(_) => None,

@@ -10,25 +10,116 @@ use std::{
     os::fd::{AsRawFd, OwnedFd, RawFd},
 };
 
-use nix::errno::Errno;
+use nix::{
+    errno::Errno,
+    sys::socket::{AddressFamily, SockFlag, SockType, socketpair},
+};
 
 use crate::{
     apply::{Notes, Outcome},
     launch::Fault,
     making,
     plan::{Action, Op, Phase, Step},
+    sys::clone::{self, Holder},
 };
 
-/// A network namespace that nobody was in, loopback up.
+/// A network namespace that nobody was in, loopback up, or on its way.
 #[derive(Debug)]
-pub struct PooledNetwork {
-    namespace: OwnedFd,
+pub struct PooledNetwork(State);
+
+#[derive(Debug)]
+enum State {
+    Ready(OwnedFd),
+    /// `socket` is where it arrives. The process that makes it is gone when this is dropped.
+    OnItsWay {
+        socket: OwnedFd,
+        _maker: Holder,
+    },
+}
+
+/// What a child has of one.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Network {
+    /// The namespace itself.
+    Ready(RawFd),
+    /// A socket where it arrives, or the end of what is sent if it cannot be made.
+    Arrives {
+        socket: RawFd,
+        /// The step before which it is entered: the first that shows it, or that gives up what it takes to enter it.
+        before: u32,
+        /// The step that would make one, and whose failure it is if there is none.
+        stands_for: u32,
+    },
+}
+
+impl Network {
+    pub(crate) fn descriptor(self) -> RawFd {
+        match self {
+            Self::Ready(fd) | Self::Arrives { socket: fd, .. } => fd,
+        }
+    }
 }
 
 impl PooledNetwork {
-    pub(crate) fn namespace(&self) -> RawFd {
-        self.namespace.as_raw_fd()
+    /// Has one made by another process, on another processor, while the caller goes on: for a launch that is about to
+    /// begin and has none. The launch waits for it where it needs it, late; if none can be made it makes its own.
+    ///
+    /// # Errors
+    /// There can be no such process.
+    pub fn begin() -> Result<Self, PoolError> {
+        Self::begin_with(Fault::default())
     }
+
+    pub(crate) fn begin_with(fault: Fault) -> Result<Self, PoolError> {
+        let failed = |what| move |errno| PoolError { what, errno };
+        fault.refuses("socketpair").map_err(failed("socketpair"))?;
+        // Of a kind that tells who reads when nobody is left who can write.
+        let (socket, theirs) =
+            socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
+                .map_err(failed("socketpair"))?;
+        fault.refuses("clone3").map_err(failed("clone3"))?;
+        let maker = clone::network_maker(theirs.as_raw_fd()).map_err(failed("clone3"))?;
+        Ok(Self(State::OnItsWay { socket, _maker: maker }))
+    }
+
+    /// One whose maker ends without a word, as one does that is killed.
+    #[cfg(test)]
+    pub(crate) fn that_never_comes() -> Result<Self, PoolError> {
+        let (socket, theirs) =
+            socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
+                .map_err(|errno| PoolError { what: "socketpair", errno })?;
+        drop(theirs);
+        // No number of a descriptor: what it makes it sends nowhere.
+        let maker = clone::network_maker(i32::MAX).map_err(|errno| PoolError { what: "clone3", errno })?;
+        Ok(Self(State::OnItsWay { socket, _maker: maker }))
+    }
+
+    /// What a child that walks these steps has of it.
+    pub(crate) fn within(&self, steps: &[Step]) -> Network {
+        match &self.0 {
+            State::Ready(namespace) => Network::Ready(namespace.as_raw_fd()),
+            State::OnItsWay { socket, .. } => {
+                let numbered = || (0_u32..).zip(steps);
+                let first = |what: fn(&Step) -> bool| {
+                    numbered().find(|(_, step)| what(step)).map(|(number, _)| number)
+                };
+                let stands_for = first(|step| matches!(step.op, Op::LoopbackUp)).unwrap_or(0);
+                let before = first(needs_network).unwrap_or(stands_for);
+                Network::Arrives { socket: socket.as_raw_fd(), before, stands_for }
+            }
+        }
+    }
+}
+
+/// Whether a step's process has to be in its network: sysfs shows that of who mounts it, and what comes after the mounts
+/// gives up what it takes to enter another.
+fn needs_network(step: &Step) -> bool {
+    let mounts = if let Op::NewFilesystem { kind, .. } | Op::Mount { kind, .. } = &step.op {
+        Some(kind)
+    } else {
+        None
+    };
+    mounts.is_some_and(|kind| kind.as_c_str() == c"sysfs") || step.phase > Phase::Seal
 }
 
 /// Why a namespace could not be made.
@@ -90,7 +181,7 @@ impl NetworkPool {
             Some((_, errno)) => PoolError { what: "loopback up", errno },
             None => PoolError { what, errno },
         })?;
-        self.ready.extend(made.into_iter().map(|namespace| PooledNetwork { namespace }));
+        self.ready.extend(made.into_iter().map(|namespace| PooledNetwork(State::Ready(namespace))));
         Ok(())
     }
 }

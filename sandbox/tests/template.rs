@@ -12,7 +12,11 @@ use std::{
 };
 
 use inside::is_root;
-use nix::sys::wait::{Id, WaitPidFlag, waitid};
+use nix::{
+    mount::{MsFlags, mount},
+    sched::{CloneFlags, unshare},
+    sys::wait::{Id, WaitPidFlag, waitid},
+};
 use sandbox::{
     Plan,
     berth::Berth,
@@ -23,6 +27,13 @@ use sandbox::{
     policy::{Store, load_text},
     template::{MountWatch, Template},
 };
+
+/// This thread's own mounts from here on: what others mount on this host meanwhile would tell one launch from the next.
+fn own_mounts() {
+    unshare(CloneFlags::CLONE_NEWNS).expect("a step of this test");
+    let none: Option<&str> = None;
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).expect("a step of this test");
+}
 
 fn policies() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../policies")
@@ -62,9 +73,9 @@ fn run_ahead(plan: &Plan, ahead: Ahead<'_>, script: &str) -> String {
 }
 
 /// What a service can tell of its world. Ids of mounts and numbers of anonymous devices differ from launch to launch, and
-/// so do the times of what is new.
+/// so do the times of what is new. What is mounted in the folders of other tests goes with them from every namespace.
 const LOOK: &str = r#"
-    cut -d' ' -f4- /proc/self/mountinfo | sort
+    cut -d' ' -f4- /proc/self/mountinfo | grep -v /motherd-test- | sort
     for name in / /dev/ /proc/ /sys/ /tmp/ /run/ /home /root /boot /etc /usr /var; do stat -c '%n %a %u %g %F' $name; done
     for name in / /dev /dev/pts /dev/shm /tmp /run /sys /sys/class/net /sys/fs/cgroup /proc /home /root; do
         echo "$name: $(ls -A $name 2>&1 | grep -v '^[0-9]*$' | tr '\n' ' ')"
@@ -81,6 +92,7 @@ fn all_that_ships_looks_the_same_with_a_template_and_a_pool_and_without() {
     if !is_root() {
         return;
     }
+    own_mounts();
     let mut pool = NetworkPool::new(1);
     let mut compared = Vec::new();
     for name in Store::new(vec![policies()]).names() {
@@ -112,6 +124,11 @@ fn same(plan: &Arc<Plan>, pool: &mut NetworkPool) {
             pool.add().expect("a step of this test");
         }
         assert_eq!(run(plan, template.as_ref(), pool.take(), LOOK), inline, "{}", plan.policy());
+        for template in [None, template.as_ref()] {
+            let network = PooledNetwork::begin().expect("a step of this test");
+            let look = run(plan, template, Some(network), LOOK);
+            assert_eq!(look, inline, "{}, its network on its way", plan.policy());
+        }
         if let Some(berth) = berth(plan, template.as_ref()) {
             let look = run_ahead(plan, Ahead { berth: Some(&berth), ..Ahead::default() }, LOOK);
             assert_eq!(look, inline, "{}, from a berth", plan.policy());
@@ -131,6 +148,7 @@ fn trees_beneath_what_a_launch_makes_and_masked_files_are_the_same_too() {
     if !is_root() {
         return;
     }
+    own_mounts();
     let mut pool = NetworkPool::new(1);
     for text in [
         "extends = [\"base/default\"]\n[filesystem]\nproc = \"full\"\n\
@@ -192,28 +210,35 @@ fn a_berth_is_used_once_and_the_end_of_its_service_is_told_before_its_mounts_go(
     let null = File::open("/dev/null").expect("a step of this test");
     let look = || {
         let (mut reader, writer) = std::io::pipe().expect("a step of this test");
+        let (until, held_back) = std::io::pipe().expect("a step of this test");
         let berth = berth(&plan, Some(&template)).expect("base/default has a berth");
-        let script = "readlink /proc/self/ns/mnt /proc/self/ns/net /proc/self/ns/ipc; echo was here > /tmp/left; ls /tmp";
+        let script = "readlink /proc/self/ns/mnt /proc/self/ns/net /proc/self/ns/ipc; echo was here > /tmp/left; ls /tmp
+            exec >&2; cat";
         let launched = launch(&Launch {
             ahead: Ahead { berth: Some(&berth), ..Ahead::default() },
             ..Launch::new(
                 &plan,
                 &["/usr/bin/sh", "-c", script].map(str::to_owned),
-                [null.as_fd(), writer.as_fd(), null.as_fd()],
+                [until.as_fd(), writer.as_fd(), null.as_fd()],
             )
         })
         .expect("a step of this test");
-        drop(writer);
+        drop((writer, until));
         let mut output = String::new();
         reader.read_to_string(&mut output).expect("a step of this test");
+        // Held, or the kernel gives their numbers to the next.
+        let namespaces = ["net", "ipc"].map(|kind| {
+            File::open(format!("/proc/{}/ns/{kind}", launched.pid)).expect("a step of this test")
+        });
+        drop(held_back);
         waitid(Id::PIDFd(launched.pidfd.as_fd()), WaitPidFlag::WEXITED).expect("a step of this test");
         let mounts = launched.mounts.expect("they are the caller's to take down");
         let held =
             std::fs::read_link(format!("/proc/self/fd/{}", mounts.as_raw_fd())).expect("a step of this test");
         assert!(output.starts_with(&format!("{}\n", held.display())), "{output} in {held:?}");
-        output
+        (output, mounts, namespaces)
     };
-    let (first, second) = (look(), look());
+    let ((first, ..), (second, ..)) = (&look(), &look());
     for (one, other) in first.lines().zip(second.lines()).take(3) {
         assert_ne!(one, other, "each is used once");
     }

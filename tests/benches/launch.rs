@@ -25,7 +25,7 @@ use sandbox::{
     compile::{Subject, compile},
     kernel::Kernel,
     launch::Ahead,
-    netpool::NetworkPool,
+    netpool::{NetworkPool, PooledNetwork},
     policy::Store,
     template::Template,
     timings::Timings,
@@ -112,6 +112,8 @@ fn launches(rounds: usize, motherctl: &Path, bwrap: Option<&Path>, crun: Option<
         anyhow::Ok(())
     };
     let pooled = || pool.borrow_mut().take();
+    // The time that this takes counts.
+    let meanwhile = || anyhow::Ok(Some(PooledNetwork::begin()?));
     let (berth, left) = (RefCell::new(None), RefCell::new(None));
     let (berths, taken_down) = (RefCell::new(Vec::new()), RefCell::new(Vec::new()));
     let make_ready = || {
@@ -146,8 +148,10 @@ fn launches(rounds: usize, motherctl: &Path, bwrap: Option<&Path>, crun: Option<
         Candidate::new("floor without the network namespace", || arena::bare(arena::namespaces() & !net)),
         Candidate::new("vfork + exec, no namespaces", || arena::bare(0)),
         Candidate::new("base/default, everything inline", || confined.run(None, None)),
+        Candidate::new("inline, network meanwhile", || confined.run(None, meanwhile()?)),
         Candidate::new("base/default, pool", || confined.run(None, pooled())).after(add),
         Candidate::new("base/default, template", || confined.run(Some(&template), None)),
+        Candidate::new("template, network meanwhile", || confined.run(Some(&template), meanwhile()?)),
         Candidate::new("base/default, template and pool", || confined.run(Some(&template), pooled()))
             .after(add),
         Candidate::new("base/default, berth", from_berth).after(make_ready),
@@ -193,7 +197,8 @@ fn launches(rounds: usize, motherctl: &Path, bwrap: Option<&Path>, crun: Option<
     Ok(())
 }
 
-/// What each call of the parent and each step of the child takes: inline, with template and pool, and with a berth.
+/// What each call of the parent and each step of the child takes: inline, also with the network made meanwhile, with template
+/// and pool, and with a berth.
 fn steps(rounds: usize) -> Result<()> {
     let confined = Confined::new("base/default")?;
     let template = Template::build(&confined.plan)?.context("base/default has a template")?;
@@ -201,6 +206,13 @@ fn steps(rounds: usize) -> Result<()> {
     timed("everything inline", rounds, || {
         let timings = Timings::start();
         confined.run_from(Ahead::default(), Some(&timings))?;
+        Ok(timings)
+    })?;
+    timed("everything inline, network meanwhile", rounds, || {
+        let timings = Timings::start();
+        let network = Some(PooledNetwork::begin()?).into();
+        timings.mark("network begun");
+        confined.run_from(Ahead { network: Some(&network), ..Ahead::default() }, Some(&timings))?;
         Ok(timings)
     })?;
     timed("template and pool", rounds, || {

@@ -10,7 +10,6 @@ use std::{
     env, fs, io,
     os::fd::{AsFd, OwnedFd},
     path::{Path, PathBuf},
-    thread::{self, Scope, ScopedJoinHandle},
     time::{Duration, Instant},
 };
 
@@ -29,10 +28,9 @@ use sandbox::{
     attest::{self, attest},
     cgroup::{self, Cgroup},
     compile::{Subject, compile},
-    descriptors::far_up,
     kernel::Kernel,
     launch::{Ahead, Launch, LaunchFailure, Launched, launch},
-    netpool::{NetworkPool, PooledNetwork},
+    netpool::PooledNetwork,
     ordinary::OrdinaryUser,
     policy::{Policy, PressureAction, Rules, Store},
 };
@@ -55,9 +53,6 @@ pub(super) const DEFAULT_PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
 /// What is passed on.
 const FORWARDED: [Signal; 4] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT];
 
-/// What a thread that makes one child by system calls needs.
-const BESIDE_STACK: usize = 64 << 10;
-
 /// How long what the command left behind may take to die of SIGKILL; in an uninterruptible sleep it may take longer.
 const LEFTOVERS: Duration = Duration::from_secs(5);
 
@@ -66,13 +61,10 @@ pub(super) fn run(global: &Global, name: &str, command: &[String]) -> Result<u8,
     let store = Store::new(global.policies());
     let policy = policy::load(name, &store).map_err(|report| Failure::report(NO_SANDBOX, &report))?;
     let kernel = Kernel::probe(None).map_err(|error| no_sandbox(&error))?;
-    // From here on: a signal must not end us before the cgroup is gone, nor be lost between launch and wait. Threads begin
-    // with the same signals blocked.
+    // From here on: a signal must not end us before the cgroup is gone, nor be lost between launch and wait.
     let signals = Forwarded::take().map_err(|errno| no_sandbox(&errno))?;
-    thread::scope(|scope| {
-        let network = Beside::begin(scope, &policy, &kernel);
-        run_on(&policy, name, kernel, command, &signals, network)
-    })
+    let network = network(&policy, &kernel);
+    run_on(&policy, name, kernel, command, &signals, network)
 }
 
 fn run_on(
@@ -81,7 +73,7 @@ fn run_on(
     kernel: Kernel,
     command: &[String],
     signals: &Forwarded,
-    network: Beside<'_>,
+    network: Option<PooledNetwork>,
 ) -> Result<u8, Failure> {
     let ordinary = OrdinaryUser::calling();
     let kernel = match ordinary {
@@ -114,7 +106,7 @@ fn run_on(
         Some(cgroup) => Triggers::arm(cgroup, &plan).map_err(|error| no_sandbox(&error))?,
         None => Triggers::default(),
     };
-    let status = launch_first(&plan, command, cgroup.as_ref(), &RefCell::new(network.end()))
+    let status = launch_first(&plan, command, cgroup.as_ref(), &RefCell::new(network))
         .and_then(|launched| signals.wait(&launched, cgroup.as_ref(), &mut triggers));
     // They are to be closed before the cgroup goes.
     drop(triggers);
@@ -125,30 +117,11 @@ fn run_on(
 }
 
 /// A network namespace, which takes the kernel as long as all the rest of a sandbox, made on another processor while the
-/// policy is compiled and the cgroup is made. Without one the launch makes its own.
-struct Beside<'scope>(Option<ScopedJoinHandle<'scope, Option<PooledNetwork>>>);
-
-impl<'scope> Beside<'scope> {
-    fn begin(scope: &'scope Scope<'scope, '_>, policy: &Policy, kernel: &Kernel) -> Self {
-        // An ordinary user enters a namespace first, and has to have one thread then.
-        let of_use = geteuid().is_root() && kernel.processors.len() > 1 && policy.wants_network();
-        if !of_use {
-            return Self(None);
-        }
-        // What is held far up takes a large table of descriptors, and one that two threads have grows only after a grace
-        // period: so it grows now.
-        drop(io::stdin().as_fd().try_clone_to_owned().map(far_up));
-        let make = || {
-            let mut pool = NetworkPool::new(1);
-            pool.add().inspect_err(|error| tracing::debug!("{error}")).ok()?;
-            pool.take()
-        };
-        Self(thread::Builder::new().stack_size(BESIDE_STACK).spawn_scoped(scope, make).ok())
-    }
-
-    fn end(self) -> Option<PooledNetwork> {
-        self.0?.join().ok().flatten()
-    }
+/// policy is compiled, the cgroup is made and the mounts. Without one the launch makes its own.
+fn network(policy: &Policy, kernel: &Kernel) -> Option<PooledNetwork> {
+    // An ordinary user has to be in a namespace of its own first.
+    let of_use = geteuid().is_root() && kernel.processors.len() > 1 && policy.wants_network();
+    of_use.then(|| PooledNetwork::begin().inspect_err(|error| tracing::debug!("{error}")).ok()).flatten()
 }
 
 fn own_cgroup(base: &Path, name: &str, plan: &Plan) -> Result<Cgroup, Failure> {

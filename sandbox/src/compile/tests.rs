@@ -24,6 +24,7 @@ use crate::{
     berth::Berth,
     diagnostic::Report,
     launch::{Ahead, Fault, Launch, LaunchFailure, launch, launch_with},
+    netpool::PooledNetwork,
     plan::{Op, Plan, Step},
     policy::{
         Account, Bind, Confinement, Credential, IdMap, IdRange, IndexRange, IoClass, LandlockFeature, Limit,
@@ -481,6 +482,7 @@ fn a_step_that_fails_in_any_way_is_told_and_leaves_nothing_behind() {
     (rules.capabilities.keep, rules.capabilities.ambient) = (vec![here(bind)], vec![here(bind)]);
     fail_every_step(rules);
     fail_every_call();
+    fail_every_step_with_a_network_on_its_way();
     every_kind_of_step_has_failed();
 }
 
@@ -669,9 +671,11 @@ fn fail_every_call() {
             let fault = Fault { at: None, call: Some((call, errno)) };
             let error = Template::build_with(&plan, fault).unwrap_err();
             assert_eq!(error.to_string(), format!("template: {call}: {errno:?}"));
-            let error = pool.add_with(fault).unwrap_err().to_string();
-            assert!(error.contains(&format!("{call}: {errno:?}")), "{error}");
-            refused += 2;
+            for error in [pool.add_with(fault).unwrap_err(), PooledNetwork::begin_with(fault).unwrap_err()] {
+                let error = error.to_string();
+                assert!(error.contains(&format!("{call}: {errno:?}")), "{error}");
+            }
+            refused += 3;
         }
         let parts = plan.template.as_ref().unwrap();
         for (number, step) in (0_u32..).zip(&parts.build.steps) {
@@ -694,6 +698,55 @@ fn fail_every_call() {
         Ahead { template: Some(&template), network: Some(&pool.take().into()), berth: None },
     )
     .unwrap();
+}
+
+/// A launch that fails while its network is on its way leaves nothing behind; one whose network never comes makes its own.
+fn fail_every_step_with_a_network_on_its_way() {
+    let plan = Arc::new(super::compile(&policy(strict()), &subject(), &this_machine()).unwrap());
+    assert!(plan.takes_network());
+    let null = File::options().read(true).write(true).open("/dev/null").unwrap();
+    let (mut reader, writer) = std::io::pipe().unwrap();
+    let argv = ["/usr/bin/cat", "/proc/self/net/dev"].map(str::to_owned);
+    let network = RefCell::new(None);
+    let request = Launch {
+        ahead: Ahead { network: Some(&network), ..Ahead::default() },
+        ..Launch::new(&plan, &argv, [null.as_fd(), writer.as_fd(), null.as_fd()])
+    };
+    let before = traces();
+    let errno = Errno::EPERM;
+    for (number, step) in (0_u32..).zip(&plan.steps) {
+        network.replace(Some(PooledNetwork::begin().unwrap()));
+        let error = launch_with(&request, Fault { at: Some((number, errno)), call: None }).unwrap_err();
+        assert_eq!(error.to_string(), told(&plan, step, errno));
+    }
+    let never_comes = || {
+        network.replace(Some(PooledNetwork::that_never_comes().unwrap()));
+        launch_with(&request, Fault::default())
+    };
+    let on_its_way = || {
+        network.replace(Some(PooledNetwork::begin().unwrap()));
+        launch_with(&request, Fault::default())
+    };
+    for launched in [never_comes(), on_its_way()] {
+        let pidfd = launched.unwrap().pidfd;
+        nix::sys::wait::waitid(
+            nix::sys::wait::Id::PIDFd(pidfd.as_fd()),
+            nix::sys::wait::WaitPidFlag::WEXITED,
+        )
+        .unwrap();
+        assert!(network.take().is_none(), "it was taken");
+    }
+    before.none_since();
+    drop(writer);
+    let mut output = String::new();
+    reader.read_to_string(&mut output).unwrap();
+    // Both have a network that is up and in which there is nothing but loopback.
+    let interfaces: Vec<&str> = output
+        .lines()
+        .filter_map(|line| Some(line.split_once(':')?.0.trim()))
+        .filter(|name| !name.contains('|'))
+        .collect();
+    assert_eq!(interfaces, ["lo", "lo"], "{output}");
 }
 
 /// With a socket of the launcher's, which each launch binds by itself.

@@ -221,20 +221,56 @@ extern "C" fn hold_namespaces(parent: *const c_void) -> ! {
     }
 }
 
+/// What makes a network namespace for who reads the other end of `socket`, a number dressed as a pointer.
+extern "C" fn make_network(socket: *const c_void) -> ! {
+    let made = RawFd::try_from(socket.addr()).map_err(|_| Errno::EBADF).and_then(|socket| {
+        raw::unshare(libc::CLONE_NEWNET)?;
+        raw::loopback_up()?;
+        let made = raw::open(libc::AT_FDCWD, c"/proc/thread-self/ns/net", libc::O_RDONLY, 0)?;
+        raw::send_descriptors(socket, &[made])
+    });
+    // Who reads makes one of its own where none comes, and tells what the kernel has against it.
+    raw::exit_group(i32::from(made.is_err()))
+}
+
 /// Makes a process in these new namespaces (CLONE_NEW*).
 ///
 /// # Errors
 /// What clone3(2) says.
 pub(crate) fn hold(namespaces: u64) -> Result<Holder, Errno> {
-    let stack = Stack::map()?;
+    let me = ptr::without_provenance(usize::try_from(nix::unistd::getpid().as_raw()).unwrap_or(0));
+    meanwhile(namespaces | libc::CLONE_FILES as u64, Body { entry: hold_namespaces, argument: me })
+}
+
+/// Makes a process that makes a network namespace, loopback up, sends it as a descriptor over `socket` and ends. It has
+/// copies of this process's descriptors: only so is the socket's other end at its end if that process is killed.
+///
+/// # Errors
+/// What clone3(2) says.
+pub(crate) fn network_maker(socket: RawFd) -> Result<Holder, Errno> {
+    let socket = ptr::without_provenance(usize::try_from(socket).map_err(|_| Errno::EBADF)?);
+    meanwhile(0, Body { entry: make_network, argument: socket })
+}
+
+/// What a process does while this one runs on: a function of this file that reaches nothing of this process's through its
+/// argument, a number, and makes system calls that touch nothing but its own stack and literals.
+struct Body {
+    entry: extern "C" fn(*const c_void) -> !,
+    argument: *const c_void,
+}
+
+fn meanwhile(flags: u64, body: Body) -> Result<Holder, Errno> {
+    let stack = match SPARE.take() {
+        Some(stack) => stack,
+        None => Stack::map()?,
+    };
     let (mut pidfd, pid): (RawFd, AtomicU32) = (-1, AtomicU32::new(0));
     let arguments = CloneArgs {
         flags: libc::CLONE_VM as u64
-            | libc::CLONE_FILES as u64
             | libc::CLONE_PIDFD as u64
             | libc::CLONE_PARENT_SETTID as u64
             | CLONE_CLEAR_SIGHAND
-            | namespaces,
+            | flags,
         pidfd: ptr::from_mut(&mut pidfd) as u64,
         parent_tid: pid.as_ptr() as u64,
         // No signal: whoever waits for children of its own does not hear of this one.
@@ -243,14 +279,13 @@ pub(crate) fn hold(namespaces: u64) -> Result<Holder, Errno> {
         stack_size: STACK_SIZE as u64,
         ..CloneArgs::default()
     };
-    let me = ptr::without_provenance(usize::try_from(nix::unistd::getpid().as_raw()).unwrap_or(0));
     let mut before = SigSet::empty();
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), Some(&mut before))?;
     // SAFETY: the arguments point at a full `clone_args`; the kernel stores the pidfd and the pid before the call
-    // returns, while both are in this frame. The stack is a fresh mapping, kept in the `Holder` until the process is
-    // gone. `hold_namespaces` takes a number and reaches nothing through it, makes system calls that touch no memory,
-    // and has all signals blocked, so this process's memory is only read as code.
-    let result = unsafe { clone3(&arguments, hold_namespaces, me) };
+    // returns, while both are in this frame. The stack is nobody else's, kept in the `Holder` until the process is
+    // gone. The entry is one that a `Body` may have: it reaches nothing through its argument and writes to nothing but
+    // that stack; it has all signals blocked, so this process's memory is otherwise only read, as code and literals.
+    let result = unsafe { clone3(&arguments, body.entry, body.argument) };
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&before), None)?;
     if result < 0 {
         return Err(Errno::from_raw(i32::try_from(-result).unwrap_or(libc::EINVAL)));
@@ -277,6 +312,7 @@ impl Drop for Holder {
             std::mem::forget(self.stack.take());
             tracing::warn!(?errno, pid = self.pid.as_raw(), "ending a holder of namespaces");
         }
+        SPARE.set(self.stack.take());
     }
 }
 

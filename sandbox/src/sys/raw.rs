@@ -502,6 +502,40 @@ pub(crate) fn send_descriptors(socket: RawFd, fds: &[RawFd]) -> Answer<()> {
     unsafe { syscall(libc::SYS_sendmsg, arguments) }.map(drop)
 }
 
+/// The one descriptor that [`send_descriptors`] sends at the other end of a socket, close-on-exec; `None` where that end is
+/// closed and nothing was sent. It waits for either.
+pub(crate) fn receive_descriptor(socket: RawFd) -> Answer<Option<RawFd>> {
+    const LENGTH: usize = size_of::<libc::cmsghdr>() + size_of::<RawFd>();
+    /// A `struct cmsghdr` and the int after it, padded as CMSG_SPACE does.
+    #[repr(C)]
+    struct Right {
+        header: libc::cmsghdr,
+        fd: RawFd,
+        padding: u32,
+    }
+    let header = libc::cmsghdr { cmsg_len: 0, cmsg_level: 0, cmsg_type: 0 };
+    let mut right = Right { header, fd: -1, padding: 0 };
+    let mut byte = 0_u8;
+    let mut vector = libc::iovec { iov_base: (&raw mut byte).cast(), iov_len: 1 };
+    // SAFETY: `msghdr` is a plain struct of integers and pointers, for which all zeroes are valid.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    message.msg_iov = &raw mut vector;
+    message.msg_iovlen = 1;
+    message.msg_control = (&raw mut right).cast();
+    message.msg_controllen = size_of::<Right>();
+    let arguments = [int(socket), (&raw mut message) as usize, libc::MSG_CMSG_CLOEXEC as usize, 0, 0, 0];
+    // SAFETY: the message, its one vector of one byte and its control part are on this stack and as long as they say; the
+    // kernel writes to these alone.
+    let received = unsafe { syscall(libc::SYS_recvmsg, arguments) }?;
+    let header = &right.header;
+    let sent = received == 1
+        && message.msg_controllen >= LENGTH
+        && header.cmsg_len == LENGTH
+        && header.cmsg_level == libc::SOL_SOCKET
+        && header.cmsg_type == libc::SCM_RIGHTS;
+    Ok(sent.then_some(right.fd))
+}
+
 fn mount_setattr(fd: RawFd, attributes: libc::mount_attr, recursive: bool) -> Answer<()> {
     let flags = if recursive { libc::AT_EMPTY_PATH | libc::AT_RECURSIVE } else { libc::AT_EMPTY_PATH };
     let pointer = ptr::from_ref(&attributes) as usize;
