@@ -14,6 +14,7 @@ use nix::errno::Errno;
 
 use crate::{
     credentials::Secret,
+    inherited,
     making::MOST,
     netpool::Network,
     plan::{Joined, Op, SLOTS, Slot, Step},
@@ -499,13 +500,7 @@ fn enter_arriving(socket: RawFd) -> Answer<()> {
 
 /// An ignored signal stays ignored over exec, and Rust's start-up ignores SIGPIPE: a service must not inherit that.
 fn default_signals() -> Answer<()> {
-    const HIGHEST: i32 = 64; // _NSIG
-    for signal in 1..=HIGHEST {
-        if signal != libc::SIGKILL && signal != libc::SIGSTOP {
-            raw::default_disposition(signal)?;
-        }
-    }
-    Ok(())
+    inherited::signals_to_reset().try_for_each(raw::default_disposition)
 }
 
 fn write_file(path: &std::ffi::CStr, text: &[u8]) -> Answer<()> {

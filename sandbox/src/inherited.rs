@@ -1,6 +1,48 @@
 //! What a child begins with because its launcher has it, asked cheaply before each launch.
 
-use std::{cell::RefCell, fs::File, io, os::unix::fs::FileExt};
+use std::{cell::RefCell, fs::File, io, os::unix::fs::FileExt, sync::OnceLock};
+
+use nix::errno::Errno;
+
+use crate::sys::raw;
+
+/// _NSIG
+const HIGHEST_SIGNAL: i32 = 64;
+
+/// What this process ignores: bit 0 is signal 1. Known once it said that this is final.
+static IGNORED: OnceLock<u64> = OnceLock::new();
+
+/// This process changes the disposition of no signal from here on, or hands what it ignores then on to what it launches.
+///
+/// Caught signals are at their default after exec by themselves, ignored ones are not. Which these are nobody can be asked in
+/// one call, so a launch resets all 62, one call each; after this it resets those that are ignored now.
+///
+/// # Errors
+/// rt_sigaction(2). All are reset as before.
+pub fn dispositions_are_final() -> Result<(), Errno> {
+    let mut ignored = 0;
+    for signal in catchable() {
+        if raw::is_ignored(signal)? {
+            ignored |= bit(signal);
+        }
+    }
+    IGNORED.get_or_init(|| ignored);
+    Ok(())
+}
+
+/// Those that may be ignored in a child. It allocates nothing and takes no lock: a child asks.
+pub(crate) fn signals_to_reset() -> impl Iterator<Item = i32> {
+    let ignored = IGNORED.get().copied().unwrap_or(u64::MAX);
+    catchable().filter(move |signal| ignored & bit(*signal) != 0)
+}
+
+fn catchable() -> impl Iterator<Item = i32> {
+    (1..=HIGHEST_SIGNAL).filter(|signal| ![libc::SIGKILL, libc::SIGSTOP].contains(signal))
+}
+
+fn bit(signal: i32) -> u64 {
+    1 << (signal - 1)
+}
 
 thread_local! {
     /// This process's, by its pid: one that was forked has another.

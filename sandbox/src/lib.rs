@@ -28,7 +28,7 @@ pub mod doctor;
 pub mod explain;
 #[cfg(test)]
 mod golden;
-mod inherited;
+pub mod inherited;
 pub mod kernel;
 pub mod launch;
 mod making;

@@ -336,6 +336,10 @@ pub fn main() -> ExitCode {
 
 fn run(args: &Args, words: Words) -> Result<Infallible, Fatal> {
     sys::memory::keep_little();
+    // Nothing in motherd ever changes one: signals come over the link.
+    if let Err(errno) = sandbox::inherited::dispositions_are_final() {
+        tracing::debug!("sigaction: {errno}; launches reset all signals");
+    }
     let mut daemon = Daemon::open(args, words)?;
     // What reading the files took.
     rest::give_back();

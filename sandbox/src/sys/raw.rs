@@ -284,18 +284,30 @@ pub(crate) fn set_rlimit(resource: u32, soft: u64, hard: u64) -> Answer<()> {
         .map(drop)
 }
 
+/// The kernel's `struct sigaction` on x86_64 (arch/x86/include/uapi/asm/signal.h); all zero it is SIG_DFL.
+#[repr(C)]
+#[derive(Default)]
+struct KernelSigaction {
+    handler: usize,
+    flags: u64,
+    restorer: usize,
+    mask: u64,
+}
+const _: () = assert!(size_of::<KernelSigaction>() == 32);
+
+/// rt_sigaction(2): whether this process ignores a signal.
+pub(crate) fn is_ignored(signal: i32) -> Answer<bool> {
+    let mut now = KernelSigaction::default();
+    let pointer = ptr::from_mut(&mut now) as usize;
+    // SAFETY: no new disposition is given; the third argument points at a kernel sigaction on this stack, which the kernel
+    // fills in, and any bits are a valid one; 8 is the size of the kernel's signal set.
+    unsafe { syscall(libc::SYS_rt_sigaction, [int(signal), 0, pointer, 8, 0, 0]) }?;
+    Ok(now.handler == libc::SIG_IGN)
+}
+
 /// rt_sigaction(2): the default disposition. SIGKILL and SIGSTOP answer EINVAL.
 pub(crate) fn default_disposition(signal: i32) -> Answer<()> {
-    /// The kernel's `struct sigaction` on x86_64 (arch/x86/include/uapi/asm/signal.h), all zero: SIG_DFL.
-    #[repr(C)]
-    struct KernelSigaction {
-        handler: usize,
-        flags: u64,
-        restorer: usize,
-        mask: u64,
-    }
-    const _: () = assert!(size_of::<KernelSigaction>() == 32);
-    let default = KernelSigaction { handler: 0, flags: 0, restorer: 0, mask: 0 };
+    let default = KernelSigaction::default();
     let pointer = ptr::from_ref(&default) as usize;
     // SAFETY: the second argument points at a kernel sigaction on this stack, which is only read; no old one is
     // asked for; 8 is the size of the kernel's signal set. SIG_DFL names no function, so none can dangle.
