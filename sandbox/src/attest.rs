@@ -13,6 +13,7 @@ use std::{
     fs::{self, File},
     io::{self, Read},
     os::fd::{AsRawFd, OwnedFd},
+    path::PathBuf,
     sync::LazyLock,
 };
 
@@ -23,7 +24,7 @@ use nix::{
     sys::stat::Mode,
 };
 
-use crate::{record, sys::raw as sys};
+use crate::{cgroup::Cgroup, record, sys::raw as sys};
 
 /// What the kernel says of one process, at one time.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -161,6 +162,8 @@ pub struct Witness {
     known_capabilities: u8,
     /// What was read for one process of this process's mount namespace is what another one sees that has the same root.
     mounts: RefCell<BTreeMap<sys::Seat, Mounts>>,
+    /// How `/proc/PID/cgroup` shows a cgroup, by its path: those above the cgroups that were asked about.
+    shown: RefCell<BTreeMap<PathBuf, String>>,
 }
 
 impl Witness {
@@ -175,8 +178,8 @@ impl Witness {
             // A kind that this kernel lacks is one that both lack.
             namespaces.extend(own.namespace(kind)?.map(|inode| (kind, inode)));
         }
-        let mounts = RefCell::default();
-        Ok(Self { namespaces, known_capabilities: known_capabilities()?, mounts })
+        let (mounts, shown) = Default::default();
+        Ok(Self { namespaces, known_capabilities: known_capabilities()?, mounts, shown })
     }
 
     /// Reads a process back.
@@ -184,11 +187,39 @@ impl Witness {
     /// # Errors
     /// As [`attest`].
     pub fn attest(&self, pid: u32) -> Result<Attested, Unreadable> {
-        read_back(pid, self)
+        read_back(pid, self, None)
+    }
+
+    /// The same of a process of which the kernel has just said, by the number of its cgroup, that it is in this one: how `/proc`
+    /// shows that is read for the first of those that are below the same cgroup, and not for the others. No cgroup of the
+    /// cgroup2 tree is ever renamed.
+    ///
+    /// # Errors
+    /// As [`attest`].
+    pub fn attest_in(&self, pid: u32, cgroup: &Cgroup) -> Result<Attested, Unreadable> {
+        read_back(pid, self, Some(cgroup))
+    }
+
+    fn shown_cgroup(
+        &self,
+        cgroup: Option<&Cgroup>,
+        read: impl FnOnce() -> Result<String, Unreadable>,
+    ) -> Result<String, Unreadable> {
+        let path = cgroup.map(Cgroup::path);
+        let parts = path.and_then(|path| Some((path.parent()?, path.file_name()?.to_str()?)));
+        let Some((above, name)) = parts else { return read() };
+        if let Some(above) = self.shown.borrow().get(above) {
+            return Ok(format!("{above}/{name}"));
+        }
+        let found = read()?;
+        if let Some(shown) = found.strip_suffix(name).and_then(|shown| shown.strip_suffix('/')) {
+            self.shown.borrow_mut().insert(above.to_owned(), shown.to_owned());
+        }
+        Ok(found)
     }
 }
 
-fn read_back(pid: u32, witness: &Witness) -> Result<Attested, Unreadable> {
+fn read_back(pid: u32, witness: &Witness, cgroup: Option<&Cgroup>) -> Result<Attested, Unreadable> {
     let process = Process::open(pid)?;
     let mut namespaces = Vec::new();
     for (kind, host) in &witness.namespaces {
@@ -196,9 +227,11 @@ fn read_back(pid: u32, witness: &Witness) -> Result<Attested, Unreadable> {
             namespaces.push(Namespace { kind, inode, private: inode != *host });
         }
     }
-    let cgroup = process.read_record("cgroup").and_then(|text| {
+    let read_cgroup = || {
+        let text = process.read_record("cgroup")?;
         parse_cgroup(&text).ok_or_else(|| process.odd("cgroup", "no line of the cgroup2 tree (`0::`)"))
-    });
+    };
+    let cgroup = witness.shown_cgroup(cgroup, read_cgroup);
     let with_ours = namespaces.iter().any(|namespace| namespace.kind == "mnt" && !namespace.private);
     let mounts = process.mounts(with_ours.then_some(&witness.mounts));
     let status =
@@ -331,7 +364,9 @@ const STATUS_KEYS: [&str; 14] = [
 /// Reads `/proc/PID/status`; the error is what is missing or odd.
 fn parse_status(text: &str) -> Result<Status, String> {
     let mut values = [None; STATUS_KEYS.len()];
-    for (key, value) in text.lines().filter_map(|line| line.split_once(':')) {
+    // Most lines are none of these, by their first letter.
+    let may_be = |line: &&str| matches!(line.as_bytes(), [b'U' | b'G' | b'C' | b'N' | b'S', ..]);
+    for (key, value) in text.lines().filter(may_be).filter_map(|line| line.split_once(':')) {
         if let Some(number) = STATUS_KEYS.iter().position(|known| *known == key) {
             values[number].get_or_insert(value.trim());
         }
@@ -619,6 +654,41 @@ Speculation_Store_Bypass:\tvulnerable
         // No mount is at what is its root, so /proc has none to tell.
         let below = behind(Command::new("chroot").args(["/usr", "/bin/cat"]));
         assert!(below.is_err(), "{below:?}");
+    }
+
+    #[test]
+    fn a_cgroup_that_is_known_by_its_number_is_shown_as_proc_shows_it() {
+        use std::process::{Child, Command, Stdio};
+        let base = crate::kernel::Kernel::probe(None).unwrap().cgroup_base;
+        let Some(base) = base.filter(|_| nix::unistd::geteuid().is_root()) else {
+            println!("SKIPPED, 1: it needs root and a cgroup2 tree");
+            return;
+        };
+        let above = base.join(format!("attest-{}", std::process::id()));
+        let folder = |name: &str| above.join(name);
+        ["", "one", "two"].iter().for_each(|name| fs::create_dir(folder(name)).unwrap());
+        let within = |name: &str| Cgroup::open(&above, name).unwrap().unwrap();
+        let (one, two) = (within("one"), within("two"));
+        let member = |name: &str| {
+            let child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
+            fs::write(folder(name).join("cgroup.procs"), child.id().to_string()).unwrap();
+            child
+        };
+        let children = ["one", "two"].map(member);
+        let witness = Witness::new().unwrap();
+        let told = |child: &Child, cgroup| witness.attest_in(child.id(), cgroup).unwrap().cgroup;
+        let read = |child: &Child| witness.attest(child.id()).unwrap().cgroup;
+        let [first, second] = &children;
+        assert!(read(first).unwrap().ends_with("/one"));
+        assert_eq!(told(first, &one), read(first), "the first of those below the same cgroup");
+        assert_eq!(told(second, &two), read(second), "another of them");
+        witness.shown.borrow_mut().values_mut().for_each(|shown| *shown = "/told".to_owned());
+        assert_eq!(told(second, &two).unwrap(), "/told/two", "control: it was not read");
+        for mut child in children {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+        ["two", "one", ""].iter().for_each(|name| fs::remove_dir(folder(name)).unwrap());
     }
 
     #[test]

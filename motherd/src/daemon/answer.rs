@@ -510,7 +510,8 @@ impl Daemon {
             cgroup,
             figures,
             isolation: unit.main().map(|main| {
-                let isolation = Isolation::read(main.pid, landlock, &look.witness);
+                let is_in = self.runtime.get(&id).and_then(|runtime| runtime.own_cgroup_of(main.pid));
+                let isolation = Isolation::read(main.pid, is_in, landlock, &look.witness);
                 let owner = service.network_of().and_then(|owner| Some((owner, self.main_of(owner)?)));
                 match owner {
                     Some((owner, pid)) => isolation.compared_with(owner, pid),

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! web.slice/web.service/          the service's limits and figures; no process is in it
-//!     run-1                       the present run: killed, swept and removed by itself
+//!     run-1                       the present run: killed by itself, and removed when the next standby is made
 //!     run-2                       where the standby waits; after its release it is the present run
 //! ```
 //!
@@ -34,6 +34,7 @@ use crate::{
     graph::Id,
     service::Program,
     supervise::{Event, Exit, StandbyEvent},
+    sys::process::process_info,
 };
 
 /// A process that waits, and where.
@@ -63,6 +64,13 @@ impl super::Runtime {
             (None, Some(_)) => None,
             (None, None) => self.cgroup.as_ref(),
         }
+    }
+
+    /// That cgroup, if the kernel says that this process is the main one and in it now. Before Linux 6.13 it does not say.
+    pub(super) fn own_cgroup_of(&self, pid: u32) -> Option<&Cgroup> {
+        let cgroup = self.own_cgroup()?;
+        let told = process_info(self.pidfd.as_ref()?.as_fd()).ok()?;
+        (told.pid == pid && told.cgroup_id == cgroup.id()).then_some(cgroup)
     }
 }
 

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use sandbox::{
     Plan,
     attest::{self, Seccomp, Unreadable, Witness},
-    cgroup,
+    cgroup::{self, Cgroup},
 };
 
 use super::{
@@ -14,10 +14,19 @@ use super::{
 };
 
 impl Isolation {
-    /// Reads the isolation of a process back now, and adds what was applied at launch and cannot be read back.
+    /// Reads the isolation of a process back now, and adds what was applied at launch and cannot be read back. `cgroup` is where
+    /// the kernel has just said that it is, if it was asked.
     #[must_use]
-    pub fn read(pid: u32, landlock: Option<LandlockApplied>, witness: &Result<Witness, Unreadable>) -> Self {
-        let attested = witness.as_ref().map_err(Clone::clone).and_then(|witness| witness.attest(pid));
+    pub fn read(
+        pid: u32,
+        cgroup: Option<&Cgroup>,
+        landlock: Option<LandlockApplied>,
+        witness: &Result<Witness, Unreadable>,
+    ) -> Self {
+        let attested = witness.as_ref().map_err(Clone::clone).and_then(|witness| match cgroup {
+            Some(cgroup) => witness.attest_in(pid, cgroup),
+            None => witness.attest(pid),
+        });
         Self { attested: attested.map(Attested::from).into(), landlock }
     }
 

@@ -346,7 +346,8 @@ impl StatusText {
     }
 }
 
-const STATUS_BEGINS: &[u8] = b"{\"parameters\":{\"services\":[";
+/// How a reply to `Status` begins, up to the first service.
+pub(in crate::control) const STATUS_BEGINS: &[u8] = b"{\"parameters\":{\"services\":[";
 
 fn write_json(value: &impl Serialize, text: &mut Vec<u8>) {
     serde_json::to_writer(text, value).expect("the wire's types have string keys, and a Vec takes all");
