@@ -288,6 +288,11 @@ impl Daemon {
                 }
             }
         }
+        if !exits.is_empty() {
+            // What is to be started again at once is, and does not wait for the timer to say so.
+            let effects = self.manager.tick(now());
+            self.dispatch(effects)?;
+        }
         self.acknowledge(&exits)
     }
 

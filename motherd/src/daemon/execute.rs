@@ -155,14 +155,23 @@ impl Daemon {
         self.runtime.get(&id)?.own_cgroup()
     }
 
-    /// Removes the cgroup of the present run if it is empty; whether there is nothing of it any more.
+    /// Whether there is nothing of the present run any more. Its cgroup is removed then; or left, empty, to who makes the next
+    /// standby, where one waits to be the next run: it is not to wait for that.
     fn sweep_run(&mut self, id: Id) -> bool {
         let Some(runtime) = self.runtime.get_mut(&id) else { return true };
         let Some(run) = &runtime.run else { return true };
-        let empty = match run.populated() {
-            Ok(populated) => !populated,
-            Err(error) => matches!(error.errno(), Some(Errno::ENOENT | Errno::ENODEV)),
+        let populated = match &runtime.watch {
+            Some(events) => populated_by(events),
+            None => run.populated().map_err(|error| error.errno().unwrap_or(Errno::EIO)),
         };
+        let empty = match populated {
+            Ok(populated) => !populated,
+            Err(errno) => matches!(errno, Errno::ENOENT | Errno::ENODEV),
+        };
+        if empty && runtime.waiting.is_some() {
+            (runtime.run, runtime.watch) = (None, None);
+            return true;
+        }
         let removed = empty.then(|| run.remove());
         match removed {
             Some(Ok(())) => {
@@ -266,4 +275,11 @@ impl Daemon {
             Err(error) => tracing::error!("watch the cgroup of {}: {error}", self.manager.graph().name(id)),
         }
     }
+}
+
+/// What `cgroup.events`, which is open, says now: [`Cgroup::populated`] in one call. A change after it wakes us.
+fn populated_by(events: &File) -> Result<bool, Errno> {
+    let mut text = [0; 128];
+    let size = nix::sys::uio::pread(events, &mut text, 0)?;
+    Ok(text[..size].split(|byte| *byte == b'\n').any(|line| line == b"populated 1"))
 }

@@ -139,6 +139,10 @@ struct Head {
 }
 const _: () = assert!(size_of::<Head>() == 32 + 4 * 8 + 2 * 8 + 7 * 8 + 3 * 8 + 8 + 16);
 
+/// What is told with the release, in one piece.
+const TOLD_AT: usize = offset_of!(Head, close_first);
+const TOLD_SIZE: usize = offset_of!(Head, filter_len) - TOLD_AT;
+
 const AT_CONTROL: usize = 512;
 const AT_FILTER: usize = 2048;
 const AT_STRINGS: usize = AT_FILTER + FILTER_MAX * size_of::<sock_filter>();
@@ -482,17 +486,19 @@ impl Order {
         let (first, last) = orders.fillers.unwrap_or((1, 0));
         // CMSG_LEN of so many.
         let expected = size_of::<libc::cmsghdr>() + orders.descriptors * size_of::<RawFd>();
-        self.put(offset_of!(Head, close_first), &first.to_le_bytes())?;
-        self.put(offset_of!(Head, close_last), &last.to_le_bytes())?;
-        for (offset, word) in [
-            (offset_of!(Head, path), path),
-            (offset_of!(Head, argv), (BASE + at_argv) as u64),
-            (offset_of!(Head, envp), (BASE + at_envp) as u64),
-            (offset_of!(Head, expected), expected as u64),
-        ] {
-            self.put(offset, &word.to_le_bytes())?;
+        let mut told = [0; TOLD_SIZE];
+        let fields: [(usize, &[u8]); 6] = [
+            (offset_of!(Head, close_first), &first.to_le_bytes()),
+            (offset_of!(Head, close_last), &last.to_le_bytes()),
+            (offset_of!(Head, path), &path.to_le_bytes()),
+            (offset_of!(Head, argv), &((BASE + at_argv) as u64).to_le_bytes()),
+            (offset_of!(Head, envp), &((BASE + at_envp) as u64).to_le_bytes()),
+            (offset_of!(Head, expected), &(expected as u64).to_le_bytes()),
+        ];
+        for (offset, field) in fields {
+            told[offset - TOLD_AT..][..field.len()].copy_from_slice(field);
         }
-        Ok(())
+        self.put(TOLD_AT, &told)
     }
 
     /// How far the process has come.
