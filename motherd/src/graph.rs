@@ -186,7 +186,9 @@ impl Graph {
                 edges
             }
         });
-        let edges = edges.collect();
+        let mut edges: Vec<Arc<Edges>> = edges.collect();
+        // They are where all of the edges were, which took forty times as much.
+        edges.shrink_to_fit();
         let mut rank = vec![0; services.len()];
         for (place, id) in order.iter().enumerate() {
             rank[id.0] = place;

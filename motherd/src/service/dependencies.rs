@@ -93,14 +93,17 @@ impl Relation {
 /// The names of a `[dependencies]`, with their places.
 #[derive(Debug, Clone)]
 pub struct Dependencies {
-    names: [Vec<Located<String>>; Relation::ALL.len()],
+    /// Those of each relation together, in the order of [`Relation::ALL`]: one list, since most services have few.
+    names: Vec<Located<String>>,
+    /// Where those of each relation end.
+    ends: [u32; Relation::ALL.len()],
     /// It runs on while what it needs crashed and is started again.
     pub tolerate_restart: bool,
 }
 
 impl Default for Dependencies {
     fn default() -> Self {
-        Self { names: Default::default(), tolerate_restart: true }
+        Self { names: Vec::new(), ends: Default::default(), tolerate_restart: true }
     }
 }
 
@@ -108,19 +111,24 @@ impl Dependencies {
     /// The names of one relation.
     #[must_use]
     pub fn of(&self, relation: Relation) -> &[Located<String>] {
-        &self.names[relation as usize]
+        let begin = (relation as usize).checked_sub(1).map_or(0, |before| self.end(before));
+        &self.names[begin..self.end(relation as usize)]
+    }
+
+    fn end(&self, relation: usize) -> usize {
+        self.ends[relation] as usize
     }
 
     /// One name more.
     pub(crate) fn add(&mut self, relation: Relation, name: Located<String>) {
-        self.names[relation as usize].push(name);
+        self.names.insert(self.end(relation as usize), name);
+        self.ends[relation as usize..].iter_mut().for_each(|end| *end += 1);
     }
 
     /// One need more, if it is not there.
     pub(super) fn need(&mut self, name: Located<String>) {
-        let needs = &mut self.names[Relation::Needs as usize];
-        if needs.iter().all(|need| need.value != name.value) {
-            needs.push(name);
+        if self.of(Relation::Needs).iter().all(|need| need.value != name.value) {
+            self.add(Relation::Needs, name);
         }
     }
 
@@ -137,8 +145,11 @@ impl Checker<'_> {
     pub(super) fn dependencies(&mut self, own: &str, raw: &RawService) -> Dependencies {
         let mut dependencies = Dependencies::default();
         for relation in Relation::ALL {
-            dependencies.names[relation as usize] = self.names(own, &raw.dependencies[relation as usize]);
+            for name in self.names(own, &raw.dependencies[relation as usize]) {
+                dependencies.add(relation, name);
+            }
         }
+        dependencies.names.shrink_to_fit();
         if let Some(tolerate) = &raw.tolerate_restart {
             dependencies.tolerate_restart = tolerate.value;
         }

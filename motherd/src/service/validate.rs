@@ -185,7 +185,10 @@ impl Checker<'_> {
                 return None;
             }
         }
-        Some(Located::new(arguments.into_iter().map(|word| word.value).collect(), exec.at.clone()))
+        let mut words: Vec<String> = arguments.into_iter().map(|word| word.value).collect();
+        // They are where the arguments were, which took more.
+        words.shrink_to_fit();
+        Some(Located::new(words, exec.at.clone()))
     }
 
     /// `%i` is the instance of a template and `%%` a percent sign; elsewhere a percent sign is itself.
