@@ -186,8 +186,14 @@ impl Disk {
             format!("{passwd}redis:x:101:101::/var/lib/redis:/usr/sbin/nologin\n"),
         )?;
         self.file("etc/group", 0o644, format!("{group}redis:x:101:\n"))?;
-        self.file("etc/shadow", 0o600, format!("root:{HASH}:20000:0:99999:7:::\n"))
+        self.file("etc/shadow", 0o600, shadow())
     }
+}
+
+/// Root's line of shadow(5), with [`PASSWORD`].
+#[must_use]
+pub fn shadow() -> String {
+    format!("root:{HASH}:20000:0:99999:7:::\n")
 }
 
 /// `/bin` and its likes are links into `/usr`, which unpacking alone does not make.

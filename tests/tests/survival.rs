@@ -1,7 +1,7 @@
 //! motherd troubled in every way that needs no machine of its own, in a short form of `soak_kill`; and what of the points
 //! at which it ends is in the programs that are shipped.
 
-use std::fs;
+use std::{fs, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use e2e::{
@@ -44,7 +44,7 @@ fn whatever_happens_to_motherd_nothing_is_lost() -> Result<()> {
     };
     pair.settled().with_context(said)?;
     let baseline = pair.baseline()?;
-    let clients = Clients::start(pair.load.asks());
+    let clients = Clients::start(pair.load.asks(), Duration::from_millis(5));
     let (mut before, mut crashes, mut lines) = ([0; 3], 0, 0);
     for (mode, times) in MODES {
         let mut report = Report::default();

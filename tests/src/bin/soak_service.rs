@@ -52,7 +52,8 @@ fn main() -> Result<ExitCode> {
         "idle" => {}
         "crash" => {
             let service = Service { folder: folder.into(), name: name.clone() };
-            thread::spawn(move || or_die(crash(&service)));
+            let life = number(0)?;
+            thread::spawn(move || or_die(crash(&service, life)));
         }
         "log" => {
             let service = Service { folder: folder.into(), name: name.clone() };
@@ -161,10 +162,10 @@ fn storm(service: &Service) -> Result<()> {
     }
 }
 
-/// Lives for 30 to 330 ms and ends with a status that nobody can guess.
-fn crash(service: &Service) -> Result<()> {
+/// Lives for so many milliseconds, or up to eleven times as many, and ends with a status that nobody can guess.
+fn crash(service: &Service, life: u64) -> Result<()> {
     let nanoseconds = SystemTime::now().duration_since(UNIX_EPOCH)?.subsec_nanos();
-    thread::sleep(Duration::from_millis(u64::from(nanoseconds / 1_000 % 300) + 30));
+    thread::sleep(Duration::from_millis(life + u64::from(nanoseconds / 1_000) % (10 * life)));
     while service.is_quiet() {
         thread::sleep(LOOK);
     }

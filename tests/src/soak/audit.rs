@@ -238,7 +238,7 @@ pub fn ledger(load: &Load, name: &str) -> Result<Ledger> {
 /// While all is quiet: each crash was followed by one start, and motherd knows how the last one ended.
 pub fn exits(counts: &mut Counts, load: &Load, places: &Places) -> Result<u64> {
     let mut all = 0;
-    let crashing = load.names(|kind| kind == Kind::Crash);
+    let crashing = load.names(|kind| matches!(kind, Kind::Crash(_)));
     let reply = call(&places.socket, "Status", json!({ "services": crashing }))?;
     for status in reply["services"].as_array().context("no services")? {
         let name = status["name"].as_str().context("no name")?;
@@ -426,15 +426,18 @@ pub fn cgroups(counts: &mut Counts, places: &Places) -> Result<()> {
 /// service: such a one runs it too, in its service's cgroup.
 pub fn motherd_of(init: i32, programs: &[PathBuf]) -> Option<i32> {
     let children = fs::read_to_string(format!("/proc/{init}/task/{init}/children")).ok()?;
+    // Asked in this order, and no further than needed: where a processor is emulated, three questions to each of hundreds of
+    // children are what whoever is to come up waits for.
     let runs = |pid: &&str| {
         let exe = fs::read_link(format!("/proc/{pid}/exe"));
-        let cgroup = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
-        // What a motherd that was killed had just cloned has its program too, and initldr for a parent; it is in a service's
-        // cgroup, or leads no session, as initldr has motherd do.
-        let leads = fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| {
-            stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(3)) == Some(pid)
-        });
-        exe.is_ok_and(|exe| programs.contains(&exe)) && leads && !cgroup.contains(".service")
+        exe.is_ok_and(|exe| programs.contains(&exe)) && {
+            // What a motherd that was killed had just cloned has its program too, and initldr for a parent; it is in a
+            // service's cgroup, or leads no session, as initldr has motherd do.
+            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            let session = stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(3));
+            let cgroup = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+            session == Some(pid) && !cgroup.contains(".service")
+        }
     };
     children.split_whitespace().rev().find(runs)?.parse().ok()
 }

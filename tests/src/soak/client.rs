@@ -145,9 +145,9 @@ pub struct Clients {
 }
 
 impl Clients {
-    /// One thread for each.
+    /// One thread for each, which takes this pause after each answer.
     #[must_use]
-    pub fn start(asks: Vec<Ask>) -> Self {
+    pub fn start(asks: Vec<Ask>, pause: Duration) -> Self {
         let (answers, end) = (Arc::new(Answers::default()), Arc::new(AtomicBool::new(false)));
         let threads = asks.into_iter().map(|ask| {
             let (answers, end) = (answers.clone(), end.clone());
@@ -170,8 +170,7 @@ impl Clients {
                         }
                     };
                     counter.fetch_add(1, Ordering::Relaxed);
-                    // Some two hundred questions a second are enough to hit any gap.
-                    thread::sleep(Duration::from_millis(5));
+                    thread::sleep(pause);
                 }
             })
         });

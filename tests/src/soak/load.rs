@@ -20,8 +20,8 @@ pub enum Kind {
     Ready,
     /// It answers on a TCP port.
     Echo(u16),
-    /// It ends with some status a moment after it was started.
-    Crash,
+    /// It ends with some status after so many milliseconds, or up to eleven times as many.
+    Crash(u64),
     /// It is started and stopped by request.
     Churn,
     /// It is a oneshot, run again by request.
@@ -43,7 +43,7 @@ impl Kind {
         match self {
             Kind::Idle | Kind::Ready | Kind::Echo(_) | Kind::Log(..) => true,
             Kind::Nginx(_) | Kind::Redis(_) | Kind::Storm => true,
-            Kind::Crash | Kind::Churn | Kind::Once => false,
+            Kind::Crash(_) | Kind::Churn | Kind::Once => false,
         }
     }
 }
@@ -117,8 +117,8 @@ pub struct Scale {
     pub services: usize,
     /// The first port of the answering ones.
     pub port: u16,
-    /// How many lines a second the loggers write at most: 160,000 each, or a hundredth of it where a processor is
-    /// emulated.
+    /// Whether the loggers write 160,000 lines a second each, and what crashes does so at once; or, where a processor is
+    /// emulated, a hundredth of it and a tenth as often.
     pub loud: bool,
 }
 
@@ -141,7 +141,8 @@ impl Load {
             }
         };
         add("echo", few.min(4), &|number| Kind::Echo(scale.port + number));
-        add("crash", few, &|_| Kind::Crash);
+        // A launch of ten of these takes an emulated processor 200 ms: it is to have time for something else.
+        add("crash", few, &|_| Kind::Crash(if scale.loud { 30 } else { 300 }));
         add("churn", few, &|_| Kind::Churn);
         add("once", few, &|_| Kind::Once);
         add("ready", 2 * few, &|_| Kind::Ready);
@@ -170,7 +171,7 @@ impl Load {
             Kind::Redis(port) => Some(ask_for(*port, "PING\r\n", "+PONG\r\n")),
             Kind::Idle
             | Kind::Ready
-            | Kind::Crash
+            | Kind::Crash(_)
             | Kind::Churn
             | Kind::Once
             | Kind::Log(..)
@@ -204,7 +205,7 @@ impl Load {
             Kind::Echo(port) | Kind::Nginx(port) | Kind::Redis(port) => Some(*port),
             Kind::Idle
             | Kind::Ready
-            | Kind::Crash
+            | Kind::Crash(_)
             | Kind::Churn
             | Kind::Once
             | Kind::Log(..)
@@ -282,7 +283,7 @@ impl Load {
             Kind::Churn if even => (own("idle"), "fd"),
             Kind::Ready | Kind::Churn => (own("idle"), "notify"),
             Kind::Echo(port) => ([own("echo"), vec![port.to_string()]].concat(), "notify"),
-            Kind::Crash => (own("crash"), "exec"),
+            Kind::Crash(life) => ([own("crash"), vec![life.to_string()]].concat(), "exec"),
             Kind::Once => (own("once"), "oneshot"),
             Kind::Log(burst, pause) => {
                 ([own("log"), vec![burst.to_string(), pause.to_string()]].concat(), "exec")
@@ -317,7 +318,7 @@ impl Load {
             Kind::Idle
             | Kind::Ready
             | Kind::Echo(_)
-            | Kind::Crash
+            | Kind::Crash(_)
             | Kind::Once
             | Kind::Log(..)
             | Kind::Nginx(_)
@@ -325,7 +326,7 @@ impl Load {
             | Kind::Storm => String::new(),
         };
         // Of those that crash and of those that stay one half each has a process that waits to be its next.
-        let standby = even && matches!(kind, Kind::Crash | Kind::Ready);
+        let standby = even && matches!(kind, Kind::Crash(_) | Kind::Ready);
         let when = if kind == Kind::Once { "failure" } else { "always" };
         // Whoever crashes is tried again at once and without end.
         format!(

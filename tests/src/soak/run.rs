@@ -293,16 +293,9 @@ impl Pair {
         // then did. What would leak from one to the next is in initldr's store, and shows in both.
         self.kill_and_wait(Signal::SIGKILL)?;
         self.settled()?;
-        // The connection of a client that was just answered may not be closed yet: the least of some looks counts.
-        let motherd = self.motherd()?;
-        let mut least = [u64::MAX; 2];
-        for _ in 0..20 {
-            least[0] = least[0].min(audit::descriptors(self.init)?);
-            least[1] = least[1].min(audit::descriptors(motherd)?);
-            thread::sleep(LOOK);
-        }
+        let after = self.descriptors()?;
         for (who, found, before) in
-            [("initldr", least[0], baseline.descriptors[0]), ("motherd", least[1], baseline.descriptors[1])]
+            [("initldr", after[0], baseline.descriptors[0]), ("motherd", after[1], baseline.descriptors[1])]
         {
             counts.add(
                 |counts| &mut counts.leaked_fds,
@@ -312,6 +305,20 @@ impl Pair {
         }
         fs::remove_file(&quiet)?;
         Ok(())
+    }
+
+    /// Of initldr and motherd, when they have been the same for half a second: what a motherd has ready for launches it makes
+    /// when there is nothing else to do, and the connection of a client that was just answered may not be closed yet.
+    fn descriptors(&self) -> Result<[u64; 2]> {
+        let motherd = self.motherd()?;
+        let mut last = ([0; 2], Instant::now());
+        self.eventually("the descriptors stay as they are", || {
+            let now = [audit::descriptors(self.init).ok()?, audit::descriptors(motherd).ok()?];
+            if now != last.0 {
+                last = (now, Instant::now());
+            }
+            (last.1.elapsed() > Duration::from_millis(500)).then_some(now)
+        })
     }
 
     /// How things are before anything is killed at random: after one kill, so that what an adoption opens is counted.
@@ -327,7 +334,7 @@ impl Pair {
         self.kill_and_wait(Signal::SIGKILL)?;
         self.settled()?;
         thread::sleep(Duration::from_millis(100));
-        let descriptors = [audit::descriptors(self.init)?, audit::descriptors(self.motherd()?)?];
+        let descriptors = self.descriptors()?;
         fs::remove_file(&quiet)?;
         Ok(Baseline { seen, descriptors })
     }
