@@ -281,5 +281,12 @@ impl Daemon {
 fn populated_by(events: &File) -> Result<bool, Errno> {
     let mut text = [0; 128];
     let size = nix::sys::uio::pread(events, &mut text, 0)?;
-    Ok(text[..size].split(|byte| *byte == b'\n').any(|line| line == b"populated 1"))
+    let mut lines = text[..size].split(|byte| *byte == b'\n');
+    lines
+        .find_map(|line| match line {
+            b"populated 0" => Some(false),
+            b"populated 1" => Some(true),
+            _ => None,
+        })
+        .ok_or(Errno::EIO)
 }
