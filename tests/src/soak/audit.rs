@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail, ensure};
 use sandbox::cgroup::Cgroup;
 use serde_json::{Value, json};
 
@@ -287,14 +287,14 @@ pub fn exits(counts: &mut Counts, load: &Load, places: &Places) -> Result<u64> {
 }
 
 /// How many lines the loggers wrote until they fell quiet for the nth time, and whether motherd's files have each once.
-/// `None`: not all is there yet.
-pub fn logs(counts: &mut Counts, load: &Load, places: &Places, nth: usize) -> Result<Option<u64>> {
+/// An error: what is not there yet.
+pub fn logs(counts: &mut Counts, load: &Load, places: &Places, nth: usize) -> Result<u64> {
     let mut all = 0;
     let mut found = Counts::default();
     for name in load.names(|kind| matches!(kind, Kind::Log(..))) {
         let Some(written) = nth.checked_sub(1).and_then(|at| ledger(load, name).ok()?.lines.get(at).copied())
         else {
-            return Ok(None);
+            bail!("{name} has not said how many lines it wrote");
         };
         let mut text = Vec::new();
         for file in ["3", "2", "1", "current"] {
@@ -305,16 +305,14 @@ pub fn logs(counts: &mut Counts, load: &Load, places: &Places, nth: usize) -> Re
             }
         }
         let Walked { last, mut wrong } = walk(&text);
-        if last < written {
-            return Ok(None);
-        }
+        ensure!(last >= written, "{name}: {last} of {written} lines, in {} bytes", text.len());
         all += written;
         wrong += last - written;
         found.add(|counts| &mut counts.lines_lost, wrong, || format!("{name}: {wrong} of {written} lines"));
     }
     counts.lines_lost += found.lines_lost;
     counts.details.append(&mut found.details);
-    Ok(Some(all))
+    Ok(all)
 }
 
 /// How many bytes motherd says in a log that no disk took.

@@ -37,7 +37,7 @@ pub fn image(services: usize) -> Result<Image> {
         image.file(&format!("/usr/lib/motherd/services/{name}.toml"), 0o644, text)?;
     }
     let mount = format!(
-        "mkdir -p /var/log/motherd/{FULL_LOG} && mount -t tmpfs -o size=32M,nr_inodes=200 tmpfs /var/log/motherd/{FULL_LOG} && \
+        "mkdir -p /var/log/motherd/{FULL_LOG} && mount -t tmpfs -o size=80M,nr_inodes=200 tmpfs /var/log/motherd/{FULL_LOG} && \
          mount -o remount,size=8M,nr_inodes=4000 /run && chmod 777 /var/soak"
     );
     let small = format!(
@@ -104,7 +104,8 @@ pub fn modes_in(machine: &mut Machine, modes: &[&str], times: Option<usize>, ser
     let rest = machine.ok(&format!("tail -c +{} /tmp/soak.out", shown + 1))?;
     print!("{rest}");
     if status.trim() != "0" {
-        println!("{}", machine.ok("dmesg | grep initldr | tail -n 40")?);
+        let look = "dmesg | grep initldr | tail -n 10; df / /run; free -m; tail -n 2 /var/soak/fast-*.ledger /var/soak/slow-*.ledger";
+        println!("{}", machine.run(look)?.output);
     }
     ensure!(status.trim() == "0", "soak_kill in the guest: exit status {}", status.trim());
     let out = machine.ok("cat /tmp/soak.out").context("what it said")?;

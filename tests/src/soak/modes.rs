@@ -517,7 +517,7 @@ impl Pair {
     }
 }
 
-/// The log whose disk is full in [`Mode::Disk`].
+/// The log whose disk is full in [`Mode::Disk`], and only there: it has room for more than the 64 MB that are kept of a log.
 pub const FULL_LOG: &str = "slow-0";
 
 /// A file system in memory, of its own size.

@@ -148,7 +148,7 @@ impl Pair {
             SmallFs::mount(&scratch.path("run"), "size=4M,nr_inodes=2000,mode=755")?,
             SmallFs::mount(
                 &scratch.path("var/log/motherd").join(FULL_LOG),
-                "size=64M,nr_inodes=200,mode=755",
+                "size=80M,nr_inodes=200,mode=755",
             )?,
         ];
         let previous = folder.join("motherd.prev");
@@ -272,20 +272,20 @@ impl Pair {
         self.settled()?;
         let counts = &mut report.counts;
         report.crashes = audit::exits(counts, &self.load, &self.places)?;
-        let mut lines = None;
+        let mut missing = String::new();
         let read = self.eventually("all output is read", || {
             let mut tried = Counts::default();
-            lines = audit::logs(&mut tried, &self.load, &self.places, self.quiets).ok()?;
-            lines.map(|_| tried)
+            let lines = audit::logs(&mut tried, &self.load, &self.places, self.quiets);
+            lines.map_err(|error| missing = format!("{error:#}")).ok().map(|lines| (lines, tried))
         });
         match read {
-            Ok(tried) => {
+            Ok((lines, tried)) => {
+                report.lines = lines;
                 counts.lines_lost += tried.lines_lost;
                 counts.details.extend(tried.details);
             }
-            Err(error) => counts.add(|counts| &mut counts.lines_lost, 1, || format!("{error:#}")),
+            Err(error) => counts.add(|counts| &mut counts.lines_lost, 1, || format!("{error:#}; {missing}")),
         }
-        report.lines = lines.unwrap_or(report.lines);
         let after = audit::see(&self.load, &self.places)?;
         audit::compare(counts, &baseline.seen, &after);
         audit::cgroups(counts, &self.places)?;
@@ -329,6 +329,10 @@ impl Pair {
         self.quiets += 1;
         thread::sleep(Duration::from_millis(700));
         self.settled()?;
+        // Whoever has not noticed by now would be waited for in vain later: each quiet has its line in the ledgers.
+        self.eventually("all loggers fall quiet", || {
+            audit::logs(&mut Counts::default(), &self.load, &self.places, self.quiets).ok()
+        })?;
         let seen = audit::see(&self.load, &self.places)?;
         ensure!(seen.len() == self.load.names(Kind::stays).len(), "some services are not seen");
         self.kill_and_wait(Signal::SIGKILL)?;
