@@ -17,6 +17,7 @@ mod adopt;
 mod ahead;
 mod answer;
 mod base;
+mod by_id;
 mod commands;
 mod conditions;
 mod ending;
@@ -284,7 +285,7 @@ struct Daemon {
     guarded: notify::Guarded,
     checks: health::Checks,
     /// What was said last of each service, so that every change is said once.
-    said: BTreeMap<Id, State>,
+    said: by_id::ById<State>,
     /// Who is told how this boot went.
     outward: outward::Outward,
     /// When what holds the end of everything up is said next.
@@ -450,7 +451,7 @@ impl Daemon {
             leaving: standby::Leaving::default(),
             guarded: notify::Guarded::default(),
             checks: health::Checks::default(),
-            said: BTreeMap::new(),
+            said: by_id::ById::default(),
             outward: outward::Outward::new(std::env::var_os("NOTIFY_SOCKET").as_deref()),
             report: None,
             rest: rest::Rest::default(),
@@ -528,7 +529,7 @@ impl Daemon {
             if unit.is_up() {
                 self.conditions.hint(now());
             }
-            if self.said.get(&id) != Some(&unit.state) {
+            if self.said.get(id) != Some(&unit.state) {
                 say(name, unit, &self.manager, id);
                 let state = unit.state.clone();
                 let before = self.said.insert(id, state.clone());

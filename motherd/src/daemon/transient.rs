@@ -225,7 +225,7 @@ impl Daemon {
         if let Some(readiness) = self.runtime.remove(&id).and_then(|runtime| runtime.readiness) {
             readiness.remove();
         }
-        self.said.remove(&id);
+        self.said.remove(id);
         self.log_due.remove(&id);
         self.ended.remove(&id);
         self.guarded.remove(id);

@@ -31,14 +31,11 @@ use super::{
     run::{Pair, Report, end},
 };
 
-/// As `motherd::state` has it.
-const HEADER: usize = 4096;
-const RECORD: usize = 2048;
 /// Where the fields of the header are, twice.
 const FIELDS: [std::ops::Range<usize>; 2] = [0..24, 64..88];
 /// How many bytes from one on are damaged: in a service that is the same process all the time any, of which the last is all
-/// of the record; in others one, which loses nothing that the last two copies of it do not both have.
-const WIDTHS: [usize; 7] = [1, 1, 2, 8, 64, 992, RECORD];
+/// that it has; in others one, which loses nothing that the last two copies of it do not both have.
+const WIDTHS: [usize; 7] = [1, 1, 2, 8, 64, 244, usize::MAX];
 
 /// The state of the pair.
 struct Memory(File);
@@ -61,25 +58,11 @@ impl Memory {
         Ok(self.0.write_all_at(&bytes, range.start as u64)?)
     }
 
-    /// Which service has which record: its name is the first field of a slot.
-    fn names(&self) -> Result<Vec<(usize, String)>> {
-        let mut word = [0; 4];
-        self.0.read_exact_at(&mut word, 16)?;
-        let used = usize::try_from(u32::from_le_bytes(word))?;
-        let mut names = Vec::new();
-        for index in 0..used {
-            let mut record = vec![0; RECORD];
-            self.0.read_exact_at(&mut record, (HEADER + index * RECORD) as u64)?;
-            let name = [64, 64 + 992].iter().find_map(|slot| {
-                let text = record.get(slot + 16..)?;
-                let (len, text) =
-                    text.split_first_chunk().map(|(len, text)| (u32::from_le_bytes(*len), text))?;
-                let name = std::str::from_utf8(text.get(..usize::try_from(len).ok()?)?).ok()?;
-                (!name.is_empty()).then(|| name.to_owned())
-            });
-            names.extend(name.map(|name| (index, name)));
-        }
-        Ok(names)
+    /// Which bytes are whose: the record, and what it may have behind all records.
+    fn places(&self) -> Result<Vec<(String, [std::ops::Range<usize>; 3])>> {
+        let (table, _found, records) = Table::map(&self.0)?;
+        let place = |name: String| table.ranges(&name).map(|ranges| (name, ranges));
+        Ok(records.into_iter().filter_map(|record| place(record.name)).collect())
     }
 }
 
@@ -88,23 +71,26 @@ impl Pair {
     pub(super) fn poison(&mut self, report: &mut Report, times: usize) -> Result<()> {
         let stays: Vec<String> = self.load.names(Kind::stays).into_iter().map(str::to_owned).collect();
         let before = audit::see(&self.load, &self.places)?;
-        let mut flipped = vec![0_u64; RECORD];
+        let mut flipped: Vec<u64> = Vec::new();
         let (mut ranges, mut header) = (0_u64, 0_u64);
         for round in 0..times {
             thread::sleep(Duration::from_millis(250));
             let motherd = self.stopped()?;
             let memory = Memory::of(self.init)?;
-            let names = memory.names()?;
-            ensure!(names.len() >= stays.len(), "records of {} services only", names.len());
-            for (index, name) in &names {
+            let places = memory.places()?;
+            ensure!(places.len() >= stays.len(), "records of {} services only", places.len());
+            for (index, (name, [record, tails @ ..])) in places.iter().enumerate() {
+                flipped.resize(record.len(), 0);
                 let width = if stays.contains(name) { WIDTHS[(round + index) % WIDTHS.len()] } else { 1 };
                 // From round to round and from record to record another one: 997 is prime.
-                let from = if width == RECORD { 0 } else { (round * 997 + index * 61) % RECORD };
-                let to = (from + width).min(RECORD);
-                let at = HEADER + index * RECORD;
-                memory.flip(at + from..at + to)?;
+                let from = if width > record.len() { 0 } else { (round * 997 + index * 61) % record.len() };
+                let to = from.saturating_add(width).min(record.len());
+                memory.flip(record.start + from..record.start + to)?;
                 flipped[from..to].iter_mut().for_each(|times| *times += 1);
                 ranges += 1;
+                if width > record.len() {
+                    tails.iter().try_for_each(|tail| memory.flip(tail.clone()))?;
+                }
             }
             let field = FIELDS[round % 2].clone();
             let at = field.start + round / 2 % field.len();
@@ -118,16 +104,16 @@ impl Pair {
             audit::compare(&mut report.counts, &before, &audit::see(&self.load, &self.places)?);
             ensure!(
                 report.counts.total() == 0,
-                "round {round}, bytes from {}: {}\n{}",
-                round * 997 % RECORD,
+                "round {round}: {}\n{}",
                 report.counts.line(),
                 report.counts.details.join("\n")
             );
         }
         let least = flipped.iter().min().copied().unwrap_or_default();
         report.notes.push(format!(
-            "{ranges} ranges of records damaged, each of the {RECORD} bytes at least {least} times, and {header} bytes of the \
-             header"
+            "{ranges} ranges of records damaged, each of their {} bytes at least {least} times, and {header} \
+             bytes of the header",
+            flipped.len()
         ));
         self.forged(report)?;
         self.unbearable(report)

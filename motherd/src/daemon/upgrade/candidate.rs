@@ -28,7 +28,7 @@ pub(super) fn look(
     services: &[PathBuf],
     policies: &[PathBuf],
 ) -> Result<Value, nix::errno::Errno> {
-    let (_table, found, records) = Table::map(state)?;
+    let (table, found, records) = Table::map(state)?;
     let (found, torn, foreign) = match found {
         Found::Fresh => ("fresh", 0, 0),
         Found::Alien => ("alien", 0, 0),
@@ -69,6 +69,7 @@ pub(super) fn look(
             "events": eventlog::LAYOUT,
             "logs": log::LAYOUT,
         },
+        "in_use": { "state": table.layout() },
         "state": found,
         "records": names,
         "torn": torn,

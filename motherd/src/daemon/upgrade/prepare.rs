@@ -273,7 +273,9 @@ fn compare(ours: &Value, theirs: &Value) -> Result<Checked, Refused> {
         ("events", "the event log"),
         ("logs", "what is between log pipes and files"),
     ] {
-        let [ours, theirs] = [number(ours, key), number(theirs, key)];
+        // The newest that this one knows, where it does not say which one it has.
+        let used = ours["in_use"][key].as_u64().unwrap_or_else(|| number(ours, key));
+        let [ours, theirs] = [used, number(theirs, key)];
         if theirs < ours {
             wrong.push(format!("it knows layout {theirs} of {what}, and {ours} is in use"));
         }
@@ -417,6 +419,25 @@ mod tests {
         let (release, found) = compare(&of(3, 4, &["web"]), &of(3, 5, &["web", "new"])).unwrap();
         assert_eq!(release, "motherd 1.2.3");
         assert_eq!(found, ["2 records", "2 service files", "1 policies"]);
+    }
+
+    #[test]
+    fn one_that_knows_the_layout_of_the_state_there_is_can_take_over() {
+        let with = |known: u64, used: u64| {
+            let mut of = of(3, 4, &["web"]);
+            (of["layouts"]["state"], of["in_use"]) = (known.into(), json!({ "state": used }));
+            of
+        };
+        assert!(
+            compare(&with(3, 2), &of(3, 4, &["web"])).is_ok(),
+            "made by the one before, and not yet anew"
+        );
+        assert!(compare(&of(3, 4, &["web"]), &with(3, 2)).is_ok(), "of a motherd that does not say it");
+        let refused = compare(&with(3, 3), &of(3, 4, &["web"])).unwrap_err();
+        assert_eq!(
+            refused,
+            "motherd 1.2.3 cannot take over: it knows layout 2 of the state, and 3 is in use"
+        );
     }
 
     #[test]
