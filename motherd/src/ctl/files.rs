@@ -12,6 +12,7 @@ use super::{
     args::Global,
     failure::Failure,
     output::{complain, print, print_json},
+    render::plural,
 };
 use crate::{
     control::protocol::VERSION,
@@ -40,12 +41,14 @@ impl Checked {
         let mut policies = BTreeMap::new();
         for service in services.values() {
             if let Some(program) = service.program() {
-                policies.entry(program.policy.value.clone()).or_insert_with(|| service.name().to_owned());
+                policies.entry(program.policy.value.clone()).or_insert_with(|| {
+                    format!("`{}`, {}", service.name(), service.sources().locate(&program.policy.at))
+                });
             }
         }
         for (policy, service) in &policies {
             if let Err(report) = store.load(policy) {
-                errors.push(format!("{report}  = note: it is the policy of `{service}`\n"));
+                errors.push(format!("{report}  = note: it is the policy of {service}\n"));
             }
         }
         let count = services.len();
@@ -70,13 +73,16 @@ pub(super) fn check(global: &Global) -> Result<u8, Failure> {
             "warnings": warnings,
         }))?;
     } else {
+        let count = |count: usize, what| plural(u64::try_from(count).unwrap_or(u64::MAX), what);
         for said in errors.iter().chain(warnings) {
             complain(said);
         }
         print(&format!(
-            "{services} services with {policies} policies: {} errors, {} warnings\n",
-            errors.len(),
-            warnings.len()
+            "{} with {policies} {}: {}, {}\n",
+            count(*services, "service"),
+            if *policies == 1 { "policy" } else { "policies" },
+            count(errors.len(), "error"),
+            count(warnings.len(), "warning")
         ))?;
     }
     Ok(u8::from(!errors.is_empty()))
@@ -148,7 +154,8 @@ mod tests {
         for part in [
             "unknown-key",
             "nowhere",
-            "it is the policy of `lost`",
+            "it is the policy of `lost`, ",
+            "lost.toml:2:10",
             "`one` needs `two`",
             "`two` is after `one`",
         ] {

@@ -16,7 +16,7 @@ pub(crate) use self::{
     ending::{ending, scheduled},
     events::events,
     fdstore::fdstore,
-    human::printable,
+    human::{plural, printable},
     list::list,
     plan::plan,
     status::status,
