@@ -2,7 +2,7 @@
 
 use std::{ffi::OsString, path::PathBuf, time::Duration};
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{Parser, Subcommand, ValueEnum, ValueHint};
 use nix::sys::signal::Signal;
 
 use crate::control::protocol::State;
@@ -324,6 +324,29 @@ pub(crate) enum Command {
         #[arg(value_name = "SERVICE", required = true)]
         services: Vec<String>,
     },
+    /// A script for a shell, on standard output, with which it completes what motherctl takes, names of services too
+    ///
+    /// motherctl completions bash > /usr/share/bash-completion/completions/motherctl
+    Completions {
+        #[arg(value_name = "SHELL")]
+        shell: Shell,
+    },
+    /// Write the manual pages of MotherD to a folder of them, for man(1)
+    ///
+    /// motherctl man /usr/local/share/man
+    Man {
+        /// /usr/local/share/man, or another one, which is made where it is not there
+        #[arg(value_name = "DIR")]
+        folder: PathBuf,
+    },
+}
+
+/// Those that there is a script for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Shell {
+    Bash,
+    Fish,
+    Zsh,
 }
 
 /// How much of a hurry there is.
@@ -374,10 +397,10 @@ pub(crate) struct Run {
     #[command(flatten)]
     pub(crate) service: ServiceOptions,
     /// A policy's name, or a file (with a / or ending in .toml)
-    #[arg(long, value_name = "NAME|FILE", default_value = "base/default")]
+    #[arg(long, value_name = "NAME|FILE", default_value = "base/default", value_hint = ValueHint::AnyPath)]
     pub(crate) policy: String,
     /// The command and its arguments; without a slash it is looked for in the PATH of the policy
-    #[arg(value_name = "CMD", required = true, trailing_var_arg = true)]
+    #[arg(value_name = "CMD", required = true, trailing_var_arg = true, value_hint = ValueHint::CommandWithArguments)]
     pub(crate) command: Vec<String>,
 }
 
@@ -424,7 +447,7 @@ pub(crate) enum PolicyCommand {
     /// May a service do this? Answered by what is compiled for this machine; exit status 0 for yes, 1 for no
     Can {
         /// A policy's name, or a file (with a / or ending in .toml)
-        #[arg(value_name = "NAME|FILE")]
+        #[arg(value_name = "NAME|FILE", value_hint = ValueHint::AnyPath)]
         policy: String,
         /// read, write or exec a path; bind or connect a TCP port; call a system call; cap: use a capability
         #[arg(value_name = "ACT", value_parser = sandbox::question::ACTS)]
@@ -436,13 +459,13 @@ pub(crate) enum PolicyCommand {
     /// A policy as resolved, each value with where it came from; the output is a policy itself
     Show {
         /// A policy's name, or a file (with a / or ending in .toml)
-        #[arg(value_name = "NAME|FILE")]
+        #[arg(value_name = "NAME|FILE", value_hint = ValueHint::AnyPath)]
         policy: String,
     },
     /// What a policy allows and denies on this machine, in words
     Explain {
         /// A policy's name, or a file (with a / or ending in .toml)
-        #[arg(value_name = "NAME|FILE")]
+        #[arg(value_name = "NAME|FILE", value_hint = ValueHint::AnyPath)]
         policy: String,
     },
     /// What policy B allows more or less than A, by effect and by key; exit status 1 if they differ
@@ -548,7 +571,11 @@ fn signal(text: &str) -> Result<i32, String> {
     }
     let upper = text.to_ascii_uppercase();
     let name = if upper.starts_with("SIG") { upper } else { format!("SIG{upper}") };
-    name.parse::<Signal>().map(|signal| signal as i32).map_err(|_| "no signal has this name".into())
+    name.parse::<Signal>().map(|signal| signal as i32).map_err(|_| {
+        let near = sandbox::diagnostic::nearest(&name, Signal::iterator().map(Signal::as_str));
+        let near = near.map(|near| format!(", did you mean `{near}`?")).unwrap_or_default();
+        format!("no signal has this name{near}")
+    })
 }
 
 #[cfg(test)]
@@ -709,6 +736,7 @@ mod tests {
         assert_eq!(signal("TERM"), Ok(15));
         assert_eq!(signal("sighup"), Ok(1));
         assert_eq!(signal("64"), Ok(64));
+        assert_eq!(signal("TREM").unwrap_err(), "no signal has this name, did you mean `SIGTERM`?");
         assert!(signal("0").is_err() && signal("65").is_err() && signal("SIGNAL").is_err());
     }
 

@@ -43,6 +43,13 @@ impl Failure {
         Self { status, ..self }
     }
 
+    /// The same, with what was being done before it.
+    pub(super) fn about(mut self, what: &str) -> Self {
+        let text = self.text.strip_prefix("motherctl: ").unwrap_or(&self.text);
+        self.text = format!("motherctl: {what}: {text}");
+        self
+    }
+
     /// The same, with a line of advice under it.
     pub(super) fn advise(mut self, advice: &str) -> Self {
         self.text.push('\n');

@@ -3,6 +3,7 @@
 //! ```text
 //! args.rs --Command--> remote.rs (asks motherd)            --reply--> render/ --text--> output.rs
 //!                      run.rs, policy.rs, answers.rs, doctor.rs (work by themselves); transient.rs: `run --service`
+//!                      completions.rs, manual/: what shells and man(1) are told, out of args.rs and docs/
 //!                      names.rs: other names that it goes by, and the words they take
 //! ```
 //!
@@ -10,6 +11,7 @@
 
 mod answers;
 mod args;
+mod completions;
 mod doctor;
 mod enabled;
 mod ending;
@@ -17,6 +19,7 @@ mod events;
 mod failure;
 mod files;
 mod logs;
+mod manual;
 mod names;
 mod output;
 mod policy;
@@ -119,5 +122,7 @@ fn execute(Args { global, command }: Args) -> Result<u8, Failure> {
         Command::Policy(PolicyCommand::Diff { a, b }) => answers::diff(&global, &a, &b),
         Command::Policy(PolicyCommand::Groups { group }) => answers::groups(&global, group.as_deref()),
         Command::Doctor => doctor::doctor(&global),
+        Command::Completions { shell } => completions::completions(shell),
+        Command::Man { folder } => manual::man(&global, &folder),
     }
 }

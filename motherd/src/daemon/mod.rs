@@ -71,7 +71,7 @@ use std::{
     time::Duration,
 };
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use initldr::link::{ExitRecord, LINK_FD, STATE_FD};
 use nix::{
     sys::{
@@ -112,7 +112,9 @@ use crate::{
     sys,
 };
 
-/// The service manager. It is started by initldr, which holds its state and reaps its services.
+/// Manage services
+///
+/// It is started by initldr, which holds its state and reaps its services.
 #[derive(Debug, Parser)]
 #[command(name = "motherd", version)]
 struct Args {
@@ -140,6 +142,11 @@ struct Args {
     /// What motherd has a helper do
     #[arg(long, hide = true, value_name = "JSON")]
     prepare_upgrade: Option<String>,
+}
+
+/// The command line of motherd, for its manual page.
+pub(crate) fn arguments() -> clap::Command {
+    Args::command()
 }
 
 /// Why motherd cannot go on. initldr starts it again.
