@@ -155,6 +155,8 @@ fn the_readme_shows_the_commands_that_exist() -> Result<()> {
         let alias = command.trim_start_matches("cargo ");
         ensure!(aliases.contains(&format!("{alias} = \"run ")), ".cargo/config.toml lacks the alias {alias}");
     }
+    let hello = text_of(Path::new("policies/hello.toml"))?;
+    ensure!(readme.contains(&hello), "README.md shows policies/hello.toml as it is");
     let ci = text_of(Path::new(".ci/run"))?;
     ensure!(ci.lines().last() == Some("cargo verify"), "CI ends with the README's own test command");
     for kernel in Kernel::ALL {
