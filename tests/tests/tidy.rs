@@ -147,6 +147,46 @@ fn links_are_read_from_markdown() {
 }
 
 #[test]
+fn what_documents_have_cargo_run_exists() -> Result<()> {
+    let mut wrong = Vec::new();
+    let mut found = 0;
+    for path in files("md")? {
+        for target in targets(&text_of(&path)?) {
+            found += 1;
+            if !workspace().join(&target).exists() {
+                wrong.push(format!("{}: {target}", path.display()));
+            }
+        }
+    }
+    ensure!(found > 20, "{found} commands of cargo are found in the documents");
+    none(wrong, "these documents have cargo run what is not there:")
+}
+
+/// The files behind `--bin`, `--test` and `--bench` of the commands of cargo in a text that name a package.
+fn targets(text: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for command in text.lines().flat_map(|line| line.split("cargo ").skip(1)) {
+        // Up to what the program itself is given, the end of the code or a comment.
+        let command = command.split(['`', '#']).next().unwrap_or_default();
+        let words: Vec<&str> = command.split_whitespace().take_while(|word| *word != "--").collect();
+        let after = |flag: &str| words.iter().skip_while(move |word| **word != flag).nth(1);
+        let Some(package) = after("-p") else { continue };
+        let folder = if *package == "e2e" { "tests" } else { package };
+        for (flag, place) in [("--bin", "src/bin"), ("--test", "tests"), ("--bench", "benches")] {
+            found.extend(after(flag).map(|name| format!("{folder}/{place}/{name}.rs")));
+        }
+    }
+    found
+}
+
+#[test]
+fn the_targets_of_cargo_are_read_from_a_text() {
+    let text = "`cargo test -p e2e --test fire -- --test x` and\n  X=1 cargo run --release -p motherd --bin a  # --bin b";
+    assert_eq!(targets(text), ["tests/tests/fire.rs", "motherd/src/bin/a.rs"]);
+    assert!(targets("cargo verify, cargo build --release").is_empty());
+}
+
+#[test]
 fn the_readme_shows_the_commands_that_exist() -> Result<()> {
     let readme = text_of(Path::new("README.md"))?;
     let aliases = text_of(Path::new(".cargo/config.toml"))?;

@@ -241,4 +241,60 @@ mod tests {
         assert_eq!(told, read);
         assert!(read.len() > 3, "{read:?}");
     }
+
+    /// What stands behind `motherctl` in the code of a document, up to a comment or another command.
+    fn command_lines(text: &str) -> Vec<Vec<&str>> {
+        let starts = text.match_indices("motherctl ").filter(|(at, _)| {
+            let before = text[..*at].chars().next_back();
+            matches!(before, Some('`' | '\n' | ' ' | '/')) && {
+                // In a line of a block, or in a span, of which each has two marks.
+                let line = &text[text[..*at].rfind('\n').map_or(0, |end| end + 1)..*at];
+                line.matches('`').count() % 2 == 1
+                    || line.is_empty()
+                    || line.starts_with("$ ")
+                    || line.starts_with("sudo ")
+            }
+        });
+        let line = |(at, name): (usize, &str)| {
+            let rest = &text[at + name.len()..];
+            let end = rest.find(['`', '\n', '#', '|', '&', '>']).unwrap_or(rest.len());
+            rest[..end].split_whitespace().take_while(|word| *word != "--").collect()
+        };
+        starts.map(line).collect()
+    }
+
+    #[test]
+    fn what_documents_have_motherctl_do_it_does() {
+        let readme = include_str!("../../../../README.md");
+        let daemons = include_str!("../../../../docs/daemons.md");
+        let whole = built(Args::command());
+        let mut found = 0;
+        for text in [MOTHERCTL, SERVICES, POLICY, BOOT, CONTAINER, INITLDR, MOTHERD, readme, daemons] {
+            for line in command_lines(text) {
+                let mut command = &whole;
+                let mut words = line.iter().peekable();
+                while let Some(word) = words.next() {
+                    if let Some(long) = word.strip_prefix("--") {
+                        let long = long.trim_matches(['[', ']']);
+                        let argument =
+                            command.get_arguments().find(|argument| argument.get_long() == Some(long));
+                        let argument = argument.unwrap_or_else(|| panic!("--{long} of {line:?}"));
+                        if argument.get_action().takes_values() {
+                            words.next();
+                        }
+                    } else if command.has_subcommands()
+                        && word.starts_with(|one: char| one.is_ascii_lowercase())
+                    {
+                        command =
+                            command.find_subcommand(word).unwrap_or_else(|| panic!("{word} of {line:?}"));
+                        found += 1;
+                    }
+                }
+            }
+        }
+        assert!(found > 60, "{found} commands are found");
+        let lines =
+            command_lines("`motherctl list` and motherctl nothing\nmotherctl --json status web | jq\n");
+        assert_eq!(lines, [vec!["list"], vec!["--json", "status", "web"]]);
+    }
 }
