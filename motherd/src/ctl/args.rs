@@ -175,7 +175,7 @@ pub(crate) enum Command {
         #[arg(short, long)]
         follow: bool,
         /// Only the last so many lines
-        #[arg(short = 'n', long, value_name = "N")]
+        #[arg(short = 'n', long, value_name = "N", value_parser = count)]
         lines: Option<usize>,
         /// Only what was written since: "10m" ago, or a time in UTC like "2026-11-22 23:50"
         #[arg(long, value_name = "TIME")]
@@ -190,7 +190,7 @@ pub(crate) enum Command {
         #[arg(short, long)]
         follow: bool,
         /// Only the last so many
-        #[arg(short = 'n', long, value_name = "N")]
+        #[arg(short = 'n', long, value_name = "N", value_parser = count)]
         lines: Option<usize>,
         /// Only what is about these
         #[arg(value_name = "SERVICE")]
@@ -308,7 +308,7 @@ pub(crate) enum Command {
     /// Stop everything and have initldr exit, in a container or as an ordinary process
     Exit {
         /// initldr's exit status
-        #[arg(value_name = "STATUS", default_value_t = 0)]
+        #[arg(value_name = "STATUS", default_value = "0", value_parser = status)]
         status: u8,
         #[command(flatten)]
         force: Force,
@@ -556,6 +556,16 @@ fn time(text: &str) -> Result<Duration, String> {
     crate::service::duration(text).ok_or_else(|| "a time is a number and ms, s, m or h: 30s".to_owned())
 }
 
+/// How many lines.
+fn count(text: &str) -> Result<usize, String> {
+    text.parse().map_err(|_| "a number: 100".to_owned())
+}
+
+/// What a process can exit with.
+fn status(text: &str) -> Result<u8, String> {
+    text.parse().map_err(|_| "a number from 0 to 255".to_owned())
+}
+
 /// `NAME=VALUE`; which names there are is for motherd to say.
 fn variable(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
@@ -738,6 +748,21 @@ mod tests {
         assert_eq!(signal("64"), Ok(64));
         assert_eq!(signal("TREM").unwrap_err(), "no signal has this name, did you mean `SIGTERM`?");
         assert!(signal("0").is_err() && signal("65").is_err() && signal("SIGNAL").is_err());
+    }
+
+    #[test]
+    fn a_number_that_is_none_is_told_what_a_number_is() {
+        for (line, told) in [
+            ("motherctl logs -n x", "a number: 100"),
+            ("motherctl events --lines 1.5", "a number: 100"),
+            ("motherctl exit 256", "a number from 0 to 255"),
+            ("motherctl exit x", "a number from 0 to 255"),
+        ] {
+            let error = parse(line).unwrap_err();
+            assert!(error.exit_code() == 2 && error.to_string().contains(told), "{line}: {error}");
+        }
+        let Command::Exit { status, .. } = parse("motherctl exit").unwrap().command else { panic!() };
+        assert_eq!(status, 0);
     }
 
     #[test]
