@@ -1,12 +1,13 @@
 //! Reads a process's isolation back from the kernel: what `status` says of a running service is this, never its policy.
 //!
-//! Everything is read under one descriptor of `/proc/PID`, which names that process and never its successor under the
-//! same number (a read after its death is ESRCH). Whether the process is the one meant is the caller's to know: its
+//! It is read under a descriptor of `/proc/PID`, which names that process and never its successor under the
+//! same number (a read after its death is ESRCH), or was just before, in a [`Sample`]. Whether the process is the one meant is the caller's to know: its
 //! pidfd is still alive *after* this. What no kernel tells (a Landlock domain, the text of a seccomp program) is not
 //! here.
 
 use std::{
-    cell::RefCell,
+    borrow::Cow,
+    cell::{OnceCell, RefCell},
     collections::BTreeMap,
     ffi::OsStr,
     fmt,
@@ -24,7 +25,7 @@ use nix::{
     sys::stat::Mode,
 };
 
-use crate::{cgroup::Cgroup, record, sys::raw as sys};
+use crate::{cgroup::Cgroup, record, survey::Sample, sys::raw as sys};
 
 /// What the kernel says of one process, at one time.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -187,17 +188,22 @@ impl Witness {
     /// # Errors
     /// As [`attest`].
     pub fn attest(&self, pid: u32) -> Result<Attested, Unreadable> {
-        read_back(pid, self, None)
+        read_back(&Process::open(pid)?, self, None)
     }
 
-    /// The same of a process of which the kernel has just said, by the number of its cgroup, that it is in this one: how `/proc`
-    /// shows that is read for the first of those that are below the same cgroup, and not for the others. No cgroup of the
-    /// cgroup2 tree is ever renamed.
+    /// The same of a process of which most was read just now. `cgroup` is where the kernel has just said that it is, by the number
+    /// of its cgroup, if it was asked: how `/proc` shows that is read for the first of those that are below the same
+    /// cgroup, and not for the others. No cgroup of the cgroup2 tree is ever renamed.
     ///
     /// # Errors
     /// As [`attest`].
-    pub fn attest_in(&self, pid: u32, cgroup: &Cgroup) -> Result<Attested, Unreadable> {
-        read_back(pid, self, Some(cgroup))
+    pub fn attest_from(
+        &self,
+        pid: u32,
+        sample: &Sample<'_>,
+        cgroup: Option<&Cgroup>,
+    ) -> Result<Attested, Unreadable> {
+        read_back(&Process { sample: Some(*sample), ..Process::unopened(pid) }, self, cgroup)
     }
 
     fn shown_cgroup(
@@ -219,9 +225,13 @@ impl Witness {
     }
 }
 
-fn read_back(pid: u32, witness: &Witness, cgroup: Option<&Cgroup>) -> Result<Attested, Unreadable> {
-    let process = Process::open(pid)?;
-    let mut namespaces = Vec::new();
+fn read_back(
+    process: &Process<'_>,
+    witness: &Witness,
+    cgroup: Option<&Cgroup>,
+) -> Result<Attested, Unreadable> {
+    let pid = process.pid;
+    let mut namespaces = Vec::with_capacity(NAMESPACE_KINDS.len());
     for (kind, host) in &witness.namespaces {
         if let Some(inode) = process.namespace(kind)? {
             namespaces.push(Namespace { kind, inode, private: inode != *host });
@@ -260,17 +270,31 @@ fn known_capabilities() -> Result<u8, Unreadable> {
 /// More than any file of /proc that is read here has.
 const FILE_MAX: u64 = 64 << 20;
 
-/// A descriptor of `/proc/PID`.
-struct Process {
+/// A descriptor of `/proc/PID`, opened when something is read that was not read before.
+struct Process<'a> {
     pid: u32,
-    folder: OwnedFd,
+    folder: OnceCell<OwnedFd>,
+    sample: Option<Sample<'a>>,
 }
 
-impl Process {
+impl<'a> Process<'a> {
     fn open(pid: u32) -> Result<Self, Unreadable> {
-        let path = format!("/proc/{pid}");
+        let process = Self::unopened(pid);
+        process.folder()?;
+        Ok(process)
+    }
+
+    fn unopened(pid: u32) -> Self {
+        Self { pid, folder: OnceCell::new(), sample: None }
+    }
+
+    fn folder(&self) -> Result<&OwnedFd, Unreadable> {
+        if let Some(folder) = self.folder.get() {
+            return Ok(folder);
+        }
+        let path = format!("/proc/{}", self.pid);
         match open(path.as_str(), OFlag::O_DIRECTORY | OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()) {
-            Ok(folder) => Ok(Self { pid, folder }),
+            Ok(folder) => Ok(self.folder.get_or_init(|| folder)),
             Err(errno) => Err(Unreadable { file: path, why: describe(&errno.into()) }),
         }
     }
@@ -279,24 +303,30 @@ impl Process {
         Unreadable { file: format!("/proc/{}/{name}", self.pid), why: why.into() }
     }
 
-    fn file(&self, name: &str) -> io::Result<File> {
-        Ok(openat(&self.folder, name, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?.into())
+    fn file(&self, name: &str) -> Result<File, Unreadable> {
+        let opened = openat(self.folder()?, name, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty());
+        opened.map(File::from).map_err(|errno| self.odd(name, &describe(&errno.into())))
     }
 
-    fn read(&self, name: &str) -> Result<String, Unreadable> {
-        let read = || -> io::Result<String> {
-            // Its size says nothing: with room for all of it, it is read in the two calls that it takes.
-            let mut bytes = Vec::with_capacity(8192);
-            self.file(name)?.take(FILE_MAX).read_to_end(&mut bytes)?;
-            Ok(text_of(bytes))
-        };
-        read().map_err(|error| self.odd(name, &describe(&error)))
+    fn read(&self, name: &str) -> Result<Cow<'a, str>, Unreadable> {
+        if let Some(text) = self.sample.and_then(|sample| sample.of_process(name)) {
+            return Ok(text);
+        }
+        // Its size says nothing: with room for all of it, it is read in the two calls that it takes.
+        let mut bytes = Vec::with_capacity(8192);
+        match self.file(name)?.take(FILE_MAX).read_to_end(&mut bytes) {
+            Ok(_) => Ok(text_of(bytes).into()),
+            Err(error) => Err(self.odd(name, &describe(&error))),
+        }
     }
 
     /// The same of a file that the kernel writes in one piece.
-    fn read_record(&self, name: &str) -> Result<String, Unreadable> {
-        let read = || Ok(text_of(record::read(self.file(name)?, 4096, FILE_MAX)?));
-        read().map_err(|error: io::Error| self.odd(name, &describe(&error)))
+    fn read_record(&self, name: &str) -> Result<Cow<'a, str>, Unreadable> {
+        if let Some(text) = self.sample.and_then(|sample| sample.of_process(name)) {
+            return Ok(text);
+        }
+        let bytes = record::read(self.file(name)?, 4096, FILE_MAX);
+        bytes.map(|bytes| text_of(bytes).into()).map_err(|error| self.odd(name, &describe(&error)))
     }
 
     /// `mountinfo` says the same to all who are in one mount namespace and have one root there: with `known`, which holds what
@@ -306,9 +336,10 @@ impl Process {
             let text = self.read("mountinfo")?;
             parse_mountinfo(&text).ok_or_else(|| self.odd("mountinfo", "no mount at /, or an odd line"))
         };
+        let look = || sys::seat(self.folder().ok()?.as_raw_fd(), c"root").ok()?;
         // Before Linux 5.8 there is no telling.
-        let root = known.and_then(|known| Some((known, sys::seat(self.folder.as_raw_fd(), c"root").ok()??)));
-        let Some((known, root)) = root else { return read() };
+        let root = || self.sample.and_then(|sample| sample.root()).or_else(look);
+        let Some((known, root)) = known.and_then(|known| Some((known, root()?))) else { return read() };
         if let Some(mounts) = known.borrow().get(&root) {
             return Ok(*mounts);
         }
@@ -318,8 +349,11 @@ impl Process {
     }
 
     fn namespace(&self, kind: &str) -> Result<Option<u64>, Unreadable> {
+        if let Some(inode) = self.sample.and_then(|sample| sample.namespace(kind)) {
+            return Ok(inode);
+        }
         let name = format!("ns/{kind}");
-        match readlinkat(&self.folder, name.as_str()) {
+        match readlinkat(self.folder()?, name.as_str()) {
             Ok(link) => match parse_namespace(&link, kind) {
                 Some(inode) => Ok(Some(inode)),
                 None => Err(self.odd(&name, &format!("links to {}", link.display()))),
@@ -343,38 +377,39 @@ fn describe(error: &io::Error) -> String {
     }
 }
 
-/// What is read of `/proc/PID/status`.
-const STATUS_KEYS: [&str; 14] = [
-    "Uid",
-    "Gid",
-    "Groups",
-    "CapInh",
-    "CapPrm",
-    "CapEff",
-    "CapBnd",
-    "CapAmb",
-    "NoNewPrivs",
-    "Seccomp",
-    "Seccomp_filters",
-    "SigBlk",
-    "SigIgn",
-    "SigCgt",
-];
+/// What is read of `/proc/PID/status`: where its value is kept.
+fn place_of(key: &str) -> Option<usize> {
+    Some(match key {
+        "Uid" => 0,
+        "Gid" => 1,
+        "Groups" => 2,
+        "CapInh" => 3,
+        "CapPrm" => 4,
+        "CapEff" => 5,
+        "CapBnd" => 6,
+        "CapAmb" => 7,
+        "NoNewPrivs" => 8,
+        "Seccomp" => 9,
+        "Seccomp_filters" => 10,
+        "SigBlk" => 11,
+        "SigIgn" => 12,
+        "SigCgt" => 13,
+        _ => return None,
+    })
+}
 
 /// Reads `/proc/PID/status`; the error is what is missing or odd.
 fn parse_status(text: &str) -> Result<Status, String> {
-    let mut values = [None; STATUS_KEYS.len()];
+    let mut values = [None; 14];
     // Most lines are none of these, by their first letter.
     let may_be = |line: &&str| matches!(line.as_bytes(), [b'U' | b'G' | b'C' | b'N' | b'S', ..]);
     for (key, value) in text.lines().filter(may_be).filter_map(|line| line.split_once(':')) {
-        if let Some(number) = STATUS_KEYS.iter().position(|known| *known == key) {
-            values[number].get_or_insert(value.trim());
+        if let Some(place) = place_of(key) {
+            values[place].get_or_insert(value.trim_ascii());
         }
     }
-    let find = |key: &str| {
-        let number = STATUS_KEYS.iter().position(|known| *known == key);
-        number.and_then(|number| values[number]).ok_or_else(|| format!("no line `{key}:`"))
-    };
+    let find =
+        |key: &str| place_of(key).and_then(|place| values[place]).ok_or_else(|| format!("no line `{key}:`"));
     let numbers = |key: &str| -> Result<Vec<u32>, String> {
         let line = find(key)?;
         let numbers: Result<_, _> = line.split_ascii_whitespace().map(str::parse).collect();
@@ -425,7 +460,7 @@ fn parse_status(text: &str) -> Result<Status, String> {
 }
 
 /// `net:[4026531833]`
-fn parse_namespace(link: &OsStr, kind: &str) -> Option<u64> {
+pub(crate) fn parse_namespace(link: &OsStr, kind: &str) -> Option<u64> {
     link.to_str()?.strip_prefix(kind)?.strip_prefix(":[")?.strip_suffix(']')?.parse().ok()
 }
 
@@ -453,19 +488,30 @@ fn parse_mountinfo(text: &str) -> Option<Mounts> {
     root_read_only.map(|root_read_only| Mounts { count, root_read_only })
 }
 
+/// The names of all capabilities that there can be, by their numbers; one that is newer than this program is `CAP_41`.
+#[must_use]
+pub fn capability_names() -> &'static [String; 64] {
+    static NAMES: LazyLock<[String; 64]> = LazyLock::new(|| {
+        let mut names = std::array::from_fn(|bit| format!("CAP_{bit}"));
+        for capability in caps::all() {
+            names[usize::from(capability.index())] = capability.to_string();
+        }
+        names
+    });
+    &NAMES
+}
+
 impl CapabilitySet {
-    /// The names in the order of the numbers; one that is newer than this program is `CAP_41`.
+    /// The names in the order of the numbers.
     #[must_use]
     pub fn names(self) -> Vec<&'static str> {
-        static NAMES: LazyLock<[String; 64]> = LazyLock::new(|| {
-            let mut names = std::array::from_fn(|bit| format!("CAP_{bit}"));
-            for capability in caps::all() {
-                names[usize::from(capability.index())] = capability.to_string();
-            }
-            names
-        });
-        let set = NAMES.iter().enumerate().filter(|(bit, _)| self.0 >> bit & 1 == 1);
-        set.map(|(_, name)| name.as_str()).collect()
+        self.each_name().collect()
+    }
+
+    /// The same, one after the other.
+    pub fn each_name(self) -> impl Iterator<Item = &'static str> {
+        let set = capability_names().iter().enumerate().filter(move |(bit, _)| self.0 >> bit & 1 == 1);
+        set.map(|(_, name)| name.as_str())
     }
 
     /// Whether it holds this one.
@@ -659,6 +705,11 @@ Speculation_Store_Bypass:\tvulnerable
     #[test]
     fn a_cgroup_that_is_known_by_its_number_is_shown_as_proc_shows_it() {
         use std::process::{Child, Command, Stdio};
+
+        use crate::{
+            cgroup::Enabled,
+            survey::{Subject, Survey},
+        };
         let base = crate::kernel::Kernel::probe(None).unwrap().cgroup_base;
         let Some(base) = base.filter(|_| nix::unistd::geteuid().is_root()) else {
             println!("SKIPPED, 1: it needs root and a cgroup2 tree");
@@ -676,7 +727,12 @@ Speculation_Store_Bypass:\tvulnerable
         };
         let children = ["one", "two"].map(member);
         let witness = Witness::new().unwrap();
-        let told = |child: &Child, cgroup| witness.attest_in(child.id(), cgroup).unwrap().cgroup;
+        let told = |child: &Child, cgroup| {
+            let subject = Subject::new(Some(child.id()), Some(cgroup), &mut Enabled::default());
+            let mut survey = Survey::new([subject].into_iter());
+            let sample = survey.read(0, &subject);
+            witness.attest_from(child.id(), &sample, Some(cgroup)).unwrap().cgroup
+        };
         let read = |child: &Child| witness.attest(child.id()).unwrap().cgroup;
         let [first, second] = &children;
         assert!(read(first).unwrap().ends_with("/one"));

@@ -10,8 +10,9 @@ use std::{
 
 use sandbox::{
     attest::{Unreadable, Witness},
-    cgroup::Enabled,
+    cgroup::{self, Enabled},
     diagnostic::{Report, Severity},
+    survey::{Sample, Subject, Survey},
 };
 
 use super::{Daemon, Fatal, log, networks::imply_need, now, proc, upgrade::Which};
@@ -439,11 +440,14 @@ impl Daemon {
         };
         let named = names.iter().map(|name| self.find(name)).collect::<Result<Vec<Named>, _>>()?;
         let mut look = Look::new(names.len(), &self.paths.log);
+        let mut survey = self.survey(&named, &mut look.enabled);
         let (mut message, mut text) = (StatusText::default(), Vec::with_capacity(2 * PART_BYTES));
         self.policies.begin();
         let boot = self.boot_reasons();
-        for (name, named) in names.iter().zip(named) {
-            let mut status = self.status_of_named(name, &named, &mut look);
+        for (number, (name, named)) in names.iter().zip(named).enumerate() {
+            let subject = self.asked_about(&named, &mut look.enabled);
+            let sample = survey.read(number, &subject);
+            let mut status = self.status_of_named(name, &named, &mut look, &sample);
             status.boot = boot.get(name).map(|reason| (*reason).to_owned());
             message.service(&status, &mut text);
             if text.len() >= PART_BYTES {
@@ -451,6 +455,7 @@ impl Daemon {
                 text.clear();
             }
         }
+        drop(survey);
         self.policies.end();
         message.end(&mut text);
         self.server.reply_part(connection, &text, true, now());
@@ -460,9 +465,35 @@ impl Daemon {
         Ok(())
     }
 
-    fn status_of_named(&mut self, name: &str, named: &Named, look: &mut Look) -> ServiceStatus {
+    /// Begins to read what the kernel says of these.
+    fn survey(&mut self, named: &[Named], enabled: &mut Enabled) -> Survey {
+        for named in named {
+            if let Named::Service(id) = named
+                && self.manager.unit(*id).is_active()
+            {
+                self.cgroup(*id);
+            }
+        }
+        Survey::new(named.iter().map(|named| self.asked_about(named, enabled)))
+    }
+
+    /// What the kernel is asked about one.
+    fn asked_about(&self, named: &Named, enabled: &mut Enabled) -> Subject<'_> {
+        let Named::Service(id) = named else { return Subject::default() };
+        let unit = self.manager.unit(*id);
+        let cgroup = self.runtime.get(id).and_then(|runtime| runtime.cgroup.as_ref());
+        Subject::new(unit.main().map(|main| main.pid), cgroup.filter(|_| unit.is_active()), enabled)
+    }
+
+    fn status_of_named(
+        &mut self,
+        name: &str,
+        named: &Named,
+        look: &mut Look,
+        sample: &Sample<'_>,
+    ) -> ServiceStatus {
         match named {
-            Named::Service(id) => self.status_of(*id, look),
+            Named::Service(id) => self.status_of(*id, look, sample),
             Named::Broken => {
                 let words = self.catalog.broken.get(name).map(brief).unwrap_or_default();
                 bare_status(name, Wire::Failed, Some("not loaded".to_owned()), words)
@@ -475,13 +506,14 @@ impl Daemon {
         }
     }
 
-    fn status_of(&mut self, id: Id, look: &mut Look) -> ServiceStatus {
+    fn status_of(&mut self, id: Id, look: &mut Look, sample: &Sample<'_>) -> ServiceStatus {
         let (runs, is_active) = (self.manager.unit(id).main().is_some(), self.manager.unit(id).is_active());
         let plan = if runs { self.plan_in_force(id) } else { None };
         let policy_in_force = if runs { self.policy_in_force(id) } else { None };
         let landlock = plan.as_ref().and_then(|plan| LandlockApplied::of(plan));
         let cgroup = is_active.then(|| self.cgroup(id)).flatten();
-        let figures = cgroup.map(|cgroup| cgroup.figures_among(&mut look.enabled).into());
+        let figures =
+            cgroup.map(|cgroup| cgroup::Figures::from_sample(cgroup, sample, &mut look.enabled).into());
         let cgroup = cgroup.map(|cgroup| cgroup.path().display().to_string());
         let (service, unit) = (self.manager.graph().service(id), self.manager.unit(id));
         let name = service.name().to_owned();
@@ -511,7 +543,7 @@ impl Daemon {
             figures,
             isolation: unit.main().map(|main| {
                 let is_in = self.runtime.get(&id).and_then(|runtime| runtime.own_cgroup_of(main.pid));
-                let isolation = Isolation::read(main.pid, is_in, landlock, &look.witness);
+                let isolation = Isolation::attested(main.pid, sample, is_in, landlock, &look.witness);
                 let owner = service.network_of().and_then(|owner| Some((owner, self.main_of(owner)?)));
                 match owner {
                     Some((owner, pid)) => isolation.compared_with(owner, pid),

@@ -1,21 +1,30 @@
 //! What a cgroup's files say. A figure that cannot be had is [`Missing`], with the file and the reason; it is never 0.
 
 use std::{
-    cell::OnceCell,
-    collections::BTreeMap,
-    path::{Path, PathBuf},
+    borrow::Cow, cell::OnceCell, collections::BTreeMap, ffi::OsStr, os::unix::ffi::OsStrExt, path::Path,
 };
 
+use nix::errno::Errno;
+
 use super::Cgroup;
+use crate::survey::{File, Files, Sample};
 
 /// A figure that cannot be had.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Missing {
     /// `memory.current`
-    pub file: String,
-    /// `the memory controller is not enabled here`, or what the kernel said.
-    pub why: String,
+    pub file: &'static str,
+    /// One of [`NOT_ENABLED`], or what the kernel said.
+    pub why: Cow<'static, str>,
 }
+
+/// Why there are no figures of a controller: of all services of a slice for which it was not asked.
+pub const NOT_ENABLED: [&str; 4] = [
+    "the cpu controller is not enabled for this cgroup",
+    "the io controller is not enabled for this cgroup",
+    "the memory controller is not enabled for this cgroup",
+    "the pids controller is not enabled for this cgroup",
+];
 
 /// A figure, or why there is none.
 pub type Figure<T> = Result<T, Missing>;
@@ -70,92 +79,108 @@ pub struct Figures {
 /// many are asked for; it lives as long as one answer.
 #[derive(Debug, Default)]
 pub struct Enabled {
-    below: BTreeMap<PathBuf, Option<String>>,
+    below: BTreeMap<Vec<u8>, Files>,
 }
 
 impl Enabled {
-    /// The words of `cgroup.subtree_control`; `None` where that cannot be read, so that nothing follows from it.
-    fn below(&mut self, above: &Path) -> Option<&str> {
-        if !self.below.contains_key(above) {
-            let words = std::fs::read_to_string(above.join("cgroup.subtree_control")).ok();
-            self.below.insert(above.to_owned(), words);
+    /// The files that a cgroup may have.
+    pub(crate) fn files(&mut self, cgroup: &Cgroup) -> Files {
+        let path = cgroup.path().as_os_str().as_bytes();
+        let Some(end) = path.iter().rposition(|byte| *byte == b'/') else { return Files::below(None) };
+        let above = &path[..end];
+        if let Some(files) = self.below.get(above) {
+            return *files;
         }
-        self.below.get(above)?.as_deref()
+        // Where that cannot be read, nothing follows from it.
+        let file = Path::new(OsStr::from_bytes(above)).join("cgroup.subtree_control");
+        let files = Files::below(std::fs::read_to_string(file).ok().as_deref());
+        self.below.insert(above.to_owned(), files);
+        files
     }
 }
 
 /// The files of one cgroup.
-struct Files<'a> {
+struct Source<'a> {
     cgroup: &'a Cgroup,
-    /// What is enabled above it.
-    above: Option<&'a str>,
+    /// Those that there may be.
+    files: Files,
+    /// What was read of them.
+    sample: &'a Sample<'a>,
     /// Its own `cgroup.controllers`, once a file was missing.
     own: OnceCell<String>,
 }
 
 impl Figures {
-    pub(super) fn read(cgroup: &Cgroup, enabled: &mut Enabled) -> Self {
-        let above = cgroup.path().parent().and_then(|above| enabled.below(above));
-        let cgroup = &Files { cgroup, above, own: OnceCell::new() };
-        let cpu = text(cgroup, "cpu.stat");
-        let io = text(cgroup, "io.stat");
-        let events = text(cgroup, "memory.events");
-        let cpu_figure = |key| field(&cpu, "cpu.stat", key);
+    /// What there is to say of a cgroup of which this was just read.
+    #[must_use]
+    pub fn from_sample(cgroup: &Cgroup, sample: &Sample<'_>, enabled: &mut Enabled) -> Self {
+        let source = &Source { cgroup, files: enabled.files(cgroup), sample, own: OnceCell::new() };
+        let cpu = text(source, File::CpuStat);
+        let io = text(source, File::IoStat);
+        let events = text(source, File::MemoryEvents);
+        let cpu_figure = |key| field(&cpu, File::CpuStat, key);
         Self {
-            memory_current: number(cgroup, "memory.current"),
-            memory_peak: number(cgroup, "memory.peak"),
-            memory_max: limit(cgroup, "memory.max"),
-            swap_current: number(cgroup, "memory.swap.current"),
-            oom_kills: field(&events, "memory.events", "oom_kill"),
+            memory_current: number(source, File::MemoryCurrent),
+            memory_peak: number(source, File::MemoryPeak),
+            memory_max: limit(source, File::MemoryMax),
+            swap_current: number(source, File::MemorySwapCurrent),
+            oom_kills: field(&events, File::MemoryEvents, "oom_kill"),
             cpu_usage_us: cpu_figure("usage_usec"),
             cpu_user_us: cpu_figure("user_usec"),
             cpu_system_us: cpu_figure("system_usec"),
             cpu_throttled_us: cpu_figure("throttled_usec"),
             io_read_bytes: io.as_deref().map(|text| sum(text, "rbytes")).map_err(Clone::clone),
             io_write_bytes: io.as_deref().map(|text| sum(text, "wbytes")).map_err(Clone::clone),
-            pids_current: number(cgroup, "pids.current"),
-            pids_max: limit(cgroup, "pids.max"),
-            cpu_pressure: pressure(cgroup, "cpu.pressure"),
-            memory_pressure: pressure(cgroup, "memory.pressure"),
-            io_pressure: pressure(cgroup, "io.pressure"),
+            pids_current: number(source, File::PidsCurrent),
+            pids_max: limit(source, File::PidsMax),
+            cpu_pressure: pressure(source, File::CpuPressure),
+            memory_pressure: pressure(source, File::MemoryPressure),
+            io_pressure: pressure(source, File::IoPressure),
         }
     }
 }
 
 /// The file's text, or why it cannot be had. A file that is not there belongs to a controller that is not enabled, or
 /// to a newer kernel.
-fn text(files: &Files<'_>, file: &str) -> Figure<String> {
-    let controller = file.split('.').next().unwrap_or(file);
-    let has = |enabled: &str| enabled.split_whitespace().any(|name| name == controller);
-    let disabled = || format!("the {controller} controller is not enabled for this cgroup");
-    // The core keeps the accounts of the cpu and the pressure without any controller.
-    let is_controllers = file != "cpu.stat" && !file.ends_with(".pressure");
-    if is_controllers && files.above.is_some_and(|above| !has(above)) {
-        return Err(Missing { file: file.to_owned(), why: disabled() });
+fn text<'a>(source: &Source<'a>, file: File) -> Figure<Cow<'a, str>> {
+    let name = file.name();
+    let controller = name.split('.').next().unwrap_or(name);
+    let missing = |why: Cow<'static, str>| Missing { file: name, why };
+    let disabled = || {
+        let known = NOT_ENABLED
+            .iter()
+            .find(|why| why.strip_prefix("the ").is_some_and(|why| why.starts_with(controller)));
+        known.map_or_else(|| "not enabled for this cgroup".into(), |why| Cow::Borrowed(*why))
+    };
+    if !source.files.contains(file) {
+        return Err(missing(disabled()));
     }
-    files.cgroup.read_record(file).map_err(|error| {
-        let missing = error.errno() == Some(nix::errno::Errno::ENOENT);
-        let why = if missing {
-            let own = files.own.get_or_init(|| files.cgroup.read("cgroup.controllers").unwrap_or_default());
-            if has(own) { "this kernel has no such file".to_owned() } else { disabled() }
-        } else {
-            error.to_string()
-        };
-        Missing { file: file.to_owned(), why }
+    let read = || source.cgroup.read_record(name).map(Cow::Owned);
+    let there = match source.sample.figure(file) {
+        Some(found) => found.map_err(|errno| (Some(errno), errno.to_string())),
+        None => read().map_err(|error| (error.errno(), error.to_string())),
+    };
+    there.map_err(|(errno, why)| {
+        if errno != Some(Errno::ENOENT) {
+            return missing(why.into());
+        }
+        let own = source.own.get_or_init(|| source.cgroup.read("cgroup.controllers").unwrap_or_default());
+        let has = own.split_whitespace().any(|name| name == controller);
+        missing(if has { "this kernel has no such file".into() } else { disabled() })
     })
 }
 
-fn malformed(file: &str, text: &str) -> Missing {
-    Missing { file: file.to_owned(), why: format!("reads {:?}", text.trim()) }
+fn malformed(file: File, text: &str) -> Missing {
+    Missing { file: file.name(), why: format!("reads {:?}", text.trim()).into() }
 }
 
-fn number(cgroup: &Files<'_>, file: &str) -> Figure<u64> {
-    let text = text(cgroup, file)?;
+fn number(source: &Source<'_>, file: File) -> Figure<u64> {
+    let text = text(source, file)?;
     text.trim().parse().map_err(|_| malformed(file, &text))
 }
 
-fn limit(cgroup: &Files<'_>, file: &str) -> Figure<Option<u64>> {
-    let text = text(cgroup, file)?;
+fn limit(source: &Source<'_>, file: File) -> Figure<Option<u64>> {
+    let text = text(source, file)?;
     match text.trim() {
         "max" => Ok(None),
         figure => figure.parse().map(Some).map_err(|_| malformed(file, &text)),
@@ -163,11 +188,11 @@ fn limit(cgroup: &Files<'_>, file: &str) -> Figure<Option<u64>> {
 }
 
 /// A line `key value` of a flat-keyed file.
-fn field(text: &Figure<String>, file: &str, key: &str) -> Figure<u64> {
+fn field(text: &Figure<Cow<'_, str>>, file: File, key: &str) -> Figure<u64> {
     let text = text.as_ref().map_err(Clone::clone)?;
     text.lines()
         .find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.trim().parse().ok())
-        .ok_or_else(|| Missing { file: file.to_owned(), why: format!("has no {key} here") })
+        .ok_or_else(|| Missing { file: file.name(), why: format!("has no {key} here").into() })
 }
 
 /// The sum of `key=value` over all lines of a nested-keyed file; no line means that nothing was done yet.
@@ -177,18 +202,18 @@ fn sum(text: &str, key: &str) -> u64 {
         .sum()
 }
 
-fn pressure(cgroup: &Files<'_>, file: &str) -> Pressure {
-    let text = text(cgroup, file);
+fn pressure(source: &Source<'_>, file: File) -> Pressure {
+    let text = text(source, file);
     Pressure { some_avg10: average(&text, file, "some"), full_avg10: average(&text, file, "full") }
 }
 
 /// `avg10=` of the line of one kind.
-fn average(text: &Figure<String>, file: &str, kind: &str) -> Figure<f64> {
+fn average(text: &Figure<Cow<'_, str>>, file: File, kind: &str) -> Figure<f64> {
     let text = text.as_ref().map_err(Clone::clone)?;
     text.lines()
         .find(|line| line.starts_with(kind))
         .and_then(|line| line.split_whitespace().find_map(|word| word.strip_prefix("avg10=")?.parse().ok()))
-        .ok_or_else(|| Missing { file: file.to_owned(), why: format!("has no {kind} line here") })
+        .ok_or_else(|| Missing { file: file.name(), why: format!("has no {kind} line here").into() })
 }
 
 #[cfg(test)]
@@ -203,11 +228,11 @@ mod tests {
 
     #[test]
     fn a_missing_key_is_missing_and_not_zero() {
-        let text: Figure<String> = Ok("usage_usec 5\nuser_usec 3\n".to_owned());
-        assert_eq!(field(&text, "cpu.stat", "usage_usec"), Ok(5));
-        assert_eq!(field(&text, "cpu.stat", "throttled_usec").unwrap_err().file, "cpu.stat");
-        let pressure: Figure<String> = Ok("some avg10=1.50 avg60=0.00 avg300=0.00 total=7\n".to_owned());
-        assert_eq!(average(&pressure, "cpu.pressure", "some"), Ok(1.5));
-        assert_eq!(average(&pressure, "cpu.pressure", "full").unwrap_err().why, "has no full line here");
+        let text: Figure<Cow<'_, str>> = Ok("usage_usec 5\nuser_usec 3\n".into());
+        assert_eq!(field(&text, File::CpuStat, "usage_usec"), Ok(5));
+        assert_eq!(field(&text, File::CpuStat, "throttled_usec").unwrap_err().file, "cpu.stat");
+        let pressure: Figure<Cow<'_, str>> = Ok("some avg10=1.50 avg60=0.00 avg300=0.00 total=7\n".into());
+        assert_eq!(average(&pressure, File::CpuPressure, "some"), Ok(1.5));
+        assert_eq!(average(&pressure, File::CpuPressure, "full").unwrap_err().why, "has no full line here");
     }
 }

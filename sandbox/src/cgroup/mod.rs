@@ -24,10 +24,15 @@ use nix::{
     sys::stat::{Mode, fstat, mkdirat},
 };
 
-pub use figures::{Enabled, Figure, Figures, Missing, Pressure};
+pub use figures::{Enabled, Figure, Figures, Missing, NOT_ENABLED, Pressure};
 pub use programs::AttachedProgram;
 
-use crate::{descriptors::far_up, plan::Plan, record};
+use crate::{
+    descriptors::far_up,
+    plan::Plan,
+    record,
+    survey::{Subject, Survey},
+};
 
 /// No file of a cgroup is longer: cgroup.procs with 100,000 processes.
 const FILE_MAX: u64 = 1 << 20;
@@ -316,13 +321,9 @@ impl Cgroup {
     /// The figures of it. Each says for itself if it cannot be had.
     #[must_use]
     pub fn figures(&self) -> Figures {
-        self.figures_among(&mut Enabled::default())
-    }
-
-    /// The same for one of many.
-    #[must_use]
-    pub fn figures_among(&self, enabled: &mut Enabled) -> Figures {
-        Figures::read(self, enabled)
+        let mut enabled = Enabled::default();
+        let subject = Subject::new(None, Some(self), &mut enabled);
+        Figures::from_sample(self, &Survey::new([subject].into_iter()).read(0, &subject), &mut enabled)
     }
 
     /// Writes the plan's limits and reads each back: a limit that did not take is an error.

@@ -6,6 +6,7 @@ use std::{
     arch::asm,
     cell::Cell,
     ffi::c_void,
+    mem::ManuallyDrop,
     os::fd::{AsFd, FromRawFd, OwnedFd, RawFd},
     ptr,
     sync::atomic::AtomicU32,
@@ -202,8 +203,20 @@ unsafe fn clone3(
 pub(crate) struct Holder {
     pid: nix::unistd::Pid,
     pidfd: OwnedFd,
+    life: Life,
     /// `None` once it may not be unmapped, because the process could still be on it.
     stack: Option<Stack>,
+}
+
+/// How far a [`Holder`] is.
+#[derive(Debug, PartialEq, Eq)]
+enum Life {
+    /// It was not ended.
+    On,
+    /// It is gone: its pid may be another's.
+    Over,
+    /// It could not be ended, or waited for.
+    Unknown,
 }
 
 /// What a [`Holder`] runs. `parent` is a pid, dressed as a pointer.
@@ -253,7 +266,7 @@ pub(crate) fn network_maker(socket: RawFd) -> Result<Holder, Errno> {
 }
 
 /// What a process does while this one runs on: a function of this file that reaches nothing of this process's through its
-/// argument, a number, and makes system calls that touch nothing but its own stack and literals.
+/// argument, a number, and makes system calls that touch nothing but its own stack and literals; or [`work_beside`].
 struct Body {
     entry: extern "C" fn(*const c_void) -> !,
     argument: *const c_void,
@@ -283,8 +296,9 @@ fn meanwhile(flags: u64, body: Body) -> Result<Holder, Errno> {
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), Some(&mut before))?;
     // SAFETY: the arguments point at a full `clone_args`; the kernel stores the pidfd and the pid before the call
     // returns, while both are in this frame. The stack is nobody else's, kept in the `Holder` until the process is
-    // gone. The entry is one that a `Body` may have: it reaches nothing through its argument and writes to nothing but
-    // that stack; it has all signals blocked, so this process's memory is otherwise only read, as code and literals.
+    // gone. The entry is one that a `Body` may have: it reaches nothing through its argument but what was made for two,
+    // and writes to nothing else but that stack; it has all signals blocked, so this process's memory is otherwise only
+    // read, as code and literals.
     let result = unsafe { clone3(&arguments, body.entry, body.argument) };
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&before), None)?;
     if result < 0 {
@@ -293,7 +307,7 @@ fn meanwhile(flags: u64, body: Body) -> Result<Holder, Errno> {
     let pid = nix::unistd::Pid::from_raw(pid.into_inner().cast_signed());
     // SAFETY: clone3 succeeded with CLONE_PIDFD, so it stored a descriptor that is new and that nobody else owns.
     let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
-    Ok(Holder { pid, pidfd, stack: Some(stack) })
+    Ok(Holder { pid, pidfd, life: Life::On, stack: Some(stack) })
 }
 
 impl Holder {
@@ -303,16 +317,90 @@ impl Holder {
     }
 }
 
-impl Drop for Holder {
-    fn drop(&mut self) {
+impl Holder {
+    /// Ends it, if it was not ended before.
+    fn end(&mut self) -> &Life {
+        if self.life != Life::On {
+            return &self.life;
+        }
         let ended = nix::sys::signal::kill(self.pid, nix::sys::signal::Signal::SIGKILL)
             .and_then(|()| waitid(Id::PIDFd(self.pidfd.as_fd()), WaitPidFlag::WEXITED | WaitPidFlag::__WALL));
         if let Err(errno) = ended {
             // Better a stack that stays than one that is taken from under a process.
             std::mem::forget(self.stack.take());
-            tracing::warn!(?errno, pid = self.pid.as_raw(), "ending a holder of namespaces");
+            tracing::warn!(?errno, pid = self.pid.as_raw(), "ending a process that shares this one's memory");
         }
         SPARE.set(self.stack.take());
+        self.life = if ended.is_ok() { Life::Over } else { Life::Unknown };
+        &self.life
+    }
+}
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// A process that runs a function beside this one, in this one's memory and with copies of its descriptors, until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Beside<C: Sync> {
+    process: Holder,
+    work: ManuallyDrop<Box<Work<C>>>,
+}
+
+/// What it is given.
+#[derive(Debug)]
+struct Work<C> {
+    parent: usize,
+    body: fn(&C),
+    context: C,
+}
+
+extern "C" fn work_beside<C: Sync>(work: *const c_void) -> ! {
+    // SAFETY: `Beside::new` passes a pointer to a boxed `Work` with this very `C`, which `Beside` keeps until this process has
+    // ended. Nobody has a `&mut` to it meanwhile, and what both reach through `&C` may be reached so (`C: Sync`).
+    let work = unsafe { &*work.cast::<Work<C>>() };
+    // It ends with its parent; a parent that ended before this call is no parent any more.
+    let ends_with_parent = raw::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as usize, 0);
+    if ends_with_parent.is_ok() && raw::getppid() == Ok(work.parent) {
+        (work.body)(&work.context);
+    }
+    raw::exit_group(0)
+}
+
+impl<C: Sync> Beside<C> {
+    /// Makes a process that runs `body(context)`, on a stack of its own and with all signals blocked, and ends. `body` must not
+    /// allocate, lock, unwind or touch thread-local storage: all of these are this process's too.
+    ///
+    /// # Errors
+    /// What clone3(2) says.
+    pub(crate) fn new(context: C, body: fn(&C)) -> Result<Self, Errno> {
+        let parent = usize::try_from(nix::unistd::getpid().as_raw()).unwrap_or(0);
+        let work = Box::new(Work { parent, body, context });
+        let argument = ptr::from_ref::<Work<C>>(&work).cast();
+        let process = meanwhile(0, Body { entry: work_beside::<C>, argument })?;
+        Ok(Self { process, work: ManuallyDrop::new(work) })
+    }
+
+    #[cfg(test)]
+    pub(crate) fn pid(&self) -> nix::unistd::Pid {
+        self.process.pid
+    }
+
+    /// What both see.
+    pub(crate) fn context(&self) -> &C {
+        &self.work.context
+    }
+}
+
+impl<C: Sync> Drop for Beside<C> {
+    fn drop(&mut self) {
+        if *self.process.end() == Life::Over {
+            // SAFETY: this is the owner's drop, which runs once, and nothing reads the field after it; the process that had a
+            // reference is gone. Where it may not be, the memory stays.
+            unsafe { ManuallyDrop::drop(&mut self.work) };
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 //! Invariant: nothing below [`raw`] allocates, locks, touches thread-local storage (so no `errno`) or calls into the C
 //! library, because the child between clone3 and execve shares the parent's memory and runs only these. [`bpf`] is the parent's.
 
+pub(crate) mod ahead;
 pub(crate) mod bpf;
 pub(crate) mod clone;
 pub(crate) mod parked;

@@ -13,7 +13,8 @@ use std::{
     ffi::{CStr, c_char},
     os::fd::RawFd,
     ptr,
-    sync::atomic::{AtomicU8, Ordering},
+    sync::atomic::{AtomicU8, AtomicU32, Ordering},
+    time::Duration,
 };
 
 use nix::errno::Errno;
@@ -358,6 +359,44 @@ pub(crate) fn write_all(fd: RawFd, bytes: &[u8]) -> Answer<()> {
         unsafe { syscall(libc::SYS_write, [int(fd), bytes.as_ptr() as usize, bytes.len(), 0, 0, 0]) }?;
     if written == bytes.len() { Ok(()) } else { Err(Errno::EIO) }
 }
+
+/// read(2): how much of the buffer it filled; 0 is the end.
+pub(crate) fn read(fd: RawFd, into: &mut [u8]) -> Answer<usize> {
+    let arguments = [int(fd), into.as_mut_ptr() as usize, into.len(), 0, 0, 0];
+    // SAFETY: the pointer and the length are those of one slice, borrowed for writing across the call.
+    unsafe { syscall(libc::SYS_read, arguments) }
+}
+
+/// readlinkat(2): how much of the buffer it filled. A link that fills all of it may be longer.
+pub(crate) fn readlink(directory: RawFd, path: &CStr, into: &mut [u8]) -> Answer<usize> {
+    let arguments = [int(directory), text(path), into.as_mut_ptr() as usize, into.len(), 0, 0];
+    // SAFETY: `path` is NUL-terminated and borrowed across the call; the pointer and the length after it are those of one
+    // slice, borrowed for writing.
+    unsafe { syscall(libc::SYS_readlinkat, arguments) }
+}
+
+/// futex(2), FUTEX_WAIT: sleeps while the word is `seen`, until it is woken or the time is over.
+pub(crate) fn futex_wait(word: &AtomicU32, seen: u32, limit: Option<Duration>) -> Answer<()> {
+    let limit = limit.map(|limit| libc::timespec {
+        tv_sec: limit.as_secs().cast_signed(),
+        tv_nsec: limit.subsec_nanos().into(),
+    });
+    let pointer = limit.as_ref().map_or(0, |limit| ptr::from_ref(limit) as usize);
+    let arguments = [word.as_ptr() as usize, FUTEX_WAIT_PRIVATE, seen as usize, pointer, 0, 0];
+    // SAFETY: the first argument points at an aligned word that lives across the call and that the kernel only reads; the fourth
+    // is null or points at a `timespec` on this stack, which is only read.
+    unsafe { syscall(libc::SYS_futex, arguments) }.map(drop)
+}
+
+/// futex(2), FUTEX_WAKE: everybody who sleeps on the word.
+pub(crate) fn futex_wake(word: &AtomicU32) -> Answer<()> {
+    let arguments = [word.as_ptr() as usize, FUTEX_WAKE_PRIVATE, i32::MAX as usize, 0, 0, 0];
+    // SAFETY: the kernel goes by the address of a word that lives across the call, and reaches none of its memory.
+    unsafe { syscall(libc::SYS_futex, arguments) }.map(drop)
+}
+
+const FUTEX_WAIT_PRIVATE: usize = (libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG) as usize;
+const FUTEX_WAKE_PRIVATE: usize = (libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG) as usize;
 
 /// fstat(2): whether `fd` is this character device.
 pub(crate) fn is_character_device(fd: RawFd, device: u64) -> Answer<bool> {

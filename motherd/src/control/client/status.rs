@@ -33,24 +33,24 @@ fn in_memory(
     reader: &mut impl BufRead,
     take: &mut impl FnMut(ServiceStatus),
 ) -> io::Result<(&'static [u8], Vec<u8>)> {
-    let mut text = Vec::new();
-    while text.len() < STATUS_BEGINS.len() && more(reader, &mut text)? {}
-    if !text.starts_with(STATUS_BEGINS) {
-        return Ok((b"", text));
+    let mut text = Text::default();
+    while text.whole.len() < STATUS_BEGINS.len() && text.read_more(reader)? {}
+    if !text.whole.as_bytes().starts_with(STATUS_BEGINS) {
+        return Ok((b"", text.into_bytes(0)));
     }
     let (mut at, mut first) = (STATUS_BEGINS.len(), true);
     loop {
-        let element = match (text.get(at), first) {
+        let element = match (text.whole.as_bytes().get(at), first) {
             (Some(b','), false) => at + 1,
             (Some(_), false) => break,
             (Some(_), true) | (None, _) => at,
         };
         // A comma before the end stays for who reads the rest: it is wrong there.
-        if !first && text.get(element) == Some(&b']') {
+        if !first && text.whole.as_bytes().get(element) == Some(&b']') {
             break;
         }
-        let left = text.get(element..).unwrap_or_default();
-        let mut services = serde_json::Deserializer::from_slice(left).into_iter::<ServiceStatus>();
+        let left = text.whole.get(element..).unwrap_or_default();
+        let mut services = serde_json::Deserializer::from_str(left).into_iter::<ServiceStatus>();
         match services.next() {
             Some(Ok(service)) => {
                 (at, first) = (element + services.byte_offset(), false);
@@ -59,34 +59,58 @@ fn in_memory(
             Some(Err(error)) if !error.is_eof() => break,
             // Not all of it is there yet.
             Some(Err(_)) | None => {
-                text.drain(..at);
+                text.whole.drain(..at);
                 at = 0;
-                if !more(reader, &mut text)? {
+                if !text.read_more(reader)? {
                     break;
                 }
             }
         }
     }
-    text.drain(..at);
+    let mut rest = text.into_bytes(at);
     // The next one is the first of what is left.
-    if !first && text.first() == Some(&b',') && text.get(1) != Some(&b']') {
-        text.remove(0);
+    if !first && rest.first() == Some(&b',') && rest.get(1) != Some(&b']') {
+        rest.remove(0);
     }
-    Ok((STATUS_BEGINS, text))
+    Ok((STATUS_BEGINS, rest))
 }
 
-/// Whether there was more.
-fn more(reader: &mut impl BufRead, text: &mut Vec<u8>) -> io::Result<bool> {
-    let part = loop {
-        match reader.fill_buf() {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            part => break part?,
-        }
-    };
-    let size = part.len();
-    text.extend_from_slice(part);
-    reader.consume(size);
-    Ok(size > 0)
+/// What was read, looked through once for what is no text.
+#[derive(Default)]
+struct Text {
+    whole: String,
+    /// The beginning of a character, or something that is none, and what came after it.
+    rest: Vec<u8>,
+}
+
+impl Text {
+    /// Whether there was more.
+    fn read_more(&mut self, reader: &mut impl BufRead) -> io::Result<bool> {
+        let part = loop {
+            match reader.fill_buf() {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                part => break part?,
+            }
+        };
+        let size = part.len();
+        self.rest.extend_from_slice(part);
+        reader.consume(size);
+        let whole = match str::from_utf8(&self.rest) {
+            Ok(text) => text,
+            Err(error) => str::from_utf8(&self.rest[..error.valid_up_to()]).unwrap_or_default(),
+        };
+        self.whole.push_str(whole);
+        let end = whole.len();
+        self.rest.drain(..end);
+        Ok(size > 0)
+    }
+
+    fn into_bytes(self, from: usize) -> Vec<u8> {
+        let mut bytes = self.whole.into_bytes();
+        bytes.drain(..from);
+        bytes.extend(self.rest);
+        bytes
+    }
 }
 
 /// `{"parameters": .., "error": ..}`

@@ -6,6 +6,7 @@ use sandbox::{
     Plan,
     attest::{self, Seccomp, Unreadable, Witness},
     cgroup::{self, Cgroup},
+    survey::Sample,
 };
 
 use super::{
@@ -14,19 +15,18 @@ use super::{
 };
 
 impl Isolation {
-    /// Reads the isolation of a process back now, and adds what was applied at launch and cannot be read back. `cgroup` is where
+    /// The isolation of a process as it was just read back, and what was applied at launch and cannot be read back. `cgroup` is where
     /// the kernel has just said that it is, if it was asked.
     #[must_use]
-    pub fn read(
+    pub fn attested(
         pid: u32,
+        sample: &Sample<'_>,
         cgroup: Option<&Cgroup>,
         landlock: Option<LandlockApplied>,
         witness: &Result<Witness, Unreadable>,
     ) -> Self {
-        let attested = witness.as_ref().map_err(Clone::clone).and_then(|witness| match cgroup {
-            Some(cgroup) => witness.attest_in(pid, cgroup),
-            None => witness.attest(pid),
-        });
+        let witness = witness.as_ref().map_err(Clone::clone);
+        let attested = witness.and_then(|witness| witness.attest_from(pid, sample, cgroup));
         Self { attested: attested.map(Attested::from).into(), landlock }
     }
 
@@ -47,7 +47,7 @@ impl<T> From<Result<T, Unreadable>> for Figure<T> {
     fn from(read: Result<T, Unreadable>) -> Self {
         match read {
             Ok(value) => Figure::Value(value),
-            Err(Unreadable { file, why }) => Figure::Missing(Missing { file, why }),
+            Err(Unreadable { file, why }) => Figure::Missing(Missing { file: file.into(), why: why.into() }),
         }
     }
 }
@@ -80,7 +80,7 @@ impl From<attest::Attested> for Attested {
         let seccomp_filters = match status.seccomp_filters {
             Some(count) => Figure::Value(count.into()),
             None => Figure::Missing(Missing {
-                file: format!("/proc/{pid}/status"),
+                file: format!("/proc/{pid}/status").into(),
                 why: "no line `Seccomp_filters:` (Linux 5.9)".into(),
             }),
         };
@@ -105,7 +105,9 @@ impl From<attest::Attested> for Attested {
 }
 
 fn names(set: attest::CapabilitySet) -> Vec<Cow<'static, str>> {
-    set.names().into_iter().map(Cow::Borrowed).collect()
+    let mut names = Vec::with_capacity(set.0.count_ones() as usize);
+    names.extend(set.each_name().map(Cow::Borrowed));
+    names
 }
 
 impl LandlockApplied {
@@ -173,7 +175,7 @@ fn limit(found: cgroup::Figure<Option<u64>>) -> LimitFigure {
 }
 
 fn missing(lacking: cgroup::Missing) -> Missing {
-    Missing { file: lacking.file, why: lacking.why }
+    Missing { file: lacking.file.into(), why: lacking.why }
 }
 
 /// Of things that are all in memory: far fewer than 2^64.

@@ -11,6 +11,7 @@ mod convert;
 mod ending;
 mod events;
 mod message;
+mod names;
 mod status;
 mod tree;
 mod upgrade;

@@ -7,7 +7,10 @@ use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
-use super::events::{SocketStatus, TimerStatus};
+use super::{
+    events::{SocketStatus, TimerStatus},
+    names,
+};
 
 /// The states that people see.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -265,9 +268,11 @@ pub enum LimitFigure {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Missing {
     /// `memory.current`, or a path.
-    pub file: String,
+    #[serde(deserialize_with = "names::file")]
+    pub file: Cow<'static, str>,
     /// `ENOENT: the memory controller is not enabled here`.
-    pub why: String,
+    #[serde(deserialize_with = "names::reason")]
+    pub why: Cow<'static, str>,
 }
 
 /// What the cgroup's files say.
@@ -389,6 +394,7 @@ pub struct Attested {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Namespace {
     /// `mnt`, `pid`, `net`, ...
+    #[serde(deserialize_with = "names::kind")]
     pub kind: Cow<'static, str>,
     /// The namespace's inode number.
     pub inode: u64,
@@ -403,14 +409,19 @@ pub struct Namespace {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Capabilities {
     /// CapInh
+    #[serde(deserialize_with = "names::capabilities")]
     pub inheritable: Vec<Cow<'static, str>>,
     /// CapPrm
+    #[serde(deserialize_with = "names::capabilities")]
     pub permitted: Vec<Cow<'static, str>>,
     /// CapEff
+    #[serde(deserialize_with = "names::capabilities")]
     pub effective: Vec<Cow<'static, str>>,
     /// CapBnd
+    #[serde(deserialize_with = "names::capabilities")]
     pub bounding: Vec<Cow<'static, str>>,
     /// CapAmb
+    #[serde(deserialize_with = "names::capabilities")]
     pub ambient: Vec<Cow<'static, str>>,
     /// How many this kernel knows.
     pub known: u64,

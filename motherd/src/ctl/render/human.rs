@@ -47,6 +47,10 @@ pub(crate) fn plural(count: u64, what: &str) -> String {
 
 /// A text that came from elsewhere, without what moves a terminal's cursor or changes its colours.
 pub(crate) fn printable(text: &str) -> String {
+    // Nearly every text is of this kind.
+    if text.bytes().all(|byte| (0x20..0x7f).contains(&byte)) {
+        return text.to_owned();
+    }
     let mut safe = String::with_capacity(text.len());
     for c in text.chars() {
         if c.is_control() && c != '\t' {

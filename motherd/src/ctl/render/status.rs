@@ -169,9 +169,21 @@ impl Page {
     }
 
     pub(super) fn line(&mut self, label: &str, value: &str) {
-        let label = self.style.dim(&format!("{label:LABEL$}"));
-        self.text.push_str(format!("  {label}{value}").trim_end());
+        let start = self.text.len();
+        self.label(2, label, LABEL);
+        self.text.push_str(value);
+        let end = self.text.trim_end().len().max(start);
+        self.text.truncate(end);
         self.text.push('\n');
+    }
+
+    /// Spaces, and the label with spaces up to its width.
+    fn label(&mut self, indent: usize, label: &str, width: usize) {
+        self.text.extend(std::iter::repeat_n(' ', indent));
+        let start = self.text.len();
+        self.text.push_str(label);
+        self.text.extend(std::iter::repeat_n(' ', width.saturating_sub(label.len())));
+        self.style.dim_from(start, &mut self.text);
     }
 
     pub(super) fn warning(&mut self, label: &str, value: &str) {
@@ -180,8 +192,9 @@ impl Page {
     }
 
     fn inner(&mut self, label: &str, value: &str) {
-        let label = self.style.dim(&format!("{label:INNER_LABEL$}"));
-        self.text.push_str(&format!("    {label}{value}\n"));
+        self.label(4, label, INNER_LABEL);
+        self.text.push_str(value);
+        self.text.push('\n');
     }
 
     /// The figures that there are on one line, those that there are not on further ones.
@@ -311,8 +324,9 @@ impl<'a> Row<'a> {
     }
 
     fn lack(&mut self, Missing { file, why }: &'a Missing) {
-        match self.lacking.iter_mut().find(|(_, known)| known == why) {
-            Some((files, _)) if files.contains(&file.as_str()) => {}
+        let (file, why): (&'a str, &'a str) = (file, why);
+        match self.lacking.iter_mut().find(|(_, known)| *known == why) {
+            Some((files, _)) if files.contains(&file) => {}
             Some((files, _)) => files.push(file),
             None => self.lacking.push((vec![file], why)),
         }
@@ -500,8 +514,10 @@ backup: nightly copy
     fn figures_that_a_host_lacks_share_a_line_where_they_share_the_reason() {
         let mut service = web();
         let figures = service.figures.as_mut().unwrap();
-        let missing =
-            |file: &str| Missing { file: file.into(), why: "the memory controller is not enabled".into() };
+        let missing = |file: &'static str| Missing {
+            file: file.into(),
+            why: "the memory controller is not enabled".into(),
+        };
         figures.memory.current_bytes = Figure::Missing(missing("memory.current"));
         figures.memory.peak_bytes = Figure::Missing(missing("memory.peak"));
         figures.memory.max_bytes = LimitFigure::Missing(missing("memory.max"));

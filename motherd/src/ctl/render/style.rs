@@ -35,6 +35,14 @@ impl Style {
         self.paint("2", text)
     }
 
+    /// The same with what a text has from there on.
+    pub(crate) fn dim_from(self, start: usize, text: &mut String) {
+        if self.on {
+            let dim = self.dim(&text.split_off(start));
+            text.push_str(&dim);
+        }
+    }
+
     pub(crate) fn warning(self, text: &str) -> String {
         self.paint("33", text)
     }
