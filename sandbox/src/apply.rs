@@ -276,11 +276,12 @@ pub(crate) struct Making<'a> {
 fn walk(context: &Context<'_>) {
     let mut slots = Slots([-1; SLOTS]);
     for (number, step) in (0_u32..).zip(context.steps) {
-        if let Some(Network::Arrives { socket, before, stands_for }) = context.pooled
-            && before == number
-            && let Err(errno) = enter_arriving(socket)
-        {
-            context.outcome.fail(stands_for, errno);
+        if let Some(Network::Arrives { socket, before, up_before, stands_for }) = context.pooled {
+            let entered = if before == number { enter_arriving(socket) } else { Ok(()) };
+            let up = entered.and_then(|()| if up_before == number { up_by_now(socket) } else { Ok(()) });
+            if let Err(errno) = up {
+                context.outcome.fail(stands_for, errno);
+            }
         }
         let answer = apply(&step.op, context, &mut slots).and_then(|()| context.injected(number));
         if let Err(errno) = answer {
@@ -496,6 +497,11 @@ fn enter_arriving(socket: RawFd) -> Answer<()> {
             raw::loopback_up()
         }
     }
+}
+
+/// The loopback of that network is up: its maker says so, or does not live to, and then this process does it.
+fn up_by_now(socket: RawFd) -> Answer<()> {
+    if raw::receive_word(socket)? { Ok(()) } else { raw::loopback_up() }
 }
 
 /// An ignored signal stays ignored over exec, and Rust's start-up ignores SIGPIPE: a service must not inherit that.

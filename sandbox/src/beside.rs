@@ -94,11 +94,13 @@ fn stays(phase: Phase) -> bool {
         | Phase::Root
         | Phase::Mount
         | Phase::Seal
+        | Phase::NetworkMount
         | Phase::UserNamespace => false,
         Phase::Process
         | Phase::Umask
         | Phase::WorkingDirectory
         | Phase::LandlockRules
+        | Phase::Bounding
         | Phase::OpenFiles
         | Phase::Identity
         | Phase::Keyring

@@ -47,6 +47,8 @@ pub(crate) enum Network {
         socket: RawFd,
         /// The step before which it is entered: the first that shows it, or that gives up what it takes to enter it.
         before: u32,
+        /// The step before which its loopback has to be up: the first that gives up what it takes to bring it up.
+        up_before: u32,
         /// The step that would make one, and whose failure it is if there is none.
         stands_for: u32,
     },
@@ -94,6 +96,39 @@ impl PooledNetwork {
         Ok(Self(State::OnItsWay { socket, _maker: maker }))
     }
 
+    /// One whose maker ends when it has sent it, loopback down.
+    #[cfg(test)]
+    pub(crate) fn that_stays_down() -> Result<Self, PoolError> {
+        let (socket, theirs) =
+            socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
+                .map_err(|errno| PoolError { what: "socketpair", errno })?;
+        let made = Self::made(&[], Fault::default())?;
+        let numbers: Vec<RawFd> = made.iter().map(AsRawFd::as_raw_fd).collect();
+        crate::sys::raw::send_descriptors(theirs.as_raw_fd(), &numbers)
+            .map_err(|errno| PoolError { what: "sendmsg", errno })?;
+        drop(theirs);
+        let maker = clone::network_maker(i32::MAX).map_err(|errno| PoolError { what: "clone3", errno })?;
+        Ok(Self(State::OnItsWay { socket, _maker: maker }))
+    }
+
+    /// Namespaces that nobody is in: one, after these steps.
+    fn made(steps: &[Step], fault: Fault) -> Result<Vec<OwnedFd>, PoolError> {
+        let (notes, outcome) = (Notes::default(), Outcome::new());
+        let made = making::namespaces(&making::Wanted {
+            steps,
+            flags: u64::from(libc::CLONE_NEWNET.cast_unsigned()),
+            names: &[c"net"],
+            template: None,
+            notes: &notes,
+            outcome: &outcome,
+            fault,
+        });
+        made.map_err(|(what, errno)| match outcome.failure() {
+            Some((_, errno)) => PoolError { what: "loopback up", errno },
+            None => PoolError { what, errno },
+        })
+    }
+
     /// What a child that walks these steps has of it.
     pub(crate) fn within(&self, steps: &[Step]) -> Network {
         match &self.0 {
@@ -105,21 +140,22 @@ impl PooledNetwork {
                 };
                 let stands_for = first(|step| matches!(step.op, Op::LoopbackUp)).unwrap_or(0);
                 let before = first(needs_network).unwrap_or(stands_for);
-                Network::Arrives { socket: socket.as_raw_fd(), before, stands_for }
+                let up_before = first(gives_up).unwrap_or(before);
+                Network::Arrives { socket: socket.as_raw_fd(), before, up_before, stands_for }
             }
         }
     }
 }
 
-/// Whether a step's process has to be in its network: sysfs shows that of who mounts it, and what comes after the mounts
-/// gives up what it takes to enter another.
+/// Whether a step's process has to be in its network: sysfs shows that of who mounts it, and what comes later gives up what
+/// it takes to enter another.
 fn needs_network(step: &Step) -> bool {
-    let mounts = if let Op::NewFilesystem { kind, .. } | Op::Mount { kind, .. } = &step.op {
-        Some(kind)
-    } else {
-        None
-    };
-    mounts.is_some_and(|kind| kind.as_c_str() == c"sysfs") || step.phase > Phase::Seal
+    step.phase >= Phase::NetworkMount
+}
+
+/// Whether a step, or what comes after it, gives up what it takes to change a network.
+fn gives_up(step: &Step) -> bool {
+    step.phase > Phase::LandlockRules
 }
 
 /// Why a namespace could not be made.
@@ -164,23 +200,10 @@ impl NetworkPool {
     }
 
     pub(crate) fn add_with(&mut self, fault: Fault) -> Result<(), PoolError> {
-        let (notes, outcome) = (Notes::default(), Outcome::new());
         let object = "lo".to_owned();
         let up =
             Step::new(Action { phase: Phase::Network, op: Op::LoopbackUp, object, at: None, shared: false });
-        let made = making::namespaces(&making::Wanted {
-            steps: &[up],
-            flags: u64::from(libc::CLONE_NEWNET.cast_unsigned()),
-            names: &[c"net"],
-            template: None,
-            notes: &notes,
-            outcome: &outcome,
-            fault,
-        });
-        let made = made.map_err(|(what, errno)| match outcome.failure() {
-            Some((_, errno)) => PoolError { what: "loopback up", errno },
-            None => PoolError { what, errno },
-        })?;
+        let made = PooledNetwork::made(&[up], fault)?;
         self.ready.extend(made.into_iter().map(|namespace| PooledNetwork(State::Ready(namespace))));
         Ok(())
     }

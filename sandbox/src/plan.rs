@@ -43,6 +43,12 @@ pub(crate) enum Phase {
     Mount,
     /// What must be writable while it is filled becomes read-only at the end.
     Seal,
+    /// The bounding set of a service in the host's user namespace: nothing before exec depends on what is in it. (A user
+    /// namespace has a full one of its own, which is dropped in [`Phase::Identity`].)
+    Bounding,
+    /// sysfs, which shows the network of who mounts it, and what stands on it: after all that does not depend on the
+    /// network, since the launch may have to wait for that ([`crate::netpool::PooledNetwork::begin`]).
+    NetworkMount,
     /// The service's umask. Until here it is 0, so that what the launch makes has the modes that it is made with.
     Umask,
     /// After the mounts, so that it means a directory of the new root; before the identity, as runc and systemd do.

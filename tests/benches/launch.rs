@@ -1,6 +1,5 @@
 //! What a sandboxed launch costs: `cargo bench -p e2e --bench launch [-- ROUNDS]`, as root; with `--steps` where the time of
-//! one goes. docs/performance.md says how
-//! to read it.
+//! one goes, with `--rest` each after 5 ms of rest. docs/performance.md says how to read it.
 //!
 //! Every contender starts the same program and waits for its end. Printed are medians and their ratio to the floor: a bare
 //! vfork and exec into the same namespaces, without any sandbox.
@@ -95,12 +94,20 @@ fn main() -> Result<()> {
     let (bwrap, crun) = (bwrap(), crun());
     let motherctl = &Programs::built()?.motherctl;
     arena::enter()?;
-    launches(rounds, motherctl, bwrap.as_deref(), crun)?;
+    let rests = std::env::args().any(|argument| argument == "--rest");
+    let rest = Duration::from_millis(if rests { 5 } else { 0 });
+    launches(rounds, rest, motherctl, bwrap.as_deref(), crun)?;
     compiling(rounds)?;
     growth(rounds)
 }
 
-fn launches(rounds: usize, motherctl: &Path, bwrap: Option<&Path>, crun: Option<Command>) -> Result<()> {
+fn launches(
+    rounds: usize,
+    rest: Duration,
+    motherctl: &Path,
+    bwrap: Option<&Path>,
+    crun: Option<Command>,
+) -> Result<()> {
     let confined = &Confined::new("base/default")?;
     let template = Template::build(&confined.plan)?.context("base/default has a template")?;
     let pool = RefCell::new(NetworkPool::new(1));
@@ -175,7 +182,7 @@ fn launches(rounds: usize, motherctl: &Path, bwrap: Option<&Path>, crun: Option<
             Err(error) => eprintln!("not compared with crun: {error:#}"),
         }
     }
-    arena::interleave(rounds, &mut candidates)?;
+    arena::interleave(rounds, rest, &mut candidates)?;
     let [floor, low_floor, _] = candidates[0].figures();
     println!(
         "{rounds} rounds, us from start to reaped: median, 10th and 90th percentile; median and 10th percentile by the \
@@ -197,8 +204,8 @@ fn launches(rounds: usize, motherctl: &Path, bwrap: Option<&Path>, crun: Option<
     Ok(())
 }
 
-/// What each call of the parent and each step of the child takes: inline, also with the network made meanwhile, with template
-/// and pool, and with a berth.
+/// What each call of the parent and each step of the child takes: inline and with a template, also with the network made
+/// meanwhile, with template and pool, and with a berth.
 fn steps(rounds: usize) -> Result<()> {
     let confined = Confined::new("base/default")?;
     let template = Template::build(&confined.plan)?.context("base/default has a template")?;
@@ -213,6 +220,14 @@ fn steps(rounds: usize) -> Result<()> {
         let network = Some(PooledNetwork::begin()?).into();
         timings.mark("network begun");
         confined.run_from(Ahead { network: Some(&network), ..Ahead::default() }, Some(&timings))?;
+        Ok(timings)
+    })?;
+    timed("template, network meanwhile", rounds, || {
+        let timings = Timings::start();
+        let network = Some(PooledNetwork::begin()?).into();
+        timings.mark("network begun");
+        let ahead = Ahead { template: Some(&template), network: Some(&network), berth: None };
+        confined.run_from(ahead, Some(&timings))?;
         Ok(timings)
     })?;
     timed("template and pool", rounds, || {

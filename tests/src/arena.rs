@@ -129,6 +129,8 @@ impl Confined {
 
     fn of(policy: &Policy) -> Result<Self> {
         let kernel = Kernel::probe(None)?;
+        // As motherd says it of itself.
+        sandbox::inherited::dispositions_are_final()?;
         let subject = Subject { name: "bench".to_owned(), root: "/".into(), sockets: vec![] };
         let plan = Arc::new(compile(policy, &subject, &kernel)?);
         let base = kernel.cgroup_base.context("no cgroup2 tree is mounted")?;
@@ -238,8 +240,9 @@ impl<'a> Candidate<'a> {
 }
 
 /// Runs all of them once in each round, in another order in each, so that what one leaves behind for the next and what
-/// the machine does meanwhile meet them all alike.
-pub fn interleave(rounds: usize, candidates: &mut [Candidate<'_>]) -> Result<()> {
+/// the machine does meanwhile meet them all alike. Before each is so much rest, for what the kernel does after the one before:
+/// it takes apart a network namespace for as long as it makes one.
+pub fn interleave(rounds: usize, rest: Duration, candidates: &mut [Candidate<'_>]) -> Result<()> {
     let mut random: usize = 0x2545_f491;
     let mut order: Vec<usize> = (0..candidates.len()).collect();
     for _ in 0..rounds {
@@ -253,6 +256,7 @@ pub fn interleave(rounds: usize, candidates: &mut [Candidate<'_>]) -> Result<()>
         for index in &order {
             let candidate = &mut candidates[*index];
             (candidate.before)().with_context(|| candidate.name.clone())?;
+            std::thread::sleep(rest);
             let started = Instant::now();
             (candidate.run)().with_context(|| candidate.name.clone())?;
             candidate.times.push(started.elapsed());

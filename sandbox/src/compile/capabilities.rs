@@ -1,7 +1,7 @@
 //! `[capabilities]` and the change of identity: the bounding set, ids, the five sets, locked securebits.
 
 use crate::{
-    compile::Builder,
+    compile::{Builder, users::Ids},
     plan::{Op, Phase},
     policy::{Confinement, Securebit},
 };
@@ -21,16 +21,20 @@ fn bit(capability: caps::Capability) -> u64 {
 
 /// The steps, in the order in which each can still be done: dropping from the bounding set and setting securebits need
 /// CAP_SETPCAP, so it is held until the last capset. The groups were set before, by `process`, while CAP_SETGID was there.
-pub(crate) fn compile(rules: &Confinement, uid: u32, builder: &mut Builder<'_>) {
+pub(crate) fn compile(rules: &Confinement, ids: &Ids, uid: u32, builder: &mut Builder<'_>) {
     let capabilities = &rules.capabilities;
     let keep = capabilities.keep.iter().fold(0, |mask, kept| mask | bit(kept.value));
     let ambient = capabilities.ambient.iter().fold(0, |mask, raised| mask | bit(raised.value));
     let during = keep | bit(caps::Capability::CAP_SETPCAP);
 
+    let bounding = match ids {
+        Ids::Host => Phase::Bounding,
+        Ids::Own(_) => Phase::Identity,
+    };
     let known = caps::all();
     for number in 0..=builder.kernel.last_capability {
         if keep & (1 << number) == 0 {
-            builder.step(Phase::Identity, Op::DropBounding(number), name(number, &known), None);
+            builder.step(bounding, Op::DropBounding(number), name(number, &known), None);
         }
     }
     let user_at = Some(rules.process.user.at.clone());

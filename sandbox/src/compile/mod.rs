@@ -130,7 +130,7 @@ fn confined(
     let namespaces = namespaces::compile(rules, &ids, builder);
     let view = mounts::compile(rules, (identity.host_uid, identity.host_gid), builder);
     loader::check(rules, &view, builder);
-    capabilities::compile(rules, identity.uid, builder);
+    capabilities::compile(rules, &ids, identity.uid, builder);
     let landlock = landlock::compile(&with_credentials(rules), &view, builder);
     match filter {
         Some(made) => builder.steps.push(made.clone()),
@@ -210,6 +210,8 @@ pub(crate) struct Builder<'a> {
     pub(crate) through_links: bool,
     /// Where an empty folder was mounted over something first, and whether launches share it.
     pub(crate) hidden: Option<(CString, bool)>,
+    /// When what is mounted now is mounted.
+    pub(crate) mounting: Phase,
     steps: Vec<Step>,
     slots: usize,
     id_maps: Vec<UserNamespacePlan>,
@@ -226,6 +228,7 @@ impl<'a> Builder<'a> {
             left_out: Vec::new(),
             through_links: false,
             hidden: None,
+            mounting: Phase::Mount,
             steps: Vec::new(),
             slots: 0,
             id_maps: Vec::new(),

@@ -614,7 +614,7 @@ fn mount_point(entry: &Entry, before: &[Entry], view: &View, builder: &mut Build
         } else {
             Op::MakeDirectory(c_string(&path))
         };
-        builder.step(Phase::Mount, op, &path, Some(entry.at.clone()));
+        builder.step(builder.mounting, op, &path, Some(entry.at.clone()));
     }
 }
 
@@ -698,15 +698,15 @@ fn credentials(entry: &Entry, names: &[String], (uid, gid): (u32, u32), builder:
     let at = || Some(entry.at.clone());
     let attributes = NOSUID | NODEV | NOEXEC | NOSYMFOLLOW;
     let op = filesystem_op(c"ramfs", vec![option("mode", "0500")], attributes, slot);
-    builder.step(Phase::Mount, op, CREDENTIALS_DIRECTORY, at());
+    builder.step(builder.mounting, op, CREDENTIALS_DIRECTORY, at());
     for (index, name) in names.iter().enumerate() {
         let op = Op::WriteCredential { at: slot, index, name: c_string(name), uid, gid };
-        builder.step(Phase::Mount, op, name, at());
+        builder.step(builder.mounting, op, name, at());
     }
     let op = Op::Chown { at: slot, name: c_string("."), uid, gid };
-    builder.step(Phase::Mount, op, CREDENTIALS_DIRECTORY, at());
+    builder.step(builder.mounting, op, CREDENTIALS_DIRECTORY, at());
     let op = Op::SetAttributes { of: slot, set: RDONLY, recursive: false };
-    builder.step(Phase::Mount, op, CREDENTIALS_DIRECTORY, at());
+    builder.step(builder.mounting, op, CREDENTIALS_DIRECTORY, at());
     attach(entry, CREDENTIALS_DIRECTORY, slot, builder);
 }
 
@@ -755,13 +755,13 @@ fn detach(entry: &Entry, before: &[Entry], builder: &mut Builder<'_>) {
     let above = before.iter().rev().find(|other| is_beneath(&entry.path, &other.path));
     if above.is_some_and(|above| matches!(above.kind, Kind::Tree { .. })) {
         let op = Op::Detach(c_string(&entry.path));
-        builder.step(Phase::Mount, op, &entry.path, Some(entry.at.clone()));
+        builder.step(builder.mounting, op, &entry.path, Some(entry.at.clone()));
     }
 }
 
 fn attach(entry: &Entry, path: &str, slot: Slot, builder: &mut Builder<'_>) {
     let op = Op::Attach { from: slot, target: c_string(path), through_links: builder.through_links };
-    builder.step(Phase::Mount, op, path, Some(entry.at.clone()));
+    builder.step(builder.mounting, op, path, Some(entry.at.clone()));
 }
 
 /// A file system that is empty, or filled by the kernel: one call makes and attaches it. That enters the folder, which an
@@ -790,7 +790,7 @@ fn mount_like(
     if builder.kernel.ordinary_user.is_some() {
         let slot = builder.slot(Some(&entry.at));
         let op = filesystem_op(kind, options.to_vec(), attributes, slot);
-        builder.step(Phase::Mount, op, path, Some(entry.at.clone()));
+        builder.step(builder.mounting, op, path, Some(entry.at.clone()));
         return attach(entry, path, slot, builder);
     }
     let text = |option: &CString| option.to_string_lossy().into_owned();
@@ -814,7 +814,7 @@ fn mount_like(
     let options = c_string(&written.join(","));
     let (kind, target, through_links) = (kind.to_owned(), c_string(path), builder.through_links);
     let op = Op::Mount { kind, target, through_links, attributes, flags, options, like };
-    builder.step(Phase::Mount, op, path, Some(entry.at.clone()));
+    builder.step(builder.mounting, op, path, Some(entry.at.clone()));
 }
 
 /// A device node on a mount that forbids devices: opening it is EACCES for everybody, root included. The source is the
@@ -853,10 +853,15 @@ fn proc(entry: &Entry, view: ProcView, builder: &mut Builder<'_>) {
         if builder.host.kind(path).is_ok() {
             let at = Some(entry.at.clone());
             let slot = builder.slot(at.as_ref());
-            builder.step(Phase::Mount, Op::CloneTree { path: c_string(path), into: slot }, path, at.clone());
+            builder.step(
+                builder.mounting,
+                Op::CloneTree { path: c_string(path), into: slot },
+                path,
+                at.clone(),
+            );
             let attributes = RDONLY | NOSUID | NODEV | NOEXEC;
             let op = Op::SetAttributes { of: slot, set: attributes, recursive: true };
-            builder.step(Phase::Mount, op, path, at);
+            builder.step(builder.mounting, op, path, at);
             attach(entry, path, slot, builder);
         }
     }
@@ -868,26 +873,26 @@ fn dev(entry: &Entry, more: u64, ids: (u32, u32), builder: &mut Builder<'_>) {
     let at = Some(entry.at.clone());
     let slot = builder.slot(at.as_ref());
     let op = filesystem_op(c"tmpfs", tmpfs_options(64 << 10, inodes, 0o755, (0, 0)), NOSUID | NOEXEC, slot);
-    builder.step(Phase::Mount, op, "/dev", at.clone());
+    builder.step(builder.mounting, op, "/dev", at.clone());
     // Only root of the host makes device nodes; for an ordinary user the host's own are bound.
     let bound = builder.kernel.ordinary_user.is_some();
     for (name, major, minor) in NODES.iter().filter(|_| !bound) {
         let device = libc::makedev(*major, *minor);
         let op = Op::Mknod { at: slot, name: c_string(name), mode: libc::S_IFCHR | 0o666, device };
-        builder.step(Phase::Mount, op, format!("/dev/{name}"), at.clone());
+        builder.step(builder.mounting, op, format!("/dev/{name}"), at.clone());
     }
     for (name, target) in LINKS {
         let op = Op::Symlink { at: slot, name: c_string(name), target: c_string(target) };
-        builder.step(Phase::Mount, op, format!("/dev/{name}"), at.clone());
+        builder.step(builder.mounting, op, format!("/dev/{name}"), at.clone());
     }
     for name in ["pts", "shm"] {
         let op = Op::Mkdir { at: slot, name: c_string(name), mode: 0o755 };
-        builder.step(Phase::Mount, op, format!("/dev/{name}"), at.clone());
+        builder.step(builder.mounting, op, format!("/dev/{name}"), at.clone());
     }
     attach(entry, "/dev", slot, builder);
     for (name, ..) in NODES.iter().filter(|_| bound) {
         let path = format!("/dev/{name}");
-        builder.step(Phase::Mount, Op::MakeFile(c_string(&path)), &path, at.clone());
+        builder.step(builder.mounting, Op::MakeFile(c_string(&path)), &path, at.clone());
         let node = builder.slot(at.as_ref());
         let op = Op::CloneTree { path: c_string(&path), into: node };
         builder.step(Phase::Collect, op, &path, at.clone());
@@ -907,9 +912,11 @@ fn dev(entry: &Entry, more: u64, ids: (u32, u32), builder: &mut Builder<'_>) {
 
 fn sys(entry: &Entry, cgroup: Share, builder: &mut Builder<'_>) {
     let attributes = RDONLY | NOSUID | NODEV | NOEXEC;
+    builder.mounting = Phase::NetworkMount;
     new_mount(entry, "/sys", c"sysfs", &[], attributes, builder);
     // In a cgroup namespace of its own the service sees its own cgroup as the root; in the host's it sees none.
     if cgroup == Share::Private && builder.kernel.cgroup_root.is_some() {
         new_mount(entry, "/sys/fs/cgroup", c"cgroup2", &[], attributes, builder);
     }
+    builder.mounting = Phase::Mount;
 }

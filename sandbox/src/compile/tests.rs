@@ -700,17 +700,17 @@ fn fail_every_call() {
     .unwrap();
 }
 
-/// A launch that fails while its network is on its way leaves nothing behind; one whose network never comes makes its own.
+/// A launch that fails while its network is on its way leaves nothing behind; one whose network never comes makes its own, and
+/// one whose network stays down brings it up.
 fn fail_every_step_with_a_network_on_its_way() {
     let plan = Arc::new(super::compile(&policy(strict()), &subject(), &this_machine()).unwrap());
     assert!(plan.takes_network());
     let null = File::options().read(true).write(true).open("/dev/null").unwrap();
-    let (mut reader, writer) = std::io::pipe().unwrap();
-    let argv = ["/usr/bin/cat", "/proc/self/net/dev"].map(str::to_owned);
+    let argv = ["/usr/bin/true".to_owned()];
     let network = RefCell::new(None);
     let request = Launch {
         ahead: Ahead { network: Some(&network), ..Ahead::default() },
-        ..Launch::new(&plan, &argv, [null.as_fd(), writer.as_fd(), null.as_fd()])
+        ..Launch::new(&plan, &argv, [null.as_fd(), null.as_fd(), null.as_fd()])
     };
     let before = traces();
     let errno = Errno::EPERM;
@@ -719,34 +719,52 @@ fn fail_every_step_with_a_network_on_its_way() {
         let error = launch_with(&request, Fault { at: Some((number, errno)), call: None }).unwrap_err();
         assert_eq!(error.to_string(), told(&plan, step, errno));
     }
-    let never_comes = || {
-        network.replace(Some(PooledNetwork::that_never_comes().unwrap()));
-        launch_with(&request, Fault::default())
-    };
-    let on_its_way = || {
-        network.replace(Some(PooledNetwork::begin().unwrap()));
-        launch_with(&request, Fault::default())
-    };
-    for launched in [never_comes(), on_its_way()] {
-        let pidfd = launched.unwrap().pidfd;
-        nix::sys::wait::waitid(
-            nix::sys::wait::Id::PIDFd(pidfd.as_fd()),
-            nix::sys::wait::WaitPidFlag::WEXITED,
-        )
-        .unwrap();
-        assert!(network.take().is_none(), "it was taken");
+    for ahead in [
+        PooledNetwork::that_never_comes().unwrap(),
+        PooledNetwork::that_stays_down().unwrap(),
+        PooledNetwork::begin().unwrap(),
+    ] {
+        let seen = network_seen(&plan, Some(ahead));
+        assert!(seen.is_up && seen.interfaces == ["lo"], "{seen:?}");
     }
+    // The control: what is down is seen to be down.
+    let mut down = strict();
+    down.namespaces.net = here(Net::None);
+    let down = super::compile(&policy(down), &subject(), &this_machine()).unwrap();
+    assert!(!network_seen(&down, None).is_up);
     before.none_since();
+}
+
+#[derive(Debug)]
+struct NetworkSeen {
+    interfaces: Vec<String>,
+    is_up: bool,
+}
+
+/// What a process of this plan sees of its network.
+fn network_seen(plan: &Plan, ahead: Option<PooledNetwork>) -> NetworkSeen {
+    let null = File::options().read(true).write(true).open("/dev/null").unwrap();
+    let (mut reader, writer) = std::io::pipe().unwrap();
+    let argv = ["/usr/bin/cat", "/proc/self/net/dev", "/proc/self/net/fib_trie"].map(str::to_owned);
+    let network = RefCell::new(ahead);
+    let launched = launch(&Launch {
+        ahead: Ahead { network: Some(&network), ..Ahead::default() },
+        ..Launch::new(plan, &argv, [null.as_fd(), writer.as_fd(), null.as_fd()])
+    });
+    let pidfd = launched.unwrap().pidfd;
+    nix::sys::wait::waitid(nix::sys::wait::Id::PIDFd(pidfd.as_fd()), nix::sys::wait::WaitPidFlag::WEXITED)
+        .unwrap();
+    assert!(network.take().is_none(), "it was taken");
     drop(writer);
     let mut output = String::new();
     reader.read_to_string(&mut output).unwrap();
-    // Both have a network that is up and in which there is nothing but loopback.
-    let interfaces: Vec<&str> = output
-        .lines()
-        .filter_map(|line| Some(line.split_once(':')?.0.trim()))
-        .filter(|name| !name.contains('|'))
+    let names = output.lines().filter_map(|line| Some(line.split_once(':')?.0.trim()));
+    let interfaces = names
+        .filter(|name| !name.contains('|') && !["Main", "Local"].contains(name))
+        .map(str::to_owned)
         .collect();
-    assert_eq!(interfaces, ["lo", "lo"], "{output}");
+    // An address that is reached, which one that is down has none of.
+    NetworkSeen { interfaces, is_up: output.contains("|-- 127.0.0.1\n") }
 }
 
 /// With a socket of the launcher's, which each launch binds by itself.

@@ -238,11 +238,12 @@ extern "C" fn hold_namespaces(parent: *const c_void) -> ! {
 extern "C" fn make_network(socket: *const c_void) -> ! {
     let made = RawFd::try_from(socket.addr()).map_err(|_| Errno::EBADF).and_then(|socket| {
         raw::unshare(libc::CLONE_NEWNET)?;
-        raw::loopback_up()?;
         let made = raw::open(libc::AT_FDCWD, c"/proc/thread-self/ns/net", libc::O_RDONLY, 0)?;
-        raw::send_descriptors(socket, &[made])
+        raw::send_descriptors(socket, &[made])?;
+        raw::loopback_up()?;
+        raw::send_word(socket)
     });
-    // Who reads makes one of its own where none comes, and tells what the kernel has against it.
+    // Who reads makes one of its own where none comes, or brings loopback up itself, and tells what the kernel has against it.
     raw::exit_group(i32::from(made.is_err()))
 }
 
@@ -255,8 +256,9 @@ pub(crate) fn hold(namespaces: u64) -> Result<Holder, Errno> {
     meanwhile(namespaces | libc::CLONE_FILES as u64, Body { entry: hold_namespaces, argument: me })
 }
 
-/// Makes a process that makes a network namespace, loopback up, sends it as a descriptor over `socket` and ends. It has
-/// copies of this process's descriptors: only so is the socket's other end at its end if that process is killed.
+/// Makes a process that makes a network namespace, sends it as a descriptor over `socket`, brings its loopback up, sends a word
+/// of that and ends. It has copies of this process's descriptors: only so is the socket's other end at its end if that process
+/// is killed.
 ///
 /// # Errors
 /// What clone3(2) says.

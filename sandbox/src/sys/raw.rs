@@ -553,9 +553,46 @@ pub(crate) fn send_descriptors(socket: RawFd, fds: &[RawFd]) -> Answer<()> {
     unsafe { syscall(libc::SYS_sendmsg, arguments) }.map(drop)
 }
 
+/// How often [`awake_at_first`] asks: for some 300 us.
+const ASKS: usize = 1000;
+
+/// What `ask` answers, which takes flags of recv(2): asked without waiting at first, since an idle processor of a virtual
+/// machine takes longer to be woken than most have to wait.
+fn awake_at_first<T>(ask: impl Fn(i32) -> Answer<T>) -> Answer<T> {
+    for _ in 0..ASKS {
+        match ask(libc::MSG_DONTWAIT) {
+            Err(Errno::EAGAIN) => std::hint::spin_loop(),
+            answer => return answer,
+        }
+    }
+    ask(0)
+}
+
+/// send(2) of one byte without descriptors.
+pub(crate) fn send_word(socket: RawFd) -> Answer<()> {
+    let word = 0_u8;
+    let arguments = [int(socket), ptr::from_ref(&word) as usize, 1, libc::MSG_NOSIGNAL as usize, 0, 0];
+    // SAFETY: the second argument points at one byte on this stack, which is only read; there is no address.
+    unsafe { syscall(libc::SYS_sendto, arguments) }.map(drop)
+}
+
+/// Whether [`send_word`] has sent one at the other end of a socket; not where that end is closed. It waits for either.
+pub(crate) fn receive_word(socket: RawFd) -> Answer<bool> {
+    awake_at_first(|flags| {
+        let mut word = 0_u8;
+        let arguments = [int(socket), (&raw mut word) as usize, 1, int(flags), 0, 0];
+        // SAFETY: the second argument points at one byte on this stack, to which the kernel writes; no address is asked for.
+        unsafe { syscall(libc::SYS_recvfrom, arguments) }.map(|received| received == 1)
+    })
+}
+
 /// The one descriptor that [`send_descriptors`] sends at the other end of a socket, close-on-exec; `None` where that end is
 /// closed and nothing was sent. It waits for either.
 pub(crate) fn receive_descriptor(socket: RawFd) -> Answer<Option<RawFd>> {
+    awake_at_first(|flags| receive_descriptor_with(socket, flags))
+}
+
+fn receive_descriptor_with(socket: RawFd, flags: i32) -> Answer<Option<RawFd>> {
     const LENGTH: usize = size_of::<libc::cmsghdr>() + size_of::<RawFd>();
     /// A `struct cmsghdr` and the int after it, padded as CMSG_SPACE does.
     #[repr(C)]
@@ -574,7 +611,8 @@ pub(crate) fn receive_descriptor(socket: RawFd) -> Answer<Option<RawFd>> {
     message.msg_iovlen = 1;
     message.msg_control = (&raw mut right).cast();
     message.msg_controllen = size_of::<Right>();
-    let arguments = [int(socket), (&raw mut message) as usize, libc::MSG_CMSG_CLOEXEC as usize, 0, 0, 0];
+    let flags = int(libc::MSG_CMSG_CLOEXEC | flags);
+    let arguments = [int(socket), (&raw mut message) as usize, flags, 0, 0, 0];
     // SAFETY: the message, its one vector of one byte and its control part are on this stack and as long as they say; the
     // kernel writes to these alone.
     let received = unsafe { syscall(libc::SYS_recvmsg, arguments) }?;

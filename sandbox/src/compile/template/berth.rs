@@ -25,7 +25,7 @@ pub(super) fn split(own: &[&Step], mount_points: &[Step], namespaces: u64) -> Op
     let late = Late::of(own);
     let (ahead, launch): (Vec<&Step>, Vec<&Step>) = own.iter().partition(|step| match step.phase {
         Phase::Network => matches!(step.op, Op::LoopbackUp),
-        Phase::Collect | Phase::Root | Phase::Mount | Phase::Seal => !late.has(step),
+        Phase::Collect | Phase::Root | Phase::Mount | Phase::Seal | Phase::NetworkMount => !late.has(step),
         _ => false,
     });
     let can_be_made = u64::from((libc::CLONE_NEWNET | libc::CLONE_NEWIPC).cast_unsigned());
