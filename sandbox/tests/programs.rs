@@ -8,7 +8,11 @@ use std::{
 };
 
 use inside::{plan_for, run_in_cgroup, scratch, skip};
-use sandbox::{Plan, cgroup::Cgroup, kernel::Kernel};
+use sandbox::{
+    Plan,
+    cgroup::{Cgroup, Slices},
+    kernel::Kernel,
+};
 
 /// The cgroup below which programs can be attached here, if they can.
 fn base() -> Option<PathBuf> {
@@ -294,4 +298,38 @@ fn programs_stay_when_everything_that_made_them_is_gone() {
     assert_eq!(bare.hooks(), ["device", "ingress", "egress"]);
     assert_eq!(bare.run(&udp("127.0.0.1")), DENIED);
     assert_eq!(bare.run(&udp("127.0.0.2")), "ok", "control");
+}
+
+#[test]
+fn of_many_in_one_slice_the_way_down_is_looked_at_once_and_again_where_it_is_another() {
+    let Some(base) = base() else { return };
+    let base = base.join(format!("sandbox-test-{}-many.slice", std::process::id()));
+    let plan = plan_for("test", "");
+    let mut slices = Slices::default();
+    let mut make =
+        |name: &str| Cgroup::create_among(&base, &format!("a.slice/{name}.service"), &plan, &mut slices);
+    let [first, second] = ["first", "second"].map(|name| make(name).unwrap());
+    assert_ne!(first.id(), second.id());
+    assert!(first.path().exists() && second.path().exists());
+    // The slice is gone, and is made anew.
+    first.remove().unwrap();
+    second.remove().unwrap();
+    std::fs::remove_dir(base.join("a.slice")).unwrap();
+    let third = make("third").unwrap();
+    assert!(third.path().exists());
+    // One that is there is used if it is empty, as ever.
+    assert_eq!(make("third").unwrap().id(), third.id());
+    let mut process = Command::new("sleep").arg("1000").spawn().unwrap();
+    std::fs::write(third.path().join("cgroup.procs"), process.id().to_string()).unwrap();
+    let refused = make("third").unwrap_err().to_string();
+    assert!(refused.ends_with("it has processes already"), "{refused}");
+    let fourth = make("fourth").unwrap();
+    process.kill().unwrap();
+    process.wait().unwrap();
+    for cgroup in [third, fourth] {
+        cgroup.remove().unwrap();
+    }
+    for slice in [base.join("a.slice"), base] {
+        std::fs::remove_dir(slice).unwrap();
+    }
 }

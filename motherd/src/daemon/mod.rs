@@ -81,7 +81,7 @@ use nix::{
     time::{ClockId as Clock, clock_gettime},
 };
 use sandbox::{
-    cgroup::Cgroup,
+    cgroup::{Cgroup, Slices},
     compile::{Host, RealHost},
     kernel::Kernel,
     policy::Store,
@@ -257,6 +257,8 @@ struct Daemon {
     kernel: Kernel,
     /// The cgroup below which services get theirs.
     base: Base,
+    /// While the effects of one decision are executed: where below it cgroups were made.
+    slices: Slices,
     store: Store,
     policies: policies::Policies,
     stock: ahead::Stock,
@@ -434,6 +436,7 @@ impl Daemon {
             paths,
             kernel,
             base,
+            slices: Slices::default(),
             catalog,
             manager: Manager::new(graph),
             table,
@@ -572,6 +575,7 @@ impl Daemon {
     fn dispatch(&mut self, effects: Vec<Effect>) -> Result<(), Fatal> {
         let mut queue = VecDeque::from(effects);
         self.policies.begin();
+        self.slices = Slices::default();
         self.record();
         while let Some(effect) = queue.pop_front() {
             if let Confirmed::Instead(effects) = self.manager.confirm(&effect, now()) {
@@ -601,6 +605,7 @@ impl Daemon {
             }
         }
         self.policies.end();
+        self.slices = Slices::default();
         self.complete_launches();
         self.let_go()?;
         self.announce();

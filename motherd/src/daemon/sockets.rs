@@ -85,7 +85,11 @@ fn slot(name: &str, number: usize) -> String {
 impl Daemon {
     /// Every socket of a service is there, or why one is not.
     pub(super) fn prepare_sockets(&mut self, id: Id) -> Result<Result<(), (String, io::Error)>, Fatal> {
-        let service = self.manager.graph().service(id).clone();
+        let service = self.manager.graph().service(id);
+        if service.sockets().is_empty() && self.sockets.of(id).next().is_none() {
+            return Ok(Ok(()));
+        }
+        let service = service.clone();
         let root = self.paths.root.clone();
         // Another generation may have others.
         self.drop_sockets(id, |number, fd| {

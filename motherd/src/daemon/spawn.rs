@@ -82,7 +82,7 @@ impl Daemon {
     pub(super) fn launch(&mut self, id: Id) -> Result<Vec<(Id, Event)>, Fatal> {
         let service = self.manager.graph().service(id);
         let name = service.name().to_owned();
-        let Some(program) = service.program().cloned() else { return Ok(vec![]) };
+        let Some(program) = service.shared_program() else { return Ok(vec![]) };
         let prepared = self.prepare(id, &name, &program)?;
         let listening = self.prepare_sockets(id)?.and_then(|()| self.hand_over_sockets(id));
         let listening = listening.map_err(|(what, error)| Refusal::io(&what, &error));
@@ -245,7 +245,7 @@ impl Daemon {
             return Err(Refusal::permanent(why));
         }
         let relative = format!("{}.slice/{name}.service", program.slice);
-        let cgroup = Cgroup::create(&self.base.path, &relative, plan)
+        let cgroup = Cgroup::create_among(&self.base.path, &relative, plan, &mut self.slices)
             .map_err(|error| Refusal::by(error.errno(), error.to_string()))?;
         let runtime = self.runtime.entry(id).or_default();
         runtime.cgroup = Some(cgroup);

@@ -79,7 +79,7 @@ impl Daemon {
     pub(super) fn park(&mut self, id: Id) -> Result<Vec<(Id, Event)>, Fatal> {
         let service = self.manager.graph().service(id);
         let name = service.name().to_owned();
-        let Some(program) = service.program().cloned() else { return Ok(vec![]) };
+        let Some(program) = service.shared_program() else { return Ok(vec![]) };
         let parked = match self.prepare(id, &name, &program)? {
             Ok(()) => self.make_standby(id, &name, &program),
             Err(refusal) => Err(refusal),

@@ -20,7 +20,7 @@ mod timer;
 mod validate;
 mod words;
 
-use std::{os::fd::RawFd, time::Duration};
+use std::{os::fd::RawFd, sync::Arc, time::Duration};
 
 use sandbox::diagnostic::{Located, Sources};
 
@@ -67,7 +67,7 @@ pub enum Body {
     /// Nothing: it is up when what it names is up. The boot target is one.
     Group,
     /// A program.
-    Program(Box<Program>),
+    Program(Arc<Program>),
 }
 
 /// A service that has a process.
@@ -195,6 +195,15 @@ impl Service {
         }
     }
 
+    /// The same, to be kept beside the service.
+    #[must_use]
+    pub fn shared_program(&self) -> Option<Arc<Program>> {
+        match &self.body {
+            Body::Group => None,
+            Body::Program(program) => Some(program.clone()),
+        }
+    }
+
     /// What listens for it.
     #[must_use]
     pub fn sockets(&self) -> &[Socket] {
@@ -272,7 +281,7 @@ pub(crate) fn made(
     let mut service = parse_text(name, "").expect("a group may be empty");
     service.sources = Sources::default();
     service.sources.add(format!("{name}.toml"), text);
-    service.body = program.map_or(Body::Group, |program| Body::Program(Box::new(program)));
+    service.body = program.map_or(Body::Group, |program| Body::Program(Arc::new(program)));
     service.dependencies = dependencies;
     service.conditions = conditions;
     service.sockets = sockets;

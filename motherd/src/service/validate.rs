@@ -1,6 +1,6 @@
 //! [`RawService`] to [`Service`]: every value checked, every problem of the file told at once.
 
-use std::{os::fd::RawFd, time::Duration};
+use std::{os::fd::RawFd, sync::Arc, time::Duration};
 
 use sandbox::diagnostic::{Diagnostic, FileId, Located, Place, Sources, nearest};
 
@@ -41,7 +41,7 @@ pub(crate) fn validate(
     let sockets = checker.sockets(name, &raw);
     let timers = checker.timers(&raw);
     let body = match &raw.exec {
-        Some(exec) => checker.program(exec, &raw).map(|program| Body::Program(Box::new(program))),
+        Some(exec) => checker.program(exec, &raw).map(|program| Body::Program(Arc::new(program))),
         None => checker.group(&raw),
     };
     let service = Service {

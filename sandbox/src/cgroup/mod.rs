@@ -11,10 +11,12 @@ mod pressure;
 mod programs;
 
 use std::{
+    collections::BTreeMap,
     fs::{self, File},
     io::{self, Read, Seek, Write},
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use nix::{
@@ -83,6 +85,26 @@ impl Cgroup {
         Self::make(base, relative, plan, Self::populated)
     }
 
+    /// The same among many that are made by one decision: the way down to each is opened, and looked at for its controllers,
+    /// once for all of them. What does not succeed so is tried the whole way.
+    ///
+    /// # Errors
+    /// As for [`Cgroup::create`].
+    pub fn create_among(
+        base: &Path,
+        relative: &str,
+        plan: &Plan,
+        slices: &mut Slices,
+    ) -> Result<Self, CgroupError> {
+        let path = base.join(relative);
+        if let Some(cgroup) = slices.make(base, &path, plan) {
+            return Ok(cgroup);
+        }
+        let cgroup = Self::create(base, relative, plan)?;
+        slices.learn(&path, plan);
+        Ok(cgroup)
+    }
+
     /// The same for one whose processes are in cgroups below it ([`Cgroup::new_child`]), and whose limits are those of all of
     /// them: it has to have none itself.
     ///
@@ -124,11 +146,16 @@ impl Cgroup {
         if !is_new && in_use(&cgroup)? {
             return Err(CgroupError::new("use", &cgroup.path, io::Error::other("it has processes already")));
         }
-        let limited = cgroup.limit(plan).and_then(|()| protect_from_above(base, &cgroup.path, plan));
-        match limited.and_then(|()| cgroup.attach(plan, is_new)) {
-            Ok(()) => Ok(cgroup),
+        cgroup.prepared(base, plan, is_new)
+    }
+
+    /// With limits and programs, or gone again.
+    fn prepared(self, base: &Path, plan: &Plan, is_new: bool) -> Result<Self, CgroupError> {
+        let limited = self.limit(plan).and_then(|()| protect_from_above(base, &self.path, plan));
+        match limited.and_then(|()| self.attach(plan, is_new)) {
+            Ok(()) => Ok(self),
             Err(error) => {
-                cgroup.remove()?;
+                self.remove()?;
                 Err(error)
             }
         }
@@ -351,6 +378,47 @@ impl Cgroup {
             }
         }
         Ok(())
+    }
+}
+
+/// Cgroups in which others were made by the decision that is being executed: each open, with the controllers that it is known
+/// to enable.
+#[derive(Debug, Default)]
+pub struct Slices(BTreeMap<PathBuf, (OwnedFd, Arc<[String]>)>);
+
+impl Slices {
+    /// A new cgroup in one of these; `None`, and nothing is there, where it takes the whole way.
+    fn make(&mut self, base: &Path, path: &Path, plan: &Plan) -> Option<Cgroup> {
+        let (slice, name) = (path.parent()?, path.file_name()?.to_str()?);
+        let (directory, enabled) = self.0.get(slice)?;
+        if !plan.controllers.iter().all(|wanted| enabled.contains(wanted)) {
+            return None;
+        }
+        let made = match mkdirat(directory, name, Mode::from_bits_truncate(0o755)) {
+            Ok(()) => open_below(directory, path, name)
+                .and_then(|directory| Cgroup::held(directory, path.to_owned()))
+                .and_then(|cgroup| cgroup.prepared(base, plan, true)),
+            Err(errno) => Err(CgroupError::new("make", path, errno)),
+        };
+        match made {
+            Ok(cgroup) => Some(cgroup),
+            Err(error) => {
+                tracing::debug!("{error}: tried the whole way");
+                self.0.remove(slice);
+                None
+            }
+        }
+    }
+
+    /// A cgroup of this plan was made there.
+    fn learn(&mut self, path: &Path, plan: &Plan) {
+        let Some(slice) = path.parent() else { return };
+        match open_directory(slice) {
+            Ok(directory) => {
+                self.0.insert(slice.to_owned(), (far_up(directory), plan.controllers.clone()));
+            }
+            Err(error) => tracing::debug!("{error}: the next one takes the whole way"),
+        }
     }
 }
 
