@@ -76,6 +76,11 @@ impl Carry {
         self.tell(shape, text);
     }
 
+    /// Whether [`Carry::finish`] would write nothing and change nothing.
+    pub(crate) fn is_finished(&self) -> bool {
+        self.open.is_none() && !self.dropping && self.unsaid == 0
+    }
+
     /// When what was dropped is to be told of, if anything is.
     pub(crate) fn due(&self, rate: Option<LogRate>) -> Option<Duration> {
         let per = rate.map_or(Duration::ZERO, |rate| rate.per);

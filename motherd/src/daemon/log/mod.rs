@@ -171,6 +171,10 @@ impl Log {
                 break;
             }
         }
+        // Who has said nothing has no file, and who starts it anew does not wait for one to be made.
+        if self.page.lost == 0 && self.page.carry.is_finished() {
+            return;
+        }
         self.write(stage, clock, self.page.chunk, 0, |carry, shape, text| carry.finish(shape, text));
     }
 

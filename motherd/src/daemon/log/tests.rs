@@ -97,6 +97,18 @@ fn a_service_that_dies_within_a_line_ends_it_and_the_next_begins_one() {
 }
 
 #[test]
+fn a_service_that_has_said_nothing_has_no_file_at_its_end() {
+    let desk = Desk::new();
+    let (mut stage, _) = desk.stage();
+    let mut log = desk.log(&stage);
+    log.finish(&mut stage, &at(0));
+    assert!(!desk.folder().exists());
+    write(&log, "now");
+    log.finish(&mut stage, &at(0));
+    assert_eq!(desk.read("current"), "T now\n", "control");
+}
+
+#[test]
 fn the_next_motherd_goes_on_where_the_last_one_stopped() {
     let desk = Desk::new();
     let (mut stage, _) = desk.stage();
