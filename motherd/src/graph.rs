@@ -58,7 +58,8 @@ pub struct Graph {
     edges: Vec<Arc<Edges>>,
     order: Vec<Id>,
     rank: Vec<usize>,
-    by_name: BTreeMap<String, Id>,
+    /// Sorted by their names.
+    by_name: Vec<Id>,
     /// Who is in the network of another, or will be when it is started the next time. Few, if any.
     joining: Vec<Id>,
     /// Whom no file describes any more. They have no relations.
@@ -160,18 +161,16 @@ impl Graph {
     }
 
     fn resolve(services: Vec<Service>, retired: BTreeSet<Id>, next: BTreeMap<Id, Service>) -> Self {
-        let by_name: BTreeMap<String, Id> = services
-            .iter()
-            .enumerate()
-            .map(|(index, service)| (service.name().to_owned(), Id(index)))
-            .collect();
+        let by_name: BTreeMap<&str, Id> =
+            services.iter().enumerate().map(|(index, service)| (service.name(), Id(index))).collect();
         let mut edges: Vec<Edges> = vec![Edges::default(); services.len()];
         for (index, service) in
             services.iter().enumerate().filter(|(index, _)| !retired.contains(&Id(*index)))
         {
             let dependencies = service.dependencies();
             for (relation, name) in dependencies.each() {
-                if let Some(other) = by_name.get(&name.value).filter(|other| !retired.contains(other)) {
+                if let Some(other) = by_name.get(name.value.as_str()).filter(|other| !retired.contains(other))
+                {
                     connect(&mut edges, Id(index), relation, *other, dependencies.tolerate_restart);
                 }
             }
@@ -199,6 +198,7 @@ impl Graph {
             .filter(|(id, service)| joins(service) || next.get(id).is_some_and(joins))
             .map(|(id, _)| id)
             .collect();
+        let by_name = by_name.into_values().collect();
         Self { services, edges, order, rank, by_name, joining, retired, next }
     }
 
@@ -228,7 +228,8 @@ impl Graph {
     /// The service of a name.
     #[must_use]
     pub fn find(&self, name: &str) -> Option<Id> {
-        self.by_name.get(name).copied()
+        let found = self.by_name.binary_search_by(|id| self.name(*id).cmp(name));
+        found.ok().map(|at| self.by_name[at])
     }
 
     /// A service.
@@ -287,7 +288,7 @@ impl Graph {
 
     /// All names, sorted.
     pub fn names(&self) -> impl Iterator<Item = (&str, Id)> {
-        self.by_name.iter().map(|(name, id)| (name.as_str(), *id))
+        self.by_name.iter().map(|id| (self.name(*id), *id))
     }
 }
 

@@ -57,8 +57,9 @@ impl Berth {
         let names: Vec<_> = names.into_iter().filter_map(|(wanted, name)| wanted.then_some(name)).collect();
         let notes = Notes::blank(wanted.sources.len(), wanted.mount_points);
         let outcome = Outcome::new();
+        let ahead = wanted.ahead.in_one();
         let made = making::namespaces(&making::Wanted {
-            steps: &wanted.ahead,
+            steps: &ahead,
             flags: wanted.made,
             names: &names,
             template: Some(template),
@@ -67,7 +68,7 @@ impl Berth {
             fault,
         });
         let made = made.map_err(|(what, errno)| match outcome.failure() {
-            Some((step, errno)) => explain(plan, &wanted.ahead, None, step, errno, 0),
+            Some((step, errno)) => explain(plan, &ahead, None, step, errno, 0),
             None => LaunchError::parent_side(&format!("berth: {what}"), errno),
         });
         let mut made = made.inspect_err(|error| {

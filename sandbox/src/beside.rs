@@ -77,7 +77,7 @@ fn beside(plan: &Plan) -> Plan {
         landlock,
         user_namespace: None,
         id_maps: Vec::new(),
-        steps,
+        steps: steps.into(),
         credentials: Vec::new(),
         ..plan.clone()
     }

@@ -47,7 +47,7 @@ impl<T> Located<T> {
 /// The texts that places point into; cheap to clone, append-only.
 #[derive(Debug, Clone, Default)]
 pub struct Sources {
-    files: Vec<Arc<SourceFile>>,
+    files: Arc<[Arc<SourceFile>]>,
 }
 
 /// One text and the path it came from.
@@ -64,7 +64,8 @@ impl Sources {
     /// Beyond 65,535 files, which no loader reaches: it refuses far smaller folders.
     pub fn add(&mut self, path: impl Into<PathBuf>, text: impl Into<String>) -> FileId {
         let id = FileId(u16::try_from(self.files.len()).expect("a loader refuses more than 65,535 files"));
-        self.files.push(Arc::new(SourceFile { path: path.into(), text: text.into() }));
+        let file = Arc::new(SourceFile { path: path.into(), text: text.into() });
+        self.files = self.files.iter().cloned().chain([file]).collect();
         id
     }
 

@@ -1,6 +1,7 @@
 //! [`launch`]: one confined child, born into its cgroup, or an error that names the place in the policy.
 
 use std::{
+    borrow::Cow,
     cell::RefCell,
     ffi::CString,
     fmt,
@@ -272,16 +273,16 @@ enum From<'a> {
 
 impl<'a> From<'a> {
     /// The steps that are left to do, and the namespaces that clone3 makes (CLONE_NEW*).
-    fn left(self, plan: &'a Plan) -> Result<(&'a [Step], u64), LaunchError> {
+    fn left(self, plan: &'a Plan) -> Result<(Cow<'a, [Step]>, u64), LaunchError> {
         let refused = |what| Err(LaunchError::parent_side(what, Errno::EINVAL));
         match (self, &plan.template) {
-            (Self::Nothing, _) => Ok((&plan.steps, plan.namespaces)),
+            (Self::Nothing, _) => Ok((plan.steps.in_one(), plan.namespaces)),
             (Self::Template(template), Some(parts)) if template.is_of(plan) => {
-                Ok((&parts.launch, parts.namespaces))
+                Ok((parts.launch.in_one(), parts.namespaces))
             }
             (Self::Template(_), _) => refused("template of another plan"),
             (Self::Berth(berth), Some(TemplatePlan { berth: Some(parts), .. })) if berth.is_of(plan) => {
-                Ok((&parts.launch, parts.namespaces))
+                Ok((parts.launch.in_one(), parts.namespaces))
             }
             (Self::Berth(_), _) => refused("berth of another plan"),
         }
@@ -331,8 +332,8 @@ fn launch_from(
             request.ahead.network.and_then(RefCell::take).filter(|_| plan.takes_network())
         }
     };
-    let parked = parking.map(|_| Parking::steps(steps));
-    let steps: &[Step] = parked.as_deref().unwrap_or(steps);
+    let parked = parking.map(|_| Parking::steps(&steps));
+    let steps: &[Step] = parked.as_deref().unwrap_or(&steps);
     if pooled.is_some() {
         namespaces_of_clone &= !u64::from(libc::CLONE_NEWNET.cast_unsigned());
     }

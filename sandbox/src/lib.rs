@@ -39,6 +39,7 @@ pub mod policy;
 pub mod question;
 mod record;
 pub mod standby;
+mod steps;
 pub mod survey;
 #[allow(unsafe_code, reason = "the boundary to the kernel: raw system calls and clone3")]
 mod sys;

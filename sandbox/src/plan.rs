@@ -17,6 +17,7 @@ use seccompiler::sock_filter;
 use crate::{
     diagnostic::{Located, Place, Sources},
     policy::{IdMap, IdRange, PressureTrigger},
+    steps::Steps,
     sys::bpf::{self, Hook, Instruction},
 };
 
@@ -459,7 +460,7 @@ pub(crate) struct CredentialPlan {
 pub(crate) struct TemplatePlan {
     /// The same for all plans whose launches can share a template.
     pub(crate) build: Arc<TemplateBuild>,
-    pub(crate) launch: Vec<Step>,
+    pub(crate) launch: Steps,
     /// CLONE_NEW* of clone3(2) for such a launch.
     pub(crate) namespaces: u64,
     pub(crate) berth: Option<BerthPlan>,
@@ -469,8 +470,8 @@ pub(crate) struct TemplatePlan {
 /// does itself.
 #[derive(Debug, Clone)]
 pub(crate) struct BerthPlan {
-    pub(crate) ahead: Vec<Step>,
-    pub(crate) launch: Vec<Step>,
+    pub(crate) ahead: Steps,
+    pub(crate) launch: Steps,
     /// CLONE_NEW* that are made ahead, besides the mounts.
     pub(crate) made: u64,
     /// CLONE_NEW* of clone3(2) for such a launch.
@@ -499,12 +500,12 @@ pub struct Plan {
     /// CLONE_NEW* of clone3(2).
     pub(crate) namespaces: u64,
     /// Made by the parent and joined by the child.
-    pub(crate) user_namespace: Option<UserNamespacePlan>,
+    pub(crate) user_namespace: Option<Box<UserNamespacePlan>>,
     /// The service whose network the child joins.
-    pub(crate) network_of: Option<Located<String>>,
+    pub(crate) network_of: Option<Box<Located<String>>>,
     /// For idmapped binds, likewise.
     pub(crate) id_maps: Vec<UserNamespacePlan>,
-    pub(crate) steps: Vec<Step>,
+    pub(crate) steps: Steps,
     /// The same in two parts, where the first can be shared by launches.
     pub(crate) template: Option<TemplatePlan>,
     pub(crate) credentials: Vec<CredentialPlan>,

@@ -657,7 +657,7 @@ impl<'a> Tree<'a> {
     /// Mounts in the order in which they are attached; the root comes first.
     pub(crate) fn of(plan: &'a Plan, host: &'a dyn Host) -> Self {
         let mut mounts = Vec::new();
-        for step in &plan.steps {
+        for step in plan.steps.iter() {
             let (slot, target) = match &step.op {
                 Op::PivotRoot { tree, .. } => (*tree, "/"),
                 Op::Mount { kind, target, attributes, options, .. } => {
@@ -769,7 +769,7 @@ impl<'a> Tree<'a> {
 fn of_slot(plan: &Plan, slot: Slot) -> (Source<'_>, u64) {
     let mut source = Source::Fresh { kind: "", mode: None, nodes: Vec::new() };
     let mut attributes = 0;
-    for step in &plan.steps {
+    for step in plan.steps.iter() {
         match &step.op {
             // Later than that it is a path of the sandbox's own tree.
             Op::CloneTree { path, into } if *into == slot && step.phase == Phase::Collect => {
@@ -786,7 +786,7 @@ fn of_slot(plan: &Plan, slot: Slot) -> (Source<'_>, u64) {
         }
     }
     if let Source::Fresh { nodes, .. } = &mut source {
-        for step in &plan.steps {
+        for step in plan.steps.iter() {
             let made = match &step.op {
                 Op::Mknod { at, name, device, .. } if *at == slot => (name, Made::Device(*device)),
                 Op::Mkdir { at, name, .. } if *at == slot => (name, Made::Directory),

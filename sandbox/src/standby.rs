@@ -230,7 +230,7 @@ impl Standby {
             place.and_then(|place| u32::try_from(place).ok()).unwrap_or(apply::EXEC)
         };
         let explained = |step, errno| {
-            Err(Missed::Failed(explain(plan, &plan.steps, release.argv.first(), step, errno, pid)))
+            Err(Missed::Failed(explain(plan, &plan.steps.in_one(), release.argv.first(), step, errno, pid)))
         };
         match order.stage() {
             // Or it was killed since, as may happen after any launch: its exit tells.

@@ -460,7 +460,7 @@ impl Daemon {
         message.end(&mut text);
         self.server.reply_part(connection, &text, true, now());
         if names.len() > LONG {
-            super::rest::give_back();
+            self.rest.want();
         }
         Ok(())
     }

@@ -137,6 +137,11 @@ impl Daemon {
         Ok(())
     }
 
+    /// Whether somebody has not yet been sent all that it is to be sent.
+    pub(super) fn is_answering(&self) -> bool {
+        self.watching.0.values().any(|flags| flags.contains(EpollFlags::EPOLLOUT))
+    }
+
     /// Events in, effects out, for ever.
     pub(super) fn run(&mut self) -> Result<Infallible, Fatal> {
         let mut events = [EpollEvent::empty(); 64];
@@ -154,6 +159,9 @@ impl Daemon {
             // What launches can have ready is made when nothing else is to be done, and then there is nothing to wait for.
             let idle = self.stock.wants(now());
             let wait = if idle { EpollTimeout::ZERO } else { EpollTimeout::NONE };
+            if !idle {
+                self.rest_before_waiting();
+            }
             let count = match self.epoll.wait(&mut events, wait) {
                 Ok(0) if idle => {
                     self.stock.make(now());

@@ -352,7 +352,7 @@ fn run(args: &Args, words: Words) -> Result<Infallible, Fatal> {
     }
     let mut daemon = Daemon::open(args, words)?;
     // What reading the files took.
-    rest::give_back();
+    daemon.rest.want();
     daemon.run()
 }
 

@@ -1,7 +1,9 @@
 //! When motherd gives back what many launches have left behind: memory that was freed, and pages of its own program that it
 //! needs for launches and little else.
 //!
-//! Invariant: it wakes for that once after a burst of launches, at most once in [`BETWEEN`], and never for a few.
+//! Invariants. It wakes for that once after a burst of launches, at most once in [`BETWEEN`], and never for a few. And it is the
+//! last thing before motherd waits: whatever ran after it, the rest of one turn of the loop, would be mapped again, 16 pages
+//! around each that is run.
 
 use std::time::Duration;
 
@@ -22,9 +24,16 @@ pub(super) struct Rest {
     last_launch: Duration,
     rested: Option<Duration>,
     next: Option<Duration>,
+    /// Before the next time that nothing is to be done.
+    wanted: bool,
 }
 
 impl Rest {
+    /// As soon as nothing else is to be done.
+    pub(super) fn want(&mut self) {
+        self.wanted = true;
+    }
+
     /// A process was launched.
     pub(super) fn launched(&mut self, now: Duration) {
         self.launches = self.launches.saturating_add(1);
@@ -62,13 +71,20 @@ impl Daemon {
     /// Gives back what the launches have left, when it is time.
     pub(super) fn rest(&mut self) {
         if self.rest.is_due(now()) {
+            self.rest.want();
+        }
+    }
+
+    /// Gives it back, if it is wanted and nobody waits for the rest of an answer: what comes now is epoll_wait.
+    pub(super) fn rest_before_waiting(&mut self) {
+        if self.rest.wanted && !self.is_answering() {
+            self.rest.wanted = false;
             give_back();
         }
     }
 }
 
-/// Gives back what is not needed any more.
-pub(super) fn give_back() {
+fn give_back() {
     sys::memory::give_back();
     if let Err(error) = sys::memory::unmap_what_ran() {
         tracing::debug!("what has run stays mapped: {error}");

@@ -137,17 +137,12 @@ impl Compiler {
 
 /// What two plans do alike, in the same place of the same list, is kept once: most of it, where only whom they are for differs.
 fn share_steps(plan: &mut Plan, known: &Plan) {
-    let share = |steps: &mut Vec<Step>, known: &[Step]| {
-        for (step, known) in steps.iter_mut().zip(known).filter(|(step, known)| step == known) {
-            *step = known.clone();
-        }
-    };
-    share(&mut plan.steps, &known.steps);
+    plan.steps.share(&known.steps);
     if let (Some(parts), Some(known)) = (&mut plan.template, &known.template) {
-        share(&mut parts.launch, &known.launch);
+        parts.launch.share(&known.launch);
         if let (Some(berth), Some(known)) = (&mut parts.berth, &known.berth) {
-            share(&mut berth.ahead, &known.ahead);
-            share(&mut berth.launch, &known.launch);
+            berth.ahead.share(&known.ahead);
+            berth.launch.share(&known.launch);
         }
     }
 }
@@ -167,14 +162,8 @@ fn share_lists(plan: &mut Plan, known: &Plan) {
 
 /// A plan is kept for as long as its service runs, and its lists grow no more.
 fn fit(plan: &mut Plan) {
-    plan.steps.shrink_to_fit();
-    if let Some(parts) = &mut plan.template {
-        parts.launch.shrink_to_fit();
-        if let Some(berth) = &mut parts.berth {
-            berth.ahead.shrink_to_fit();
-            berth.launch.shrink_to_fit();
-            berth.sources.shrink_to_fit();
-        }
+    if let Some(berth) = plan.template.as_mut().and_then(|parts| parts.berth.as_mut()) {
+        berth.sources.shrink_to_fit();
     }
 }
 
@@ -223,8 +212,16 @@ mod tests {
         // What differs is who they are.
         let own = |(one, other): &(&Step, &Step)| !one.is(other);
         let own: Vec<_> =
-            one.steps.iter().zip(&other.steps).filter(own).map(|(step, _)| &step.object).collect();
+            one.steps.iter().zip(other.steps.iter()).filter(own).map(|(step, _)| &step.object).collect();
         assert!(own.len() < 6 && one.steps.len() > 60, "{own:?} of {}", one.steps.len());
+        let lists = |plan: &Plan| {
+            let parts = plan.template.clone().unwrap();
+            let berth = parts.berth.unwrap();
+            [plan.steps.clone(), parts.launch, berth.ahead, berth.launch]
+        };
+        for (one, other) in lists(&one).iter().zip(&lists(&other)) {
+            assert!(other.is_shared_with(one));
+        }
     }
 
     #[test]
@@ -244,7 +241,7 @@ mod tests {
         let different: [fn(&mut Plan); 6] = [
             |plan| plan.uid += 1,
             |plan| plan.namespaces += 1,
-            |plan| plan.steps.truncate(1),
+            |plan| plan.steps = plan.steps.in_one()[..1].to_vec().into(),
             |plan| plan.controllers = Arc::default(),
             |plan| plan.environment = [("A".to_owned(), "b".to_owned())].into(),
             |plan| plan.left_out = [LeftOut { what: "this".to_owned(), why: "that".to_owned() }].into(),

@@ -39,7 +39,12 @@ pub(crate) fn split(steps: &[Step], namespaces: u64, without_id_maps: bool) -> O
     let (build, mount_points) = build(&shared);
     let namespaces = namespaces & !own_mounts;
     let berth = berth::split(&own, &mount_points, namespaces);
-    Some(TemplatePlan { build: Arc::new(build), launch: launch(&own, mount_points), namespaces, berth })
+    Some(TemplatePlan {
+        build: Arc::new(build),
+        launch: launch(&own, mount_points).into(),
+        namespaces,
+        berth,
+    })
 }
 
 /// Whether each file system that the template makes is read-only at the end: what is shared must not be written to.

@@ -714,7 +714,7 @@ fn fail_every_step_with_a_network_on_its_way() {
     };
     let before = traces();
     let errno = Errno::EPERM;
-    for (number, step) in (0_u32..).zip(&plan.steps) {
+    for (number, step) in (0_u32..).zip(plan.steps.iter()) {
         network.replace(Some(PooledNetwork::begin().unwrap()));
         let error = launch_with(&request, Fault { at: Some((number, errno)), call: None }).unwrap_err();
         assert_eq!(error.to_string(), told(&plan, step, errno));
@@ -780,12 +780,14 @@ fn fail_every_step(rules: Confinement) {
 fn fail_every_step_for(rules: Confinement, subject: &super::Subject) {
     let plan = Arc::new(super::compile(&policy(rules), subject, &this_machine()).unwrap());
     let template = Template::build(&plan).unwrap();
-    fail_every_step_of(&plan, &plan.steps, None, &|| None);
+    fail_every_step_of(&plan, &plan.steps.in_one(), None, &|| None);
     if let (Some(template), Some(parts)) = (&template, &plan.template) {
-        fail_every_step_of(&plan, &parts.launch, Some(template), &|| None);
+        fail_every_step_of(&plan, &parts.launch.in_one(), Some(template), &|| None);
         if let Some(berth) = &parts.berth {
-            fail_every_step_ahead(&plan, &berth.ahead, template);
-            fail_every_step_of(&plan, &berth.launch, None, &|| Berth::make(&plan, template).unwrap());
+            fail_every_step_ahead(&plan, &berth.ahead.in_one(), template);
+            fail_every_step_of(&plan, &berth.launch.in_one(), None, &|| {
+                Berth::make(&plan, template).unwrap()
+            });
         }
     }
 }

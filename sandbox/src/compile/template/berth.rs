@@ -9,7 +9,7 @@
     reason = "the few kinds of steps that matter here are asked for by name"
 )]
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, ffi::CString};
 
 use super::{collected, entering};
 use crate::plan::{BerthPlan, Op, Phase, Slot, Step};
@@ -29,27 +29,37 @@ pub(super) fn split(own: &[&Step], mount_points: &[Step], namespaces: u64) -> Op
         _ => false,
     });
     let can_be_made = u64::from((libc::CLONE_NEWNET | libc::CLONE_NEWIPC).cast_unsigned());
-    let mut plan = BerthPlan {
-        ahead: Vec::new(),
-        launch: Vec::new(),
-        made: namespaces & can_be_made,
-        namespaces: namespaces & !can_be_made,
-        sources: Vec::new(),
-        mount_points: 0,
-    };
-    let noted = make(&ahead, mount_points, &mut plan);
+    let Ahead { steps: ahead, sources, noted } = make(&ahead, mount_points);
     let (before, after): (Vec<&Step>, Vec<&Step>) =
         launch.iter().partition(|step| step.phase <= Phase::Collect);
-    plan.launch = collected(&before);
-    plan.launch.push(entering(Phase::Root, Op::EnterBerth, mount_points));
-    plan.launch.extend(noted);
-    plan.launch.extend(after.into_iter().cloned());
-    Some(plan)
+    let mut launch = collected(&before);
+    launch.push(entering(Phase::Root, Op::EnterBerth, mount_points));
+    let mount_points = noted.len();
+    launch.extend(noted);
+    launch.extend(after.into_iter().cloned());
+    Some(BerthPlan {
+        ahead: ahead.into(),
+        launch: launch.into(),
+        made: namespaces & can_be_made,
+        namespaces: namespaces & !can_be_made,
+        sources,
+        mount_points,
+    })
 }
 
-/// What is made ahead, noted at its end; answers the steps that ask for it again.
-fn make(ahead: &[&Step], mount_points: &[Step], plan: &mut BerthPlan) -> Vec<Step> {
-    plan.ahead.push(entering(Phase::Process, Op::Umask(0), mount_points));
+/// What is made ahead.
+struct Ahead {
+    steps: Vec<Step>,
+    /// What it shows of the host besides the template.
+    sources: Vec<CString>,
+    /// The steps that ask for the mount points again.
+    noted: Vec<Step>,
+}
+
+/// What is made ahead, noted at its end.
+fn make(ahead: &[&Step], mount_points: &[Step]) -> Ahead {
+    let (mut steps, mut sources) = (Vec::new(), Vec::new());
+    steps.push(entering(Phase::Process, Op::Umask(0), mount_points));
     let (before, after): (Vec<&Step>, Vec<&Step>) =
         ahead.iter().partition(|step| step.phase <= Phase::Collect);
     for step in collected(&before) {
@@ -57,30 +67,29 @@ fn make(ahead: &[&Step], mount_points: &[Step], plan: &mut BerthPlan) -> Vec<Ste
             Op::CloneTree { path, into } => Some((path.clone(), *into)),
             _ => None,
         };
-        plan.ahead.push(step.clone());
+        steps.push(step.clone());
         if let Some((path, of)) = source {
-            plan.ahead.push(step.with(Op::NoteTree { of, index: plan.sources.len() }));
-            plan.sources.push(path);
+            steps.push(step.with(Op::NoteTree { of, index: sources.len() }));
+            sources.push(path);
         }
     }
-    plan.ahead.push(entering(Phase::Root, Op::EnterTemplate, mount_points));
-    plan.ahead.extend(mount_points.iter().cloned());
+    steps.push(entering(Phase::Root, Op::EnterTemplate, mount_points));
+    steps.extend(mount_points.iter().cloned());
     let mut noted = mount_points.to_vec();
     for step in after {
         if let Op::Attach { target, .. } | Op::Mount { target, .. } = &step.op {
             let op = Op::StillMounted { path: target.clone(), index: noted.len() };
             noted.push(step.with(op));
         }
-        plan.ahead.push(step.clone());
+        steps.push(step.clone());
     }
     for step in &noted {
         if let Op::StillMounted { path, index } = &step.op {
             let op = Op::NoteMount { path: path.clone(), index: *index };
-            plan.ahead.push(step.with(op));
+            steps.push(step.with(op));
         }
     }
-    plan.mount_points = noted.len();
-    noted
+    Ahead { steps, sources, noted }
 }
 
 /// What the launch makes itself.
