@@ -19,8 +19,8 @@
 //!
 //! The fields of a slot are listed once, in [`fields`], and both directions walk that list. Each slot says in which
 //! layout it was written. A later layout only adds fields at the end: a newer motherd reads older records, and an older
-//! one reads what it knows of newer ones. A header of a layout that is not known
-//! is not read at all: what runs is then found by its cgroup.
+//! one reads what it knows of newer ones. A header of a layout that is not known is not read at all: what runs is then found
+//! by its cgroup.
 
 mod fields;
 mod places;

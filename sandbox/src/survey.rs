@@ -1,7 +1,7 @@
 //! What the kernel's files say of many services, read by two processes where there are two processors.
 //!
 //! The kernel takes most of the time of such an answer: a dozen files of a cgroup, and of its main process the namespaces and what it may
-//! do. A process beside the caller, which shares its memory, reads every second service ahead; the caller reads the others,
+//! do. A process beside the caller, which shares its memory, reads three of five services ahead; the caller reads the others,
 //! and those that the other one has not come to. Nothing is read before it is asked for, and nothing is kept.
 //!
 //! What could not be had as planned (a file that is longer than the room for it, an error other than that there is none) is not
@@ -158,7 +158,7 @@ enum Link {
 
 /// What both who read know.
 struct Orders {
-    /// Every second of the subjects.
+    /// Those of the subjects that are read ahead.
     targets: Vec<Target>,
     /// The number of this process's mount namespace: who is in it needs no `mountinfo` of its own.
     own_mounts: Option<u64>,

@@ -40,7 +40,7 @@ impl Daemon {
     pub(super) fn run_command(&mut self, id: Id, hook: Hook, index: u16) -> Result<Vec<(Id, Event)>, Fatal> {
         let service = self.manager.graph().service(id);
         let name = service.name().to_owned();
-        let Some(program) = service.program().cloned() else { return Ok(vec![]) };
+        let Some(program) = service.shared_program() else { return Ok(vec![]) };
         let commands = &program.commands;
         let (list, beside) = match hook {
             Hook::Pre => (&commands.pre, false),

@@ -137,7 +137,7 @@ impl Daemon {
     ) -> Result<Result<(), String>, Fatal> {
         let service = self.manager.graph().service(id);
         let name = service.name().to_owned();
-        let Some(program) = service.program().cloned() else { return Ok(Ok(())) };
+        let Some(program) = service.shared_program() else { return Ok(Ok(())) };
         let began = now();
         let wanted = Wanted { argv, beside: true, first: false, recorded: false };
         let launched = match self.prepare_log(id, &name, &program)? {

@@ -575,7 +575,6 @@ impl Daemon {
     fn dispatch(&mut self, effects: Vec<Effect>) -> Result<(), Fatal> {
         let mut queue = VecDeque::from(effects);
         self.policies.begin();
-        self.slices = Slices::default();
         self.record();
         while let Some(effect) = queue.pop_front() {
             if let Confirmed::Instead(effects) = self.manager.confirm(&effect, now()) {
