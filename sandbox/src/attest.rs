@@ -38,8 +38,8 @@ pub struct Attested {
     pub status: Status,
     /// How many capabilities this kernel knows: those with numbers below it.
     pub known_capabilities: u8,
-    /// Its cgroup in the cgroup2 tree, as this process's cgroup namespace shows it.
-    pub cgroup: Result<String, Unreadable>,
+    /// Its cgroup in the cgroup2 tree, as this process's cgroup namespace shows it; `None` where nobody wanted to know.
+    pub cgroup: Option<Result<String, Unreadable>>,
     /// `/proc/PID/mountinfo` in short.
     pub mounts: Result<Mounts, Unreadable>,
 }
@@ -156,6 +156,18 @@ pub fn attest(pid: u32) -> Result<Attested, Unreadable> {
     Witness::new()?.attest(pid)
 }
 
+/// How it is found out in which cgroup a process is.
+#[derive(Debug, Clone, Copy)]
+pub enum Whereabouts<'a> {
+    /// The kernel has just said that it is this one, by its number. How `/proc` shows that is read for the first of those that are
+    /// below the same cgroup, and not for the others: no cgroup of the cgroup2 tree is ever renamed.
+    In(&'a Cgroup),
+    /// `/proc` is asked.
+    Asked,
+    /// It is not: nobody wants to know.
+    Unasked,
+}
+
 /// What others are compared with: read once, where many are to be attested. It lives as long as one answer.
 #[derive(Debug)]
 pub struct Witness {
@@ -188,12 +200,10 @@ impl Witness {
     /// # Errors
     /// As [`attest`].
     pub fn attest(&self, pid: u32) -> Result<Attested, Unreadable> {
-        read_back(&Process::open(pid)?, self, None)
+        read_back(&Process::open(pid)?, self, Whereabouts::Asked)
     }
 
-    /// The same of a process of which most was read just now. `cgroup` is where the kernel has just said that it is, by the number
-    /// of its cgroup, if it was asked: how `/proc` shows that is read for the first of those that are below the same
-    /// cgroup, and not for the others. No cgroup of the cgroup2 tree is ever renamed.
+    /// The same of a process of which most was read just now.
     ///
     /// # Errors
     /// As [`attest`].
@@ -201,18 +211,18 @@ impl Witness {
         &self,
         pid: u32,
         sample: &Sample<'_>,
-        cgroup: Option<&Cgroup>,
+        cgroup: Whereabouts<'_>,
     ) -> Result<Attested, Unreadable> {
         read_back(&Process { sample: Some(*sample), ..Process::unopened(pid) }, self, cgroup)
     }
 
     fn shown_cgroup(
         &self,
-        cgroup: Option<&Cgroup>,
+        cgroup: &Cgroup,
         read: impl FnOnce() -> Result<String, Unreadable>,
     ) -> Result<String, Unreadable> {
-        let path = cgroup.map(Cgroup::path);
-        let parts = path.and_then(|path| Some((path.parent()?, path.file_name()?.to_str()?)));
+        let path = cgroup.path();
+        let parts = path.parent().and_then(|above| Some((above, path.file_name()?.to_str()?)));
         let Some((above, name)) = parts else { return read() };
         if let Some(above) = self.shown.borrow().get(above) {
             return Ok(format!("{above}/{name}"));
@@ -228,7 +238,7 @@ impl Witness {
 fn read_back(
     process: &Process<'_>,
     witness: &Witness,
-    cgroup: Option<&Cgroup>,
+    cgroup: Whereabouts<'_>,
 ) -> Result<Attested, Unreadable> {
     let pid = process.pid;
     let mut namespaces = Vec::with_capacity(NAMESPACE_KINDS.len());
@@ -241,7 +251,11 @@ fn read_back(
         let text = process.read_record("cgroup")?;
         parse_cgroup(&text).ok_or_else(|| process.odd("cgroup", "no line of the cgroup2 tree (`0::`)"))
     };
-    let cgroup = witness.shown_cgroup(cgroup, read_cgroup);
+    let cgroup = match cgroup {
+        Whereabouts::In(cgroup) => Some(witness.shown_cgroup(cgroup, read_cgroup)),
+        Whereabouts::Asked => Some(read_cgroup()),
+        Whereabouts::Unasked => None,
+    };
     let with_ours = namespaces.iter().any(|namespace| namespace.kind == "mnt" && !namespace.private);
     let mounts = process.mounts(with_ours.then_some(&witness.mounts));
     let status =
@@ -731,9 +745,9 @@ Speculation_Store_Bypass:\tvulnerable
             let subject = Subject::new(Some(child.id()), Some(cgroup), &mut Enabled::default());
             let mut survey = Survey::new([subject].into_iter());
             let sample = survey.read(0, &subject);
-            witness.attest_from(child.id(), &sample, Some(cgroup)).unwrap().cgroup
+            witness.attest_from(child.id(), &sample, Whereabouts::In(cgroup)).unwrap().cgroup.unwrap()
         };
-        let read = |child: &Child| witness.attest(child.id()).unwrap().cgroup;
+        let read = |child: &Child| witness.attest(child.id()).unwrap().cgroup.unwrap();
         let [first, second] = &children;
         assert!(read(first).unwrap().ends_with("/one"));
         assert_eq!(told(first, &one), read(first), "the first of those below the same cgroup");

@@ -96,10 +96,18 @@ const SHARE: (usize, usize) = (3, 5);
 /// With fewer services than this nobody else is made for them.
 const MANY: usize = 32;
 
+/// Of these, what [`Own`] is compared with.
+const MOUNTS: usize = 0;
+const PIDS: usize = 1;
+const _: () = assert!(matches!(NAMESPACE_KINDS[MOUNTS].as_bytes(), b"mnt"));
+const _: () = assert!(matches!(NAMESPACE_KINDS[PIDS].as_bytes(), b"pid"));
+
 /// What is to be read of a service.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Subject<'a> {
     pid: Option<u32>,
+    /// `/proc/PID/cgroup`, too.
+    shows_cgroup: bool,
     /// With the files that it may have.
     cgroup: Option<(&'a Cgroup, Files)>,
 }
@@ -108,14 +116,24 @@ pub struct Subject<'a> {
 #[derive(Debug, Clone, Copy)]
 struct Target {
     pid: Option<u32>,
+    shows_cgroup: bool,
     cgroup: Option<(RawFd, Files)>,
 }
 
 /// Reads subjects one after the other.
 pub struct Survey {
-    own_mounts: Option<u64>,
+    own: Own,
     ahead: Option<Ahead<Orders, Reading>>,
-    own: Box<Reading>,
+    reading: Box<Reading>,
+}
+
+/// Namespaces of this process, so far as one that is in them too needs less to be read of it.
+#[derive(Debug, Clone, Copy, Default)]
+struct Own {
+    /// Its mount namespace: who is in it needs no `mountinfo` of its own.
+    mounts: Option<u64>,
+    /// Its pid namespace, if that is the one whose pids /proc has: who has but one pid there, by `NSpid`, is in it.
+    pids: Option<u64>,
 }
 
 /// What was read of one, until the next is.
@@ -128,6 +146,7 @@ struct Reading {
     root: Option<Seat>,
     status: Found,
     mountinfo: Found,
+    cgroup: Found,
     files: [Found; FILES.len()],
     used: usize,
     bytes: [u8; ROOM],
@@ -160,8 +179,7 @@ enum Link {
 struct Orders {
     /// Those of the subjects that are read ahead.
     targets: Vec<Target>,
-    /// The number of this process's mount namespace: who is in it needs no `mountinfo` of its own.
-    own_mounts: Option<u64>,
+    own: Own,
 }
 
 impl File {
@@ -205,21 +223,28 @@ impl<'a> Subject<'a> {
     /// A service with a main process, or a cgroup, or both.
     #[must_use]
     pub fn new(pid: Option<u32>, cgroup: Option<&'a Cgroup>, enabled: &mut Enabled) -> Self {
-        Self { pid, cgroup: cgroup.map(|cgroup| (cgroup, enabled.files(cgroup))) }
+        Self { pid, shows_cgroup: false, cgroup: cgroup.map(|cgroup| (cgroup, enabled.files(cgroup))) }
+    }
+
+    /// The same, and of its main process how `/proc` shows the cgroup that it is in, for where the kernel tells that in no shorter
+    /// way.
+    #[must_use]
+    pub fn with_shown_cgroup(self) -> Self {
+        Self { shows_cgroup: true, ..self }
     }
 
     fn target(&self) -> Target {
         let directory = |(cgroup, files): (&Cgroup, Files)| (cgroup.directory().as_raw_fd(), files);
-        Target { pid: self.pid, cgroup: self.cgroup.map(directory) }
+        Target { pid: self.pid, shows_cgroup: self.shows_cgroup, cgroup: self.cgroup.map(directory) }
     }
 }
 
 impl Survey {
     /// For these subjects, which are asked for in their order: begins to read them, if they are many.
     pub fn new<'a>(subjects: impl ExactSizeIterator<Item = Subject<'a>>) -> Self {
-        let own_mounts = attest::namespace(std::process::id(), "mnt").ok().flatten();
-        let mut orders = Orders { targets: Vec::new(), own_mounts };
-        let mut survey = Self { own_mounts, ahead: None, own: Box::new(Reading::NOTHING) };
+        let own = Own::read();
+        let mut orders = Orders { targets: Vec::new(), own };
+        let mut survey = Self { own, ahead: None, reading: Box::new(Reading::NOTHING) };
         // A second one on the same processor would only be in the way.
         let processors = || std::thread::available_parallelism().map_or(1, usize::from);
         if subjects.len() < MANY || processors() < 2 {
@@ -242,10 +267,10 @@ impl Survey {
             ahead.go_to(number) && ahead.current().is_some_and(|reading| reading.pid == subject.pid)
         });
         if !read_ahead {
-            self.own.take(&subject.target(), self.own_mounts);
+            self.reading.take(&subject.target(), self.own);
         }
         let read_ahead = self.ahead.as_ref().filter(|_| read_ahead).and_then(Ahead::current);
-        Sample(read_ahead.unwrap_or(&self.own))
+        Sample(read_ahead.unwrap_or(&self.reading))
     }
 }
 
@@ -256,10 +281,19 @@ fn place_ahead(number: usize) -> Option<u32> {
     u32::try_from(before * SHARE.0 + place).ok()
 }
 
+impl Own {
+    /// Where something of it cannot be read, nothing follows from it.
+    fn read() -> Self {
+        let number = |kind| attest::namespace(std::process::id(), kind).ok().flatten();
+        let status = std::fs::read("/proc/self/status").unwrap_or_default();
+        Self { mounts: number("mnt"), pids: number("pid").filter(|_| has_one_pid(&status)) }
+    }
+}
+
 impl Orders {
     fn carry_out(&self, number: u32, reading: &mut Reading) {
         if let Some(target) = self.targets.get(number as usize) {
-            reading.take(target, self.own_mounts);
+            reading.take(target, self.own);
         }
     }
 }
@@ -289,11 +323,12 @@ impl<'a> Sample<'a> {
         self.0.root
     }
 
-    /// A file of the main process, `status` or `mountinfo`.
+    /// A file of the main process: `status`, `mountinfo` or `cgroup`.
     pub(crate) fn of_process(&self, name: &str) -> Option<Cow<'a, str>> {
         match name {
             "status" => self.text(self.0.status),
             "mountinfo" => self.text(self.0.mountinfo),
+            "cgroup" => self.text(self.0.cgroup),
             _ => None,
         }
     }
@@ -320,19 +355,20 @@ impl Reading {
         root: None,
         status: Found::Not,
         mountinfo: Found::Not,
+        cgroup: Found::Not,
         files: [Found::Not; FILES.len()],
         used: 0,
         bytes: [0; ROOM],
     };
 
-    fn take(&mut self, target: &Target, own_mounts: Option<u64>) {
+    fn take(&mut self, target: &Target, own: Own) {
         self.pid = target.pid;
         self.namespaces = [Link::Not; KINDS.len()];
-        (self.root, self.status, self.mountinfo) = (None, Found::Not, Found::Not);
+        (self.root, self.status, self.mountinfo, self.cgroup) = (None, Found::Not, Found::Not, Found::Not);
         self.files = [Found::Not; FILES.len()];
         self.used = 0;
         if let Some(pid) = target.pid {
-            self.look_at_process(pid, own_mounts);
+            self.look_at_process(pid, target.shows_cgroup, own);
         }
         if let Some((directory, files)) = target.cgroup {
             for (number, (file, name)) in FILES.iter().enumerate() {
@@ -343,26 +379,39 @@ impl Reading {
         }
     }
 
-    fn look_at_process(&mut self, pid: u32, own_mounts: Option<u64>) {
+    fn look_at_process(&mut self, pid: u32, shows_cgroup: bool, own: Own) {
         let path = links_of(pid);
         // Most is looked up there; what is not is above.
         let Ok(links) = raw::open(libc::AT_FDCWD, until_nul(&path), libc::O_PATH | libc::O_DIRECTORY, 0)
         else {
             return;
         };
+        self.status = self.record(links, c"../status");
         for (number, kind) in KINDS.iter().enumerate() {
-            self.namespaces[number] = link(links, kind, NAMESPACE_KINDS[number]);
+            self.namespaces[number] = match own.pids {
+                Some(inode) if number == PIDS && has_one_pid(self.bytes_of(self.status)) => {
+                    Link::Inode(inode)
+                }
+                Some(_) | None => link(links, kind, NAMESPACE_KINDS[number]),
+            };
         }
-        match self.namespaces[0] {
-            Link::Inode(inode) if own_mounts == Some(inode) => {
+        match self.namespaces[MOUNTS] {
+            Link::Inode(inode) if own.mounts == Some(inode) => {
                 // Before Linux 5.8 there is no telling.
                 self.root = raw::seat(links, c"../root").ok().flatten();
             }
             Link::Inode(_) | Link::None => self.mountinfo = self.whole(links, c"../mountinfo"),
             Link::Not => {}
         }
-        self.status = self.record(links, c"../status");
+        if shows_cgroup {
+            self.cgroup = self.record(links, c"../cgroup");
+        }
         let _closed = raw::close(links);
+    }
+
+    fn bytes_of(&self, found: Found) -> &[u8] {
+        let Found::At { start, end } = found else { return &[] };
+        self.bytes.get(start..end).unwrap_or_default()
     }
 
     /// A file that the kernel writes in one piece: a read that leaves room has had all of it.
@@ -414,6 +463,16 @@ fn link(folder: RawFd, name: &CStr, kind: &str) -> Link {
     }
 }
 
+/// Whether `/proc/PID/status` says that a process has one pid: `NSpid` has one for each pid namespace from that of /proc down to
+/// its own. No name of a process can be such a line: its newlines are escaped.
+fn has_one_pid(status: &[u8]) -> bool {
+    const KEY: &[u8] = b"NSpid:";
+    let mut lines = status.split(|byte| *byte == b'\n');
+    let pids = lines.find_map(|line| line.strip_prefix(KEY));
+    // A tab before each.
+    pids.is_some_and(|pids| pids.len() > 1 && pids.iter().filter(|byte| **byte == b'\t').count() == 1)
+}
+
 /// `/proc/PID/ns` and zeroes.
 fn links_of(pid: u32) -> [u8; 24] {
     const BEFORE: &[u8] = b"/proc/";
@@ -456,6 +515,50 @@ mod tests {
         for pid in [0, 1, 9, 10, 4711, u32::MAX] {
             assert_eq!(until_nul(&links_of(pid)).to_str(), Ok(format!("/proc/{pid}/ns").as_str()));
         }
+    }
+
+    #[test]
+    fn who_has_one_pid_is_in_the_namespace_of_proc() {
+        let check = |status: &str, expected| assert_eq!(has_one_pid(status.as_bytes()), expected, "{status}");
+        check("Name:\tcat\nNSpid:\t4711\nNSpgid:\t4711\t3\n", true);
+        check("Name:\tcat\nNSpid:\t4711\t1\nNSpgid:\t4711\n", false);
+        check("Name:\tNSpid:\t1\nNSpid:\t4711\t20\t1\n", false);
+        check("Name:\tcat\nPid:\t4711\n", false);
+        check("NSpid:", false);
+    }
+
+    /// Where the number of its pid namespace was not read, it is the one that is read.
+    #[test]
+    fn the_pid_namespace_is_the_one_that_its_link_names() {
+        if !nix::unistd::geteuid().is_root() {
+            println!("SKIPPED, 1: it needs root");
+            return;
+        }
+        let of = |pid: u32| {
+            let subject = Subject { pid: Some(pid), ..Subject::default() };
+            let mut survey = Survey::new([subject].into_iter());
+            survey.read(0, &subject).namespace("pid").flatten()
+        };
+        let told = |pid: u32| attest::namespace(pid, "pid").unwrap();
+        let own = std::process::id();
+        assert_eq!(of(own), told(own));
+        assert!(Own::read().pids == told(own) && told(own).is_some(), "control: /proc is of this namespace");
+        let mut unshare = Command::new("unshare")
+            .args(["--pid", "--fork", "--kill-child", "cat"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // Its answer says that it is there.
+        unshare.stdin.as_mut().unwrap().write_all(b"x").unwrap();
+        unshare.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
+        let children = format!("/proc/{0}/task/{0}/children", unshare.id());
+        let cat: u32 = fs::read_to_string(children).unwrap().trim().parse().unwrap();
+        assert_eq!(of(cat), told(cat));
+        assert_ne!(told(cat), told(own), "control: it has one of its own");
+        assert_eq!(of(unshare.id()), told(own), "whose children have another is in this one");
+        drop(unshare.stdin.take());
+        unshare.wait().unwrap();
     }
 
     #[test]
@@ -527,7 +630,8 @@ mod tests {
         let mut enabled = Enabled::default();
         let mut subjects = Vec::new();
         for (child, cgroup) in &members {
-            subjects.push(Subject::new(Some(child.id()), Some(cgroup), &mut enabled));
+            let subject = Subject::new(Some(child.id()), Some(cgroup), &mut enabled);
+            subjects.push(if child.id() % 2 == 0 { subject.with_shown_cgroup() } else { subject });
             // One with nothing to read, and one that has ended.
             subjects.push(Subject::default());
             subjects.push(Subject::new(Some(gone.id()), None, &mut enabled));
@@ -547,13 +651,14 @@ mod tests {
             for (number, subject) in subjects.iter().enumerate() {
                 let sample = survey.read(number, subject);
                 let Some(pid) = subject.pid else { continue };
-                let found = witness.attest_from(pid, &sample, None);
+                let found = witness.attest_from(pid, &sample, attest::Whereabouts::Asked);
                 let Some((cgroup, _)) = subject.cgroup else {
                     assert!(found.is_err(), "{found:?}");
                     continue;
                 };
                 let alone = witness.attest(pid).unwrap();
                 assert_eq!(found.unwrap(), alone, "round {round}, number {number}");
+                assert_eq!(sample.of_process("cgroup").is_some(), subject.shows_cgroup);
                 let figures = Figures::from_sample(cgroup, &sample, &mut enabled);
                 assert!(figures.cpu_usage_us.is_ok(), "{figures:?}");
             }

@@ -131,15 +131,27 @@ impl Client {
         }
     }
 
-    /// Asks [`Request::Status`] and hands over each service as it comes, while motherd looks at the next.
+    /// Asks for a brief status of these services, and hands over each as it comes, while motherd looks at the next.
     ///
     /// # Errors
     /// As for [`Client::call`]; services may have been handed over before.
-    pub fn call_status(
-        mut self,
-        request: &Request,
-        take: impl FnMut(ServiceStatus),
+    pub fn status(
+        path: &Path,
+        services: &[String],
+        mut take: impl FnMut(ServiceStatus),
     ) -> Result<(), CallError> {
+        let mut ask = |brief| {
+            let request = Request::Status { services: services.to_vec(), brief };
+            Self::connect(path)?.call_status(&request, &mut take)
+        };
+        match ask(true) {
+            // A motherd from before there were brief answers; or a name is wrong, which it says again.
+            Err(CallError::Refused(RequestError::InvalidParameter { .. })) => ask(false),
+            answered => answered,
+        }
+    }
+
+    fn call_status(mut self, request: &Request, take: impl FnMut(ServiceStatus)) -> Result<(), CallError> {
         let sent = self.send(&request.encode());
         let mut reader = BufReader::with_capacity(READ_BYTES, (&self.stream).take(REPLY_MAX_BYTES as u64));
         match status::read(&mut reader, take) {
@@ -200,5 +212,64 @@ impl Client {
             }
             text.extend_from_slice(&chunk[..read]);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::net::UnixListener, thread};
+
+    use super::*;
+    use crate::{control::protocol::samples::web, scratch::Scratch};
+
+    /// Answers one message on each of the connections that come, and says what was asked.
+    fn server(listener: UnixListener, answers: Vec<Reply>) -> thread::JoinHandle<Vec<String>> {
+        thread::spawn(move || {
+            let mut asked = Vec::new();
+            for answer in answers {
+                let (mut stream, _) = listener.accept().unwrap();
+                let mut message = Vec::new();
+                let mut byte = [0];
+                while stream.read(&mut byte).unwrap() == 1 && byte[0] != 0 {
+                    message.push(byte[0]);
+                }
+                asked.push(String::from_utf8(message).unwrap());
+                let mut text = answer.to_text();
+                text.push(0);
+                stream.write_all(&text).unwrap();
+            }
+            asked
+        })
+    }
+
+    #[test]
+    fn a_motherd_that_knows_no_brief_answer_is_asked_for_the_whole_one() {
+        let scratch = Scratch::new();
+        let path = scratch.path().join("motherd.sock");
+        let refused = || {
+            let parameter = "unknown field `brief`".to_owned();
+            Reply::Error(RequestError::InvalidParameter { parameter })
+        };
+        let ask = |answers| {
+            let server = server(UnixListener::bind(&path).unwrap(), answers);
+            let mut taken = Vec::new();
+            let answer = Client::status(&path, &["web".to_owned()], |service| taken.push(service));
+            fs::remove_file(&path).unwrap();
+            (answer, taken, server)
+        };
+        let whole = || Reply::Status(vec![web()]);
+        let (answer, taken, server) = ask(vec![refused(), whole()]);
+        answer.unwrap();
+        assert_eq!(taken, [web()]);
+        let asked = server.join().unwrap();
+        assert!(asked[0].contains("\"brief\":true") && !asked[1].contains("brief"), "{asked:?}");
+
+        let (answer, taken, server) = ask(vec![whole()]);
+        answer.unwrap();
+        assert_eq!((taken, server.join().unwrap().len()), (vec![web()], 1), "control: one that does");
+
+        let (answer, taken, _server) = ask(vec![refused(), refused()]);
+        let refused = matches!(answer, Err(CallError::Refused(RequestError::InvalidParameter { .. })));
+        assert!(refused && taken.is_empty());
     }
 }

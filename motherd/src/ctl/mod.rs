@@ -76,7 +76,7 @@ fn usage(error: &clap::Error) -> ExitCode {
 fn execute(Args { global, command }: Args) -> Result<u8, Failure> {
     let ask = |request| remote::ask(&global, &request);
     match command {
-        Command::Status(Status { services }) => ask(Request::Status { services }),
+        Command::Status(Status { services }) => ask(Request::Status { services, brief: false }),
         Command::Events { follow, lines, services } => events::events(&global, services, lines, follow),
         Command::Logs { follow, lines, since, services } => {
             logs::logs(&global, &services, lines, since.as_deref(), follow)

@@ -23,8 +23,8 @@ const NOT_UP: u8 = 3;
 /// Asks motherd, prints what it answers, and returns the exit status.
 pub(super) fn ask(global: &Global, request: &Request) -> Result<u8, Failure> {
     let output = Output { json: global.json, style: Style::choose(global.color) };
-    if let (Request::Status { services }, false) = (request, global.json) {
-        return status(global, request, services, output);
+    if let (Request::Status { services, .. }, false) = (request, global.json) {
+        return status(global, services, output);
     }
     let answer = Client::connect(&global.socket()).and_then(|mut client| client.call(request));
     match answer {
@@ -41,11 +41,9 @@ pub(super) fn ask(global: &Global, request: &Request) -> Result<u8, Failure> {
 }
 
 /// Prints what motherd says of each service while it looks at the next.
-fn status(global: &Global, request: &Request, named: &[String], output: Output) -> Result<u8, Failure> {
+fn status(global: &Global, named: &[String], output: Output) -> Result<u8, Failure> {
     /// So much is printed at once.
     const PART_BYTES: usize = 64 << 10;
-    let client =
-        Client::connect(&global.socket()).map_err(|error| Failure::new(error.exit_status(), &error))?;
     let mut text = String::new();
     if named.is_empty() {
         // A manager that is not as it should be is what one looks for here. One that ends just now is missed below.
@@ -53,7 +51,7 @@ fn status(global: &Global, request: &Request, named: &[String], output: Output) 
         text.push_str(&notice.unwrap_or_default());
     }
     let (mut services, mut all_up, mut printed) = (0_u64, true, Ok(true));
-    let answer = client.call_status(request, |service| {
+    let answer = Client::status(&global.socket(), named, |service| {
         if services > 0 {
             text.push('\n');
         }
@@ -84,7 +82,7 @@ fn status(global: &Global, request: &Request, named: &[String], output: Output) 
 /// 3 where a service that was asked about by name is not up.
 fn exit_status(reply: &Reply, request: &Request) -> u8 {
     match (reply, request) {
-        (Reply::Status(services), Request::Status { services: named }) if !named.is_empty() => {
+        (Reply::Status(services), Request::Status { services: named, .. }) if !named.is_empty() => {
             if services.iter().all(|service| service.state.is_up()) { 0 } else { NOT_UP }
         }
         (Reply::Configured(plan), _) => u8::from(!plan.errors.is_empty()),
@@ -156,7 +154,7 @@ mod tests {
 
     fn status_of(services: Vec<ServiceStatus>, named: &[&str]) -> u8 {
         let services_named = named.iter().map(|name| (*name).to_owned()).collect();
-        exit_status(&Reply::Status(services), &Request::Status { services: services_named })
+        exit_status(&Reply::Status(services), &Request::Status { services: services_named, brief: false })
     }
 
     #[test]

@@ -162,7 +162,7 @@ fn follow(socket: &Path, name: &str) -> Result<Option<ServiceStatus>, CallError>
 }
 
 fn at_rest(socket: &Path, name: &str) -> Result<Option<ServiceStatus>, CallError> {
-    let request = Request::Status { services: vec![name.to_owned()] };
+    let request = Request::Status { services: vec![name.to_owned()], brief: false };
     let Reply::Status(mut services) = Client::connect(socket)?.call(&request)? else { return Ok(None) };
     let rests = |status: &ServiceStatus| {
         matches!(status.state, State::Stopped | State::Done | State::Failed | State::Lost)

@@ -99,7 +99,7 @@ fn follow(
     let mut client = Client::connect(&socket).map_err(|error| ended(error, false))?;
     let there = |error| ended(error, true);
     // Where the names are wrong, that is said here.
-    let status = Request::Status { services: names.to_vec() };
+    let status = Request::Status { services: names.to_vec(), brief: false };
     let asked = |client: &mut Client| match client.call(&status) {
         Ok(Reply::Status(services)) => Ok(services),
         Ok(_) => Err(Ended::Failed(Failure::say(1, "motherd answered something else"))),

@@ -4,12 +4,13 @@ use std::{
     collections::BTreeSet,
     ffi::{OsStr, OsString},
     fs, io,
+    os::fd::AsFd,
     path::Path,
     time::Duration,
 };
 
 use sandbox::{
-    attest::{Unreadable, Witness},
+    attest::{Unreadable, Whereabouts, Witness},
     cgroup::{self, Enabled},
     diagnostic::{Report, Severity},
     survey::{Sample, Subject, Survey},
@@ -30,6 +31,7 @@ use crate::{
     manager::{Outcome, Verb},
     service::{Template, check_service_name},
     supervise::{Cause, Exit, ExitHow, Requester, State, Unit},
+    sys::process::{pidfd_open, process_info},
 };
 
 /// How many lines of its output `status` shows.
@@ -46,19 +48,43 @@ const LONG: usize = 100;
 struct Look {
     witness: Result<Witness, Unreadable>,
     enabled: Enabled,
+    /// How it is found out where a main process is.
+    cgroups: Cgroups,
     /// Who has a folder for logs; `None`: each is looked for.
     logs: Option<BTreeSet<OsString>>,
 }
 
+/// How it is found out in which cgroup the main process of a service is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Cgroups {
+    /// This kernel tells that of a pidfd (Linux 6.13).
+    Told,
+    /// It does not: `/proc` is asked.
+    Shown,
+    /// The answer is brief.
+    Unasked,
+}
+
+impl Cgroups {
+    fn find_out(brief: bool) -> Self {
+        if brief {
+            return Self::Unasked;
+        }
+        let own = pidfd_open(std::process::id());
+        if own.is_ok_and(|own| process_info(own.as_fd()).is_ok()) { Self::Told } else { Self::Shown }
+    }
+}
+
 impl Look {
-    fn new(services: usize, logs: &Path) -> Self {
+    fn new(services: usize, logs: &Path, brief: bool) -> Self {
         let folders = || match fs::read_dir(logs) {
             Ok(entries) => entries.map(|entry| Some(entry.ok()?.file_name())).collect(),
             // Nobody has written anything yet.
             Err(error) => (error.kind() == io::ErrorKind::NotFound).then(BTreeSet::new),
         };
         let logs = if services > LONG { folders() } else { None };
-        Self { witness: Witness::new(), enabled: Enabled::default(), logs }
+        let cgroups = Cgroups::find_out(brief);
+        Self { witness: Witness::new(), enabled: Enabled::default(), cgroups, logs }
     }
 
     fn may_have_log(&self, name: &str) -> bool {
@@ -84,7 +110,7 @@ impl Daemon {
         let who = Requester { uid: peer.uid, pid: peer.pid };
         let reply = match request {
             Request::List => Ok(Reply::List(self.list())),
-            Request::Status { services } => match self.status(*connection, services) {
+            Request::Status { services, brief } => match self.status(*connection, services, *brief) {
                 Ok(()) => return Ok(()),
                 Err(error) => Err(error),
             },
@@ -425,7 +451,7 @@ impl Daemon {
 
     /// Answers with what there is to say of each, part by part: who asked reads one while the next is made, and no more of it
     /// is held here than was not taken yet.
-    fn status(&mut self, connection: Token, names: &[String]) -> Result<(), RequestError> {
+    fn status(&mut self, connection: Token, names: &[String], brief: bool) -> Result<(), RequestError> {
         let names: Vec<String> = match names {
             [] => {
                 let ids = self.manager.graph().ids().filter(|id| !self.is_gone(*id));
@@ -439,13 +465,13 @@ impl Daemon {
             names => names.to_vec(),
         };
         let named = names.iter().map(|name| self.find(name)).collect::<Result<Vec<Named>, _>>()?;
-        let mut look = Look::new(names.len(), &self.paths.log);
-        let mut survey = self.survey(&named, &mut look.enabled);
+        let mut look = Look::new(names.len(), &self.paths.log, brief);
+        let mut survey = self.survey(&named, &mut look);
         let (mut message, mut text) = (StatusText::default(), Vec::with_capacity(2 * PART_BYTES));
         self.policies.begin();
         let boot = self.boot_reasons();
         for (number, (name, named)) in names.iter().zip(named).enumerate() {
-            let subject = self.asked_about(&named, &mut look.enabled);
+            let subject = self.asked_about(&named, &mut look);
             let sample = survey.read(number, &subject);
             let mut status = self.status_of_named(name, &named, &mut look, &sample);
             status.boot = boot.get(name).map(|reason| (*reason).to_owned());
@@ -466,7 +492,7 @@ impl Daemon {
     }
 
     /// Begins to read what the kernel says of these.
-    fn survey(&mut self, named: &[Named], enabled: &mut Enabled) -> Survey {
+    fn survey(&mut self, named: &[Named], look: &mut Look) -> Survey {
         for named in named {
             if let Named::Service(id) = named
                 && self.manager.unit(*id).is_active()
@@ -474,15 +500,17 @@ impl Daemon {
                 self.cgroup(*id);
             }
         }
-        Survey::new(named.iter().map(|named| self.asked_about(named, enabled)))
+        Survey::new(named.iter().map(|named| self.asked_about(named, look)))
     }
 
     /// What the kernel is asked about one.
-    fn asked_about(&self, named: &Named, enabled: &mut Enabled) -> Subject<'_> {
+    fn asked_about(&self, named: &Named, look: &mut Look) -> Subject<'_> {
         let Named::Service(id) = named else { return Subject::default() };
         let unit = self.manager.unit(*id);
         let cgroup = self.runtime.get(id).and_then(|runtime| runtime.cgroup.as_ref());
-        Subject::new(unit.main().map(|main| main.pid), cgroup.filter(|_| unit.is_active()), enabled)
+        let cgroup = cgroup.filter(|_| unit.is_active());
+        let subject = Subject::new(unit.main().map(|main| main.pid), cgroup, &mut look.enabled);
+        if look.cgroups == Cgroups::Shown { subject.with_shown_cgroup() } else { subject }
     }
 
     fn status_of_named(
@@ -542,7 +570,12 @@ impl Daemon {
             cgroup,
             figures,
             isolation: unit.main().map(|main| {
-                let is_in = self.runtime.get(&id).and_then(|runtime| runtime.own_cgroup_of(main.pid));
+                let told = || self.runtime.get(&id)?.own_cgroup_of(main.pid);
+                let is_in = match look.cgroups {
+                    Cgroups::Told => told().map_or(Whereabouts::Asked, Whereabouts::In),
+                    Cgroups::Shown => Whereabouts::Asked,
+                    Cgroups::Unasked => Whereabouts::Unasked,
+                };
                 let isolation = Isolation::attested(main.pid, sample, is_in, landlock, &look.witness);
                 let owner = service.network_of().and_then(|owner| Some((owner, self.main_of(owner)?)));
                 match owner {
@@ -685,7 +718,7 @@ mod tests {
     fn a_service_without_a_folder_has_no_log() {
         let scratch = Scratch::new();
         let folder = scratch.path().join("log");
-        let of = |services, name| Look::new(services, &folder).may_have_log(name);
+        let of = |services, name| Look::new(services, &folder, false).may_have_log(name);
         assert_eq!([of(LONG + 1, "db"), of(LONG, "db")], [false, true], "there is no such folder");
         fs::create_dir_all(folder.join("web")).unwrap();
         assert_eq!([of(LONG + 1, "web"), of(LONG + 1, "db"), of(LONG, "db")], [true, false, true]);

@@ -4,30 +4,31 @@ use std::borrow::Cow;
 
 use sandbox::{
     Plan,
-    attest::{self, Seccomp, Unreadable, Witness},
-    cgroup::{self, Cgroup},
+    attest::{self, Seccomp, Unreadable, Whereabouts, Witness},
+    cgroup,
     survey::Sample,
 };
 
 use super::{
-    Attested, Capabilities, Cpu, Figure, Figures, Io, Isolation, LandlockApplied, LeftOut, LimitFigure,
-    Memory, Missing, Mounts, Namespace, Pids, Pressure, SeccompMode,
+    Attested, Capabilities, CapabilityBits, Cpu, Figure, Figures, Io, Isolation, LandlockApplied, LeftOut,
+    LimitFigure, Memory, Missing, Mounts, Namespace, Pids, Pressure, SeccompMode,
 };
 
 impl Isolation {
-    /// The isolation of a process as it was just read back, and what was applied at launch and cannot be read back. `cgroup` is where
-    /// the kernel has just said that it is, if it was asked.
+    /// The isolation of a process as it was just read back, and what was applied at launch and cannot be read back. `cgroup` is how
+    /// it is found out where it is; where nobody wants to know that, the answer is brief.
     #[must_use]
     pub fn attested(
         pid: u32,
         sample: &Sample<'_>,
-        cgroup: Option<&Cgroup>,
+        cgroup: Whereabouts<'_>,
         landlock: Option<LandlockApplied>,
         witness: &Result<Witness, Unreadable>,
     ) -> Self {
         let witness = witness.as_ref().map_err(Clone::clone);
         let attested = witness.and_then(|witness| witness.attest_from(pid, sample, cgroup));
-        Self { attested: attested.map(Attested::from).into(), landlock }
+        let brief = matches!(cgroup, Whereabouts::Unasked);
+        Self { attested: attested.map(|found| Attested::of(found, brief)).into(), landlock }
     }
 
     /// Looks whether the network is the one that the main process `pid` of `service` is in now, and says so if it is.
@@ -52,8 +53,8 @@ impl<T> From<Result<T, Unreadable>> for Figure<T> {
     }
 }
 
-impl From<attest::Attested> for Attested {
-    fn from(found: attest::Attested) -> Self {
+impl Attested {
+    fn of(found: attest::Attested, brief: bool) -> Self {
         let attest::Attested { pid, namespaces, status, known_capabilities, cgroup, mounts } = found;
         let namespaces = namespaces
             .into_iter()
@@ -64,14 +65,23 @@ impl From<attest::Attested> for Attested {
                 shared_with: None,
             })
             .collect();
-        let capabilities = Capabilities {
+        let known = known_capabilities.into();
+        let capabilities = (!brief).then(|| Capabilities {
             inheritable: names(status.inheritable),
             permitted: names(status.permitted),
             effective: names(status.effective),
             bounding: names(status.bounding),
             ambient: names(status.ambient),
-            known: known_capabilities.into(),
-        };
+            known,
+        });
+        let capability_bits = brief.then_some(CapabilityBits {
+            inheritable: status.inheritable.0,
+            permitted: status.permitted.0,
+            effective: status.effective.0,
+            bounding: status.bounding.0,
+            ambient: status.ambient.0,
+            known,
+        });
         let seccomp_mode = match status.seccomp {
             Seccomp::Disabled => SeccompMode::Disabled,
             Seccomp::Strict => SeccompMode::Strict,
@@ -92,13 +102,14 @@ impl From<attest::Attested> for Attested {
             pid,
             namespaces,
             capabilities,
+            capability_bits,
             no_new_privs: status.no_new_privs,
             seccomp_mode,
             seccomp_filters,
             uids: status.uids.into(),
             gids: status.gids.into(),
             groups: status.groups,
-            cgroup: cgroup.into(),
+            cgroup: cgroup.map(Figure::from),
             mounts: mounts.map(in_short).into(),
         }
     }

@@ -33,7 +33,8 @@ impl Request {
                 parameters
             }
             Request::Schedule { how, at, message } => json!({ "how": how, "at": at, "message": message }),
-            Request::Status { services }
+            Request::Status { services, brief: true } => json!({ "services": services, "brief": true }),
+            Request::Status { services, brief: false }
             | Request::FdStore { services }
             | Request::Tree { services }
             | Request::Skip { services }
@@ -155,6 +156,14 @@ struct EventsParameters {
     after: Option<u64>,
 }
 
+/// The parameters of `Status`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StatusParameters {
+    services: Option<Vec<String>>,
+    brief: Option<bool>,
+}
+
 /// The parameters of `Run`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -250,9 +259,10 @@ fn decode_call(method: &str, parameters: Map<String, Value>, more: bool) -> Resu
     };
     let request = match name {
         "List" => none(Request::List)?,
-        "Status" => Request::Status {
-            services: from_parameters::<SomeServices>(parameters)?.services.unwrap_or_default(),
-        },
+        "Status" => {
+            let StatusParameters { services, brief } = from_parameters(parameters)?;
+            Request::Status { services: services.unwrap_or_default(), brief: brief.unwrap_or_default() }
+        }
         "Tree" => Request::Tree {
             services: from_parameters::<SomeServices>(parameters)?.services.unwrap_or_default(),
         },

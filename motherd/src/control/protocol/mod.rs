@@ -64,6 +64,9 @@ pub enum Request {
     Status {
         /// Names.
         services: Vec<String>,
+        /// No more than what `motherctl status` prints: sets of capabilities are numbers, and nobody asks /proc for the cgroup
+        /// of a main process.
+        brief: bool,
     },
     /// Who names whom.
     Tree {

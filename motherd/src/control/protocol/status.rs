@@ -370,8 +370,12 @@ pub struct Attested {
     pub pid: u32,
     /// /proc/PID/ns
     pub namespaces: Vec<Namespace>,
-    /// /proc/PID/status: Cap*
-    pub capabilities: Capabilities,
+    /// /proc/PID/status: Cap*; missing in a brief answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capabilities: Option<Capabilities>,
+    /// The same in a brief answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capability_bits: Option<CapabilityBits>,
     /// /proc/PID/status: NoNewPrivs
     pub no_new_privs: bool,
     /// /proc/PID/status: Seccomp
@@ -384,8 +388,9 @@ pub struct Attested {
     pub gids: Vec<u32>,
     /// Supplementary.
     pub groups: Vec<u32>,
-    /// /proc/PID/cgroup: the cgroup2 line.
-    pub cgroup: Figure<String>,
+    /// /proc/PID/cgroup: the cgroup2 line; missing in a brief answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cgroup: Option<Figure<String>>,
     /// /proc/PID/mountinfo
     pub mounts: Figure<Mounts>,
 }
@@ -423,6 +428,23 @@ pub struct Capabilities {
     /// CapAmb
     #[serde(deserialize_with = "names::capabilities")]
     pub ambient: Vec<Cow<'static, str>>,
+    /// How many this kernel knows.
+    pub known: u64,
+}
+
+/// The capability sets as numbers: bit 0 is CAP_CHOWN.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CapabilityBits {
+    /// CapInh
+    pub inheritable: u64,
+    /// CapPrm
+    pub permitted: u64,
+    /// CapEff
+    pub effective: u64,
+    /// CapBnd
+    pub bounding: u64,
+    /// CapAmb
+    pub ambient: u64,
     /// How many this kernel knows.
     pub known: u64,
 }

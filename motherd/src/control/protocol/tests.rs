@@ -10,7 +10,8 @@ fn requests() -> Vec<Request> {
     let services = || vec!["web".into(), "db".into()];
     vec![
         Request::List,
-        Request::Status { services: services() },
+        Request::Status { services: services(), brief: false },
+        Request::Status { services: services(), brief: true },
         Request::Tree { services: services() },
         Request::Why { service: "web".into() },
         Request::Timers,
@@ -50,7 +51,8 @@ fn acted() -> Acted {
 fn answer(request: &Request) -> Reply {
     match request {
         Request::List => Reply::List(vec![summary(&web()), summary(&stopped())]),
-        Request::Status { .. } => Reply::Status(vec![web(), stopped()]),
+        Request::Status { brief: false, .. } => Reply::Status(vec![web(), stopped()]),
+        Request::Status { brief: true, .. } => Reply::Status(vec![brief(web()), stopped()]),
         Request::Tree { .. } => Reply::Tree(tree()),
         Request::Why { .. } => Reply::Why(Box::new(why())),
         Request::Timers => Reply::Timers(vec![timer()]),
@@ -178,7 +180,7 @@ fn the_interface_text_describes_what_is_sent() {
 #[test]
 #[should_panic(expected = "Status.services.0: `surprise` is not in the text")]
 fn the_check_of_the_interface_text_sees_a_field_too_many() {
-    let mut reply = answer(&Request::Status { services: vec![] }).encode();
+    let mut reply = answer(&Request::Status { services: vec![], brief: false }).encode();
     reply["parameters"]["services"][0]["surprise"] = json!(1);
     let interface = Interface::parse(DESCRIPTION);
     interface.check(&interface.methods["Status"].1, &reply["parameters"], "Status");

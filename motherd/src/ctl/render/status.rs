@@ -7,6 +7,7 @@
 use std::borrow::Cow;
 
 use nix::sys::signal::Signal;
+use sandbox::attest::CapabilitySet;
 
 use super::{
     by_reason,
@@ -179,11 +180,16 @@ impl Page {
 
     /// Spaces, and the label with spaces up to its width.
     fn label(&mut self, indent: usize, label: &str, width: usize) {
-        self.text.extend(std::iter::repeat_n(' ', indent));
+        self.spaces(indent);
         let start = self.text.len();
         self.text.push_str(label);
-        self.text.extend(std::iter::repeat_n(' ', width.saturating_sub(label.len())));
+        self.spaces(width.saturating_sub(label.len()));
         self.style.dim_from(start, &mut self.text);
+    }
+
+    fn spaces(&mut self, count: usize) {
+        const SPACES: &str = "                ";
+        self.text.push_str(SPACES.get(..count).unwrap_or(SPACES));
     }
 
     pub(super) fn warning(&mut self, label: &str, value: &str) {
@@ -269,17 +275,9 @@ impl Page {
     }
 
     fn attested(&mut self, attested: &Attested) {
-        let Attested { namespaces, capabilities, .. } = attested;
-        self.inner("namespaces", &split_namespaces(namespaces));
+        self.inner("namespaces", &split_namespaces(&attested.namespaces));
         self.inner("user", &identity(attested));
-        let sets = [
-            ("effective", &capabilities.effective),
-            ("permitted", &capabilities.permitted),
-            ("inheritable", &capabilities.inheritable),
-            ("bounding", &capabilities.bounding),
-            ("ambient", &capabilities.ambient),
-        ];
-        for (number, line) in capability_lines(&sets, capabilities.known).iter().enumerate() {
+        for (number, line) in capabilities(attested).iter().enumerate() {
             self.inner(if number == 0 { "capabilities" } else { "" }, line);
         }
         self.inner("no_new_privs", if attested.no_new_privs { "yes" } else { "no" });
@@ -363,31 +361,70 @@ fn numbers(numbers: &[u32], between: &str) -> String {
     numbers.iter().map(u32::to_string).collect::<Vec<_>>().join(between)
 }
 
+/// A set of capabilities, as it came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Set<'a> {
+    Names(&'a [Cow<'a, str>]),
+    Bits(u64),
+}
+
+fn capabilities(attested: &Attested) -> Vec<String> {
+    let lines = |[effective, permitted, inheritable, bounding, ambient]: [Set<'_>; 5], known| {
+        let sets = [
+            ("effective", effective),
+            ("permitted", permitted),
+            ("inheritable", inheritable),
+            ("bounding", bounding),
+            ("ambient", ambient),
+        ];
+        capability_lines(&sets, known)
+    };
+    if let Some(bits) = &attested.capability_bits {
+        let sets = [bits.effective, bits.permitted, bits.inheritable, bits.bounding, bits.ambient];
+        return lines(sets.map(Set::Bits), bits.known);
+    }
+    match &attested.capabilities {
+        Some(names) => {
+            let sets =
+                [&names.effective, &names.permitted, &names.inheritable, &names.bounding, &names.ambient];
+            lines(sets.map(|set| Set::Names(set)), names.known)
+        }
+        None => vec!["not in the answer".to_owned()],
+    }
+}
+
 /// A line for each different set, under the names of the sets that are so.
-fn capability_lines(sets: &[(&str, &Vec<Cow<'_, str>>)], known: u64) -> Vec<String> {
-    let mut distinct: Vec<(Vec<&str>, &Vec<Cow<'_, str>>)> = Vec::new();
+fn capability_lines(sets: &[(&str, Set<'_>)], known: u64) -> Vec<String> {
+    let mut distinct: Vec<(Vec<&str>, Set<'_>)> = Vec::new();
     for (name, set) in sets {
         match distinct.iter_mut().find(|(_, other)| other == set) {
             Some((names, _)) => names.push(name),
-            None => distinct.push((vec![name], set)),
+            None => distinct.push((vec![name], *set)),
         }
     }
     if let [(_, set)] = &distinct[..] {
-        return vec![format!("{} in every set", capability_set(set, known))];
+        return vec![format!("{} in every set", capability_set(*set, known))];
     }
     distinct
         .iter()
-        .map(|(names, set)| format!("{}: {}", names.join(", "), capability_set(set, known)))
+        .map(|(names, set)| format!("{}: {}", names.join(", "), capability_set(*set, known)))
         .collect()
 }
 
 /// More than this many are counted, not listed: a service has a few, or it has nearly all.
 const CAPABILITIES_LISTED: usize = 8;
 
-fn capability_set(set: &[Cow<'_, str>], known: u64) -> String {
-    match set.len() {
+fn capability_set(set: Set<'_>, known: u64) -> String {
+    let count = match set {
+        Set::Names(names) => names.len(),
+        Set::Bits(bits) => bits.count_ones() as usize,
+    };
+    match count {
         0 => "none".into(),
-        1..=CAPABILITIES_LISTED => set.join(" "),
+        1..=CAPABILITIES_LISTED => match set {
+            Set::Names(names) => names.join(" "),
+            Set::Bits(bits) => CapabilitySet(bits).to_string(),
+        },
         count if u64::try_from(count).is_ok_and(|count| count == known) => format!("all {known}"),
         count => format!("{count} of {known}"),
     }
@@ -418,7 +455,7 @@ mod tests {
     use super::*;
     use crate::control::protocol::{
         Requester,
-        samples::{stopped, web},
+        samples::{brief, stopped, web},
     };
 
     fn status(services: &[ServiceStatus], style: Style) -> String {
@@ -476,6 +513,11 @@ web: static web server
     GET / 200
 ",
         );
+    }
+
+    #[test]
+    fn a_brief_answer_shows_the_same() {
+        assert_eq!(status(&[brief(web())], Style::PLAIN), status(&[web()], Style::PLAIN));
     }
 
     #[test]
@@ -549,10 +591,15 @@ backup: nightly copy
     #[test]
     fn full_sets_are_counted() {
         let all: Vec<Cow<'_, str>> = (0..41).map(|number| format!("CAP_{number}").into()).collect();
-        let most = all[1..].to_vec();
-        let none = vec![];
-        assert_eq!(capability_lines(&[("a", &all), ("b", &all)], 41), ["all 41 in every set"]);
-        assert_eq!(capability_lines(&[("a", &most), ("b", &none)], 41), ["a: 40 of 41", "b: none"]);
+        let bits = (1 << 41) - 1;
+        for (all, most, few, none) in [
+            (Set::Names(&all), Set::Names(&all[1..]), Set::Names(&["CAP_CHOWN".into()]), Set::Names(&[])),
+            (Set::Bits(bits), Set::Bits(bits - 1), Set::Bits(1), Set::Bits(0)),
+        ] {
+            assert_eq!(capability_lines(&[("a", all), ("b", all)], 41), ["all 41 in every set"]);
+            assert_eq!(capability_lines(&[("a", most), ("b", none)], 41), ["a: 40 of 41", "b: none"]);
+            assert_eq!(capability_lines(&[("a", few), ("b", most)], 41), ["a: CAP_CHOWN", "b: 40 of 41"]);
+        }
     }
 
     #[test]
