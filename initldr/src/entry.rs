@@ -20,10 +20,7 @@ global_asm!(
     "memset: mov r8, rdi; mov eax, esi; mov rcx, rdx; rep stosb; mov rax, r8; ret",
     "memcmp: bcmp: xor eax, eax; xor ecx, ecx; 5: cmp rcx, rdx; je 3f; inc rcx",
     "movzx eax, byte ptr [rdi + rcx - 1]; movzx r8d, byte ptr [rsi + rcx - 1]; sub eax, r8d; je 5b",
-    "3: ret",
-    "strlen: xor eax, eax",
-    "4: cmp byte ptr [rdi + rax], 0; je 3b; inc rax; jmp 4b",
-    "rust_eh_personality: ud2",
+    "3: ret; strlen: xor eax, eax; 4: cmp byte ptr [rdi + rax], 0; je 3b; inc rax; jmp 4b; rust_eh_personality: ud2",
     start = sym start,
 );
 

@@ -147,9 +147,9 @@ impl Init {
     }
 
     fn launch(&mut self) -> Result<()> {
-        let kept =
+        let fd =
             self.held.state.take().map_or_else(|| sys::sealed_memfd(c"motherd-state", STATE_SIZE), Ok)?;
-        let state = self.held.state.insert(kept);
+        let state = self.held.state.insert(fd);
         let (ours, theirs) = sys::socketpair()?;
         let motherd = self.program.start_motherd(self.phase.rung().1, &theirs, state, &self.log)?;
         (self.held.motherd, self.held.link) = (Some(motherd), Some(ours));
@@ -226,7 +226,7 @@ impl Init {
         };
         let message = ToInit::decode(bytes.get(..size).unwrap_or_default());
         if message.is_ok() {
-            self.outbox.heard();
+            self.outbox.asked = false;
             self.step(Event::Heard);
         }
         // A descriptor that comes with anything but Store is closed on the way out.

@@ -38,7 +38,7 @@ pub struct Outbox {
     sent: u64,
     answer: Option<(SlotName, i32)>,
     /// A signal was told, and motherd has said nothing since.
-    asked: bool,
+    pub asked: bool,
     /// By number, while it is pending.
     signals: [Option<Signal>; SIGNALS],
 }
@@ -82,11 +82,6 @@ impl Outbox {
         if self.stage == Stage::Live {
             self.stage = Stage::Replay { index: 0, until: self.ring.last };
         }
-    }
-
-    /// motherd said something.
-    pub fn heard(&mut self) {
-        self.asked = false;
     }
 
     /// Whether motherd owes something: Hello, an acknowledgement, an answer to a signal, or to take what waits.
@@ -305,7 +300,7 @@ mod tests {
         assert!(outbox.is_owed());
         drain(&mut outbox);
         assert!(outbox.is_owed(), "told, and not answered");
-        outbox.heard();
+        outbox.asked = false;
         assert!(!outbox.is_owed());
     }
 

@@ -6,7 +6,7 @@
 
 use crate::{boot::Log, boot::text, end::Ending};
 use core::ffi::CStr;
-use initldr::storage::{Device, LOOK, Patience, device, removal, unwritten};
+use initldr::storage::{Device, LOOK, Patience, device, removal, to_unmount, unwritten};
 use initldr::sys::{self, Errno};
 use initldr::{abi::*, link::End, mounts};
 
@@ -108,7 +108,7 @@ fn commands(how: End) -> [usize; 2] {
 fn each_mount(mut act: impl FnMut(&CStr)) {
     let mut path = [0; mounts::PATH_SIZE];
     each_piece(c"/proc/self/mounts", b'\n', |line| {
-        if let Some(path) = mounts::to_unmount(line, &mut path) {
+        if let Some(path) = to_unmount(line, &mut path) {
             act(path);
         }
     });

@@ -31,6 +31,15 @@ pub fn device<'a>(line: &[u8], name: &'a mut [u8; PATH_SIZE]) -> Option<Device<'
     numbered(b"dm-").then_some(Device::Mapped((minor & 0xff) | (major << 8) | ((minor & !0xff) << 12)))
 }
 
+/// The mount point that a line of /proc/self/mounts tells of: its second field. `None` where it does not fit, or is one that
+/// the end does not touch: what the kernel serves from memory holds no data, and the end still needs /proc.
+pub fn to_unmount<'a>(line: &[u8], path: &'a mut [u8; PATH_SIZE]) -> Option<&'a CStr> {
+    let field = line.split(|&byte| byte == b' ').nth(1)?;
+    let below = |kept: &[u8]| field.strip_prefix(kept).is_some_and(|rest| rest.is_empty() || rest[0] == b'/');
+    (field.starts_with(b"/") && !below(b"/proc") && !below(b"/sys") && !below(b"/dev")).then_some(())?;
+    unescaped(field, path)
+}
+
 /// What has a mapped device removed.
 pub fn removal(device: u32) -> MappedDevice {
     let mut request = [0; _];
@@ -75,6 +84,35 @@ impl Patience {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn check(line: &str) -> Option<String> {
+        to_unmount(line.as_bytes(), &mut [0; PATH_SIZE]).map(|path| path.to_str().expect("UTF-8").to_owned())
+    }
+
+    #[test]
+    fn a_mount_point_is_read_with_its_escapes_undone() {
+        assert_eq!(check("/dev/vda1 /srv/data ext4 rw 0 0").as_deref(), Some("/srv/data"));
+        assert_eq!(check(r"tmpfs /a\040b\134c\011 tmpfs rw 0 0").as_deref(), Some("/a b\\c\t"));
+        assert_eq!(check(r"x /a\9 y").as_deref(), Some(r"/a\9"), "not an escape");
+        assert_eq!(check("/dev/root / ext4 rw 0 0").as_deref(), Some("/"));
+    }
+
+    #[test]
+    fn what_the_end_still_needs_is_left_alone() {
+        for path in ["/proc", "/proc/sys/fs/binfmt_misc", "/sys/fs/cgroup", "/dev", "/dev/shm"] {
+            assert_eq!(check(&format!("x {path} y rw 0 0")), None, "{path}");
+        }
+        assert_eq!(check("x /devices y").as_deref(), Some("/devices"));
+    }
+
+    #[test]
+    fn a_line_that_is_none_is_passed_over() {
+        assert_eq!(check(""), None);
+        assert_eq!(check("one"), None);
+        assert_eq!(check("the rest of an overlong line"), None);
+        assert_eq!(check(&format!("x /{} y", "a".repeat(PATH_SIZE))), None);
+        assert_eq!(check(r"x /a\000b y"), None, "a NUL is in no path");
+    }
 
     #[test]
     fn loop_and_mapped_devices_are_found_among_the_others() {

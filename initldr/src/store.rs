@@ -63,9 +63,11 @@ impl Store {
 mod tests {
     use super::*;
     use crate::{
-        abi::{EAGAIN, O_RDWR},
+        abi::{EAGAIN, O_RDWR, POLLIN},
         sys::{self, Errno},
     };
+
+    const POLLHUP: i32 = 0x10;
 
     fn name(text: &str) -> SlotName {
         SlotName::new(text).expect("a valid name")
@@ -90,6 +92,8 @@ mod tests {
         assert_eq!(heard(), Err(Errno(EAGAIN)), "control: the older one is open");
         assert_eq!(store.put(name("a"), newer), None);
         assert_eq!(store.get(0).map(|slot| slot.1), number);
+        // Soon.
+        while sys::ppoll([[ours.raw(), POLLIN]], None) != Ok([POLLIN | POLLHUP]) {}
         assert_eq!(heard(), Ok(0), "the older one is closed");
         assert_eq!(names(&store), ["a", "b"]);
     }

@@ -104,7 +104,7 @@ impl Init {
         }
         // Nobody knows what these are. If one is the link, the motherd at its other end ends itself.
         let unknown = |number: &i32| sys::descriptor_flags(*number) == Ok(0);
-        let closed = (RESUME_FD..).take(NUMBERS).filter(unknown).map(sys::close).count();
+        let closed = (RESUME_FD..).take(NUMBERS).filter(unknown).map(sys::let_go).count();
         forget(memory); // its number stays taken
         let what = if self.held.link.is_some() { "everything" } else { "not everything" };
         self.log.say(format_args!(

@@ -14,9 +14,8 @@ impl fmt::Display for Errno {
     /// The names of what an operator is likely to meet.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let known = [EPERM, ENOENT, ENOEXEC, ENOMEM, EACCES, EBUSY, ENODEV, ENOTDIR, EINVAL];
-        let names =
-            ["EPERM", "ENOENT", "ENOEXEC", "ENOMEM", "EACCES", "EBUSY", "ENODEV", "ENOTDIR", "EINVAL"];
-        match known.iter().zip(names).find(|(number, _)| **number == self.0) {
+        let text = ["EPERM", "ENOENT", "ENOEXEC", "ENOMEM", "EACCES", "EBUSY", "ENODEV", "ENOTDIR", "EINVAL"];
+        match known.iter().zip(text).find(|(number, _)| **number == self.0) {
             Some((_, name)) => f.write_str(name),
             None => write!(f, "errno {}", self.0),
         }
@@ -39,8 +38,7 @@ impl Fd {
 
 impl Drop for Fd {
     fn drop(&mut self) {
-        // The descriptor is gone whatever close(2) returns, so there is nothing to do about an error.
-        close(self.0).unwrap_or_default();
+        let_go(self.0);
     }
 }
 
@@ -166,6 +164,8 @@ calls! {
     write(fd: i32, bytes: &[u8]) -> usize: |size| size, WRITE [fd, bytes, bytes.len()];
     /// close(2), by number.
     close(fd: i32) -> (): drop, CLOSE [fd];
+    /// setsockopt(2), SO_LINGER: whether the last close of a socket waits, and for how long.
+    set_linger(fd: i32, to: &u64) -> (): drop, SETSOCKOPT [fd, SOL_SOCKET, SO_LINGER, to, size_of::<u64>()];
     /// close_range(2) to the end of the table; with CLOSE_RANGE_CLOEXEC they are only marked.
     close_from(first: i32, flags: usize) -> (): drop, CLOSE_RANGE [first, u32::MAX, flags];
     /// fcntl(2), F_SETFD: FD_CLOEXEC or nothing.
@@ -238,8 +238,7 @@ calls! {
     /// rt_sigprocmask(2), SIG_SETMASK.
     block_only(signals: &u64) -> (): drop, RT_SIGPROCMASK [SIG_SETMASK, signals, 0_usize, size_of::<u64>()];
     /// signalfd4(2), non-blocking, of the signals whose bits (number - 1) are set.
-    signalfd(signals: &u64) -> Fd:
-        to_fd, SIGNALFD4 [-1, signals, size_of::<u64>(), SFD_CLOEXEC | SFD_NONBLOCK];
+    signalfd(signals: &u64) -> Fd: to_fd, SIGNALFD4 [-1, signals, size_of::<u64>(), SFD_CLOEXEC | SFD_NONBLOCK];
     /// exit_group(2), which does not return.
     exit_group(code: u32) -> (): drop, EXIT_GROUP [code];
 }
@@ -281,10 +280,39 @@ macro_rules! filled {
         let mut structure: $type = [0; _];
         let address = ptr::from_mut(&mut structure).expose_provenance();
         // SAFETY: the call writes a structure of just this size (a test compares it with libc's) to `address`; what
-        // else it gets is a number or the address of a string that ends in NUL.
+        // else it gets is a number, the address of a string that ends in NUL, or that of the structure's own size.
         unsafe { syscall(nr::$number, [$(Argument::register($before),)* address $(, Argument::register($after))*]) }
             .map(|_| structure)
     }};
+}
+
+/// Closes a descriptor without ever waiting for it: a socket is closed by a thread of its own. The last close of one with
+/// SO_LINGER waits for its peer, as long as it says, and so does that of a Unix socket into which such a one was sent that
+/// nobody received. Such a time is taken away, not to have many threads wait; but whoever gave us a socket has it too, and
+/// may set it again.
+pub fn let_go(fd: i32) {
+    let linger = filled!([u32; 2]: GETSOCKOPT [fd, SOL_SOCKET, SO_LINGER] _, &mut { 8_u32 });
+    let is_socket = linger.is_ok_and(|[_, seconds]| seconds == 0 || set_linger(fd, &0).is_ok());
+    if !is_socket || !close_apart(fd) {
+        close(fd).unwrap_or_default(); // the descriptor is gone whatever it returns
+    }
+}
+
+/// close(2) by a new thread of this process, which does nothing else; whether there is one.
+fn close_apart(fd: i32) -> bool {
+    let thread: isize;
+    // SAFETY: the new thread shares memory and stack, and no instruction of its own touches them: it makes two system calls,
+    // the second of which ends it. No handler of a signal runs there either: initldr blocks all signals, and motherd has none
+    // but for faults, which this has not. The kernel keeps every register but rax, rcx and r11, which are declared; rdi is
+    // changed in the new thread alone.
+    unsafe {
+        asm!(
+            "syscall; test rax, rax; jnz 2f; mov edi, r12d; mov eax, 3; syscall; xor edi, edi; mov eax, 60; syscall; 2:",
+            inlateout("rax") nr::CLONE => thread, in("rdi") CLONE_VM | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD,
+            in("rsi") 0, in("r12") fd, lateout("rcx") _, lateout("r11") _, options(nostack),
+        );
+    }
+    thread > 0
 }
 
 /// statfs(2): the type of the file system at a path.
@@ -424,17 +452,53 @@ fn rights(fd: i32) -> OneFd {
 /// `message` is the address and the length of bytes which recvmsg may write; `control` has at most one element.
 unsafe fn transfer(number: usize, socket: &Fd, message: [usize; 2], control: &mut [OneFd]) -> Result<usize> {
     let iovec = ptr::from_ref(&message).expose_provenance();
-    let mut header: Msghdr =
-        [0, 0, iovec, 1, control.as_mut_ptr().expose_provenance(), size_of_val(control), 0];
+    let mut msg: Msghdr = [0, 0, iovec, 1, control.as_mut_ptr().expose_provenance(), size_of_val(control), 0];
     // The flag that the other of the two calls knows means nothing to it.
     let flags = MSG_DONTWAIT | MSG_NOSIGNAL | MSG_CMSG_CLOEXEC;
     // SAFETY: the header is whole, and all that it points to is there, as the caller says.
-    unsafe { syscall(number, [socket.register(), ptr::from_mut(&mut header).expose_provenance(), flags]) }
+    unsafe { syscall(number, [socket.register(), ptr::from_mut(&mut msg).expose_provenance(), flags]) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Closes one end of a pair, and waits until that was done.
+    fn let_go_and_wait(end: Fd, other: &Fd) {
+        const POLLHUP: i32 = 0x10;
+        drop(end);
+        while ppoll([[other.raw(), 0]], None).unwrap()[0] & POLLHUP == 0 {}
+    }
+
+    /// Its peer does not read, and nobody waits for it.
+    #[test]
+    fn a_socket_that_lingers_is_let_go_without_waiting() {
+        use std::{io::Write, net, os::fd::IntoRawFd, sync::mpsc, thread};
+        const SECONDS: u64 = 3600;
+        let lingering = |listener: &net::TcpListener| {
+            let mut socket = net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            socket.set_nonblocking(true).unwrap();
+            while socket.write(&[0; 1 << 16]).is_ok() {}
+            let socket = Fd(socket.into_raw_fd());
+            set_linger(socket.raw(), &(1 | SECONDS << 32)).unwrap();
+            socket
+        };
+        let (done, is_done) = mpsc::channel();
+        thread::spawn(move || {
+            let listener = net::TcpListener::bind("127.0.0.1:0").unwrap();
+            drop(lingering(&listener));
+            // One that is in a socket, which is let go.
+            let (ours, theirs) = socketpair().unwrap();
+            let inside = lingering(&listener);
+            send(&ours, b"x", Some(inside.raw())).unwrap();
+            close(inside.raw()).unwrap(); // which leaves it as it is
+            core::mem::forget(inside);
+            drop(ours);
+            drop(theirs); // where it waits to be received
+            done.send(listener).unwrap(); // open until now, and with it those that nobody accepted
+        });
+        is_done.recv_timeout(Duration::from_secs(SECONDS / 12)).expect("it waits");
+    }
 
     #[test]
     fn a_message_comes_with_its_descriptor_and_without_waiting() {
@@ -451,7 +515,7 @@ mod tests {
         let (size, fd) = receive(&theirs, &mut bytes).unwrap();
         assert!(&bytes[..size] == b"without" && fd.is_none());
         assert!(descriptor_flags(0).is_ok(), "what did not come is not closed either");
-        drop(ours);
+        let_go_and_wait(ours, &theirs);
         assert_eq!(receive(&theirs, &mut bytes).map(|received| received.0), Ok(0), "the end");
         assert_eq!(send(&theirs, b"x", None), Err(Errno(EPIPE)));
     }
@@ -461,7 +525,7 @@ mod tests {
         let (ours, theirs) = socketpair().unwrap();
         send(&ours, b"never read", None).unwrap();
         send(&theirs, b"last words", None).unwrap();
-        drop(theirs);
+        let_go_and_wait(theirs, &ours);
         let mut bytes = [0; 16];
         let mut next = || receive(&ours, &mut bytes).map(|received| received.0);
         assert_eq!([next(), next(), next()], [Err(Errno(ECONNRESET)), Ok(10), Ok(0)]);

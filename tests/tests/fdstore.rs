@@ -2,6 +2,10 @@
 
 use anyhow::{Context, Result, ensure};
 use e2e::{programs::SoakPrograms, scratch::Scratch};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use serde_json::Value;
 
 /// Of all slots: a quarter.
@@ -95,6 +99,43 @@ fn no_flood_of_descriptors_takes_the_slots_of_others() -> Result<()> {
     let text = scratch.motherctl(&["fdstore", "modest"])?;
     ensure!(text.out.starts_with("SERVICE  KIND") && text.out.contains("modest   pushed   gift"), "{text:?}");
     ensure!(scratch.motherctl(&["fdstore", "nobody"])?.status == 4);
+    Ok(())
+}
+
+/// The last close of a socket with SO_LINGER waits for its peer: neither motherd's nor initldr's does, whoever gave it.
+#[test]
+fn a_socket_that_lingers_holds_nobody_up() -> Result<()> {
+    let Some(mut scratch) = Scratch::new("a_socket_that_lingers")? else { return Ok(()) };
+    let programs = SoakPrograms::built()?;
+    let service = |mode: &str, kept: usize| {
+        let text = format!(
+            "exec = [\"{}\", \"{mode}\", \"{}\", \"{mode}\"]\npolicy = \"unconfined\"\n\
+             [start]\ntype = \"notify\"\n[notify]\nfd_store_max = {kept}\n[restart]\nwhen = \"always\"\n",
+            programs.service.display(),
+            scratch.path("").display(),
+        );
+        scratch.service(mode, &text)
+    };
+    service("linger", 2)?;
+    service("idle", 0)?;
+    scratch.start()?;
+    scratch.answers()?;
+    let motherd = scratch.motherd()?;
+    for _ in 0..3 {
+        scratch.running_by_request("linger")?;
+        ensure!(
+            slots(&scratch, &["linger"])?.iter().all(|slot| slot["kind"] != "pushed"),
+            "both were let go"
+        );
+        // initldr reaps, and motherd starts.
+        let before = scratch.running_by_request("idle")?;
+        kill(Pid::from_raw(i32::try_from(before)?), Signal::SIGKILL)?;
+        scratch.eventually("another idle", |scratch| {
+            Ok(scratch.running("idle").ok().filter(|pid| *pid != before))
+        })?;
+        ensure!(scratch.motherctl(&["stop", "linger"])?.status == 0);
+    }
+    ensure!(scratch.motherd()? == motherd, "motherd was launched anew: {}", scratch.log()?);
     Ok(())
 }
 

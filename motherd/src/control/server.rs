@@ -35,12 +35,13 @@ use std::{
 use nix::{
     errno::Errno,
     poll::{PollFd, PollFlags, PollTimeout, poll},
-    sys::socket::{MsgFlags, getsockopt, recv, send, sockopt::PeerCredentials},
+    sys::socket::{MsgFlags, getsockopt, send, sockopt::PeerCredentials},
     unistd::geteuid,
 };
 use serde_json::Value;
 
 use super::protocol::{Call, Message, Reply, Request, RequestError, info, interface_description};
+use crate::sys::{given::Given, notify::receive};
 
 /// At most so many connections at a time.
 pub const CONNECTIONS_MAX: usize = 64;
@@ -140,7 +141,7 @@ pub struct Server {
 
 #[derive(Debug)]
 struct Connection {
-    stream: UnixStream,
+    stream: Given,
     peer: Peer,
     privileged: bool,
     phase: Phase,
@@ -351,7 +352,7 @@ impl Server {
     fn seat(&mut self, stream: UnixStream, peer: Peer, now: Duration) {
         let privileged = peer.uid == 0 || peer.uid == self.owner;
         let mut connection = Connection {
-            stream,
+            stream: OwnedFd::from(stream).into(),
             peer,
             privileged,
             phase: Phase::Reading { deadline: now + TIME_MAX },
@@ -430,7 +431,8 @@ impl Connection {
     /// Reads once.
     fn receive(&mut self) -> Result<(), Gone> {
         let mut chunk = [0; READ_BYTES];
-        match recv(self.stream.as_raw_fd(), &mut chunk, MsgFlags::MSG_DONTWAIT) {
+        // Nobody sends descriptors here for a good reason. They are taken, so that they are closed as `Given` is.
+        match receive(self.stream.as_fd(), &mut chunk).map(|received| received.bytes) {
             Ok(0) if self.input.is_empty() => Err(Gone("the peer hung up")),
             Ok(0) => Err(Gone("the peer hung up within a message")),
             Ok(read) => {
@@ -519,7 +521,7 @@ impl Connection {
         };
         while *written < output.len() {
             let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
-            match send(self.stream.as_raw_fd(), &output[*written..], flags) {
+            match send(self.stream.as_fd().as_raw_fd(), &output[*written..], flags) {
                 Ok(sent) => *written += sent,
                 Err(Errno::EAGAIN) => return Ok(()),
                 Err(Errno::EINTR) => {}

@@ -29,6 +29,7 @@ use crate::{
     failpoint,
     graph::Id,
     supervise::{Cause, State},
+    sys::given::Given,
 };
 
 /// More starts by connections than this in so much time, and connections start it no more until somebody does: it does
@@ -39,7 +40,7 @@ const STARTS_TIME: Duration = Duration::from_secs(2);
 /// All sockets, by service and number in its file.
 #[derive(Debug, Default)]
 pub(super) struct Sockets {
-    held: BTreeMap<(Id, usize), OwnedFd>,
+    held: BTreeMap<(Id, usize), Given>,
     /// Why one is not there.
     refused: BTreeMap<(Id, usize), String>,
     /// Which services are started by a connection now.
@@ -105,7 +106,7 @@ impl Daemon {
                     self.link.store(&slot(service.name(), number), fd.as_fd())?;
                     failpoint::hit("socket.kept");
                     self.sockets.refused.remove(&(id, number));
-                    self.sockets.held.insert((id, number), fd);
+                    self.sockets.held.insert((id, number), fd.into());
                 }
                 Err(error) => {
                     let place = service.sources().locate(&socket.listen.at);
@@ -139,7 +140,7 @@ impl Daemon {
         });
         match found {
             Some(key) => {
-                self.sockets.held.insert(key, fd);
+                self.sockets.held.insert(key, fd.into());
                 Ok(())
             }
             None => Ok(self.link.forget(&format!("s/{slot_name}"))?),

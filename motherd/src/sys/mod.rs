@@ -2,6 +2,7 @@
 //! nothing.
 
 pub(crate) mod clock;
+pub(crate) mod given;
 pub(crate) mod link;
 pub(crate) mod memory;
 pub(crate) mod network;

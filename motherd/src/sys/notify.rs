@@ -10,6 +10,8 @@ use std::{
 
 use nix::errno::Errno;
 
+use super::given::Given;
+
 /// SO_PASSPIDFD (asm-generic/socket.h, Linux 6.5).
 const SO_PASSPIDFD: i32 = 76;
 /// SCM_PIDFD (linux/socket.h, Linux 6.5).
@@ -51,7 +53,7 @@ pub(crate) struct Datagram {
     /// The sender itself, where the kernel hands that out.
     pub(crate) pidfd: Option<OwnedFd>,
     /// What came with it. Closed when dropped.
-    pub(crate) descriptors: Vec<OwnedFd>,
+    pub(crate) descriptors: Vec<Given>,
 }
 
 /// Asks for a pidfd of each sender. `false`: this kernel does not know it.
@@ -72,6 +74,15 @@ pub(crate) fn pass_pidfd(socket: BorrowedFd<'_>) -> Result<bool, Errno> {
 /// The next datagram, without waiting: EAGAIN where there is none. It stays in the socket (MSG_PEEK), and what comes with it
 /// comes as often as it is looked at, until [`take`].
 pub(crate) fn look(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<Datagram, Errno> {
+    read(socket, buffer, libc::MSG_PEEK)
+}
+
+/// What there is to be read, of a stream too, and the descriptors that came with it.
+pub(crate) fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<Datagram, Errno> {
+    read(socket, buffer, 0)
+}
+
+fn read(socket: BorrowedFd<'_>, buffer: &mut [u8], flags: i32) -> Result<Datagram, Errno> {
     let mut control = Control([0; CONTROL_BYTES]);
     let mut part = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
     // SAFETY: a `msghdr` is integers and pointers, for all of which zero is a value.
@@ -80,7 +91,7 @@ pub(crate) fn look(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<Datagram
     header.msg_iovlen = 1;
     header.msg_control = control.0.as_mut_ptr().cast();
     header.msg_controllen = CONTROL_BYTES;
-    let flags = libc::MSG_PEEK | libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC;
+    let flags = flags | libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC;
     // SAFETY: the header points at one iovec over a buffer that is borrowed mutably, and at a control buffer of this
     // frame; both with their own sizes.
     let read = unsafe { libc::recvmsg(socket.as_raw_fd(), ptr::from_mut(&mut header), flags) };
@@ -123,7 +134,7 @@ impl Datagram {
                 self.pid = words.next().and_then(|pid| u32::try_from(pid).ok()).filter(|pid| *pid != 0);
             }
             SCM_PIDFD => self.pidfd = words.next().and_then(adopt),
-            libc::SCM_RIGHTS => self.descriptors.extend(words.filter_map(adopt)),
+            libc::SCM_RIGHTS => self.descriptors.extend(words.filter_map(adopt).map(Given::from)),
             _ => {}
         }
     }
@@ -169,7 +180,7 @@ mod tests {
         (one, other)
     }
 
-    fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<Datagram, Errno> {
+    fn taken(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<Datagram, Errno> {
         let seen = look(socket, buffer)?;
         take(socket).map(|()| seen)
     }
@@ -188,7 +199,7 @@ mod tests {
         sendmsg::<()>(sender.as_raw_fd(), &[IoSlice::new(b"READY=1")], &rights, MsgFlags::empty(), None)
             .unwrap();
         let mut buffer = [0; 64];
-        let datagram = receive(receiver.as_fd(), &mut buffer).unwrap();
+        let datagram = taken(receiver.as_fd(), &mut buffer).unwrap();
         assert_eq!((datagram.bytes, datagram.cut), (7, false));
         assert_eq!(datagram.pid, Some(std::process::id()));
         assert_eq!(datagram.descriptors.len(), 253, "as many as one message can carry");
@@ -207,7 +218,7 @@ mod tests {
                 assert!(ids.contains(&id), "{id} is none of {ids:?}");
             }
         }
-        assert_eq!(receive(receiver.as_fd(), &mut buffer).unwrap_err(), Errno::EAGAIN);
+        assert_eq!(taken(receiver.as_fd(), &mut buffer).unwrap_err(), Errno::EAGAIN);
     }
 
     #[test]
@@ -221,7 +232,7 @@ mod tests {
             let rights = [ControlMessage::ScmRights(&fds)];
             sendmsg::<()>(sender.as_raw_fd(), &[IoSlice::new(b"x")], &rights, MsgFlags::empty(), None)
                 .unwrap();
-            drop(receive(receiver.as_fd(), &mut [0; 8]).unwrap());
+            drop(taken(receiver.as_fd(), &mut [0; 8]).unwrap());
         }
         assert!(open_descriptors() < before + 1000);
     }
@@ -251,6 +262,6 @@ mod tests {
         let (sender, receiver) = pair();
         sendmsg::<()>(sender.as_raw_fd(), &[IoSlice::new(&[b'x'; 100])], &[], MsgFlags::empty(), None)
             .unwrap();
-        assert!(receive(receiver.as_fd(), &mut [0; 64]).unwrap().cut);
+        assert!(taken(receiver.as_fd(), &mut [0; 64]).unwrap().cut);
     }
 }

@@ -8,7 +8,10 @@ use std::{
     fs::File,
     io::{self, BufWriter, IoSlice, Read, Write},
     net::{TcpListener, TcpStream},
-    os::{fd::AsRawFd, unix::net::UnixDatagram},
+    os::{
+        fd::{AsRawFd, OwnedFd},
+        unix::net::UnixDatagram,
+    },
     path::{Path, PathBuf},
     process::{Command, ExitCode, exit},
     thread,
@@ -19,7 +22,7 @@ use anyhow::{Context, Result, bail};
 use e2e::soak::audit::LINE;
 use nix::sys::{
     signal::{SigSet, Signal},
-    socket::{ControlMessage, MsgFlags, sendmsg},
+    socket::{ControlMessage, MsgFlags, sendmsg, setsockopt, sockopt},
 };
 
 /// How often a quiet one looks whether it may go on.
@@ -73,6 +76,7 @@ fn main() -> Result<ExitCode> {
             thread::spawn(move || or_die(storm(&service)));
         }
         "push" => push(number(0)?)?,
+        "linger" => linger()?,
         other => bail!("no mode {other}"),
     }
     ready()?;
@@ -137,6 +141,53 @@ fn push(count: u64) -> Result<()> {
         let rights = [ControlMessage::ScmRights(&fds)];
         sendmsg::<()>(socket.as_raw_fd(), &message, &rights, MsgFlags::empty(), None)?;
     }
+    Ok(())
+}
+
+/// Gives away sockets whose last close waits for an hour: its own are closed by then, and nobody reads what is in them.
+fn linger() -> Result<()> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let lingering = || -> Result<OwnedFd> {
+        let mut socket = TcpStream::connect(listener.local_addr()?)?;
+        socket.set_nonblocking(true)?;
+        while socket.write(&[0; 1 << 16]).is_ok() {}
+        setsockopt(&socket, sockopt::Linger, &libc::linger { l_onoff: 1, l_linger: 3600 })?;
+        Ok(socket.into())
+    };
+    let path = std::env::var_os("NOTIFY_SOCKET").context("NOTIFY_SOCKET")?;
+    let notify = UnixDatagram::unbound()?;
+    notify.connect(Path::new(&path))?;
+    let give = |text: &str, fd: OwnedFd| -> Result<()> {
+        let (fds, message) = ([fd.as_raw_fd()], [IoSlice::new(text.as_bytes())]);
+        sendmsg::<()>(
+            notify.as_raw_fd(),
+            &message,
+            &[ControlMessage::ScmRights(&fds)],
+            MsgFlags::empty(),
+            None,
+        )?;
+        thread::spawn(move || drop(fd)); // which waits where everybody else was quicker
+        Ok(())
+    };
+    // Kept, with another one in it that nobody has received; refused, since that is all that is kept; not to be kept; in a
+    // message that is too long; and let go.
+    let (one, other) = UnixDatagram::pair()?;
+    let inside = lingering()?;
+    let message = [IoSlice::new(b"x")];
+    let rights = [inside.as_raw_fd()];
+    sendmsg::<()>(one.as_raw_fd(), &message, &[ControlMessage::ScmRights(&rights)], MsgFlags::empty(), None)?;
+    drop((one, inside));
+    give("FDSTORE=1\nFDNAME=inside\nFDPOLL=0", other.into())?;
+    give("FDSTORE=1\nFDNAME=kept\nFDPOLL=0", lingering()?)?;
+    for _ in 0..8 {
+        give("FDSTORE=1\nFDNAME=refused", lingering()?)?;
+        give("STATUS=not to be kept", lingering()?)?;
+        give(&format!("STATUS={}", "x".repeat(5000)), lingering()?)?;
+    }
+    for name in ["inside", "kept"] {
+        notify.send(format!("FDSTOREREMOVE=1\nFDNAME={name}").as_bytes())?;
+    }
+    std::mem::forget(listener); // open for as long as this process lives, and with it those that nobody accepted
     Ok(())
 }
 

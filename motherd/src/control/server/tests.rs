@@ -102,7 +102,9 @@ fn heard(peer: &mut UnixStream) -> Vec<Value> {
         .collect()
 }
 
+/// Soon, for a connection is closed apart (`Given`).
 fn hung_up(peer: &mut UnixStream) -> bool {
+    poll(&mut [PollFd::new(peer.as_fd(), PollFlags::empty())], PollTimeout::from(60_000_u16)).unwrap();
     matches!(peer.read(&mut [0; 1]), Ok(0))
         || peer.read(&mut [0; 1]).is_err_and(|e| e.raw_os_error() == Some(104))
 }
@@ -229,6 +231,9 @@ fn taken(table: &mut Table, mut peer: UnixStream) -> usize {
             }
         }
         assert_eq!(table.turn(), []);
+        if table.open() == 0 {
+            return taken;
+        }
     }
 }
 

@@ -103,9 +103,9 @@ impl Daemon {
     fn hear_some(&mut self, id: Id, at_most: usize) -> Result<(), Fatal> {
         for _ in 0..at_most {
             let next = |daemon: &Self| daemon.runtime.get(&id)?.readiness.as_ref()?.next();
-            let Some(notice) = next(self) else { return Ok(()) };
+            let Some(mut notice) = next(self) else { return Ok(()) };
             match self.sender(id, &notice) {
-                Some(sender) if sender.is_heard(self.access(id)) => self.hear(id, notice)?,
+                Some(sender) if sender.is_heard(self.access(id)) => self.hear(id, &mut notice)?,
                 Some(_) => self.pass_over(id, &notice, "which `notify.access` does not let speak for it"),
                 None => self.pass_over(id, &notice, "which is not in its cgroup"),
             }
@@ -114,6 +114,8 @@ impl Daemon {
             if let Some(readiness) = self.runtime.get(&id).and_then(|runtime| runtime.readiness.as_ref()) {
                 readiness.done();
             }
+            // Of BARRIER=1 this is all: who waits sees its descriptor closed once what came before was dealt with.
+            drop(notice);
         }
         Ok(())
     }
@@ -159,14 +161,14 @@ impl Daemon {
         }
     }
 
-    fn hear(&mut self, id: Id, notice: Notice) -> Result<(), Fatal> {
+    fn hear(&mut self, id: Id, notice: &mut Notice) -> Result<(), Fatal> {
         let Notice { pid, message, descriptors, .. } = notice;
         let now = now();
         let until = message.extend_usec.map(|usec| now.saturating_add(Duration::from_micros(usec)));
         let stop_timeout = self.manager.graph().service(id).program().map(|program| program.stop_timeout);
         let running = matches!(self.manager.unit(id).state, State::Running { .. } | State::Settling { .. });
         let said = &mut self.runtime.entry(id).or_default().said;
-        said.take(&message, now);
+        said.take(message, now);
         if message.stopping && running && said.stopping.is_none() {
             said.stopping = stop_timeout.map(|timeout| now.saturating_add(timeout));
         }
@@ -177,16 +179,13 @@ impl Daemon {
             self.guarded.insert(id);
         }
         if message.store {
-            self.hold(id, &message, descriptors)?;
-        } else {
-            // Of BARRIER=1 this is all: who waits sees its descriptor closed once what came before was dealt with.
-            drop(descriptors);
+            self.hold(id, message, descriptors)?;
         }
         if let (true, Some(name)) = (message.unstore, &message.fd_name) {
             self.let_go_of(id, name)?;
         }
         if let Some(number) = message.main_pid {
-            self.renamed(id, number, pid)?;
+            self.renamed(id, number, *pid)?;
         }
         if let Some(until) = until {
             self.event(id, Event::Extend { until })?;

@@ -22,7 +22,10 @@ use nix::{
 use sandbox::descriptors::far_up;
 
 use super::message::Message;
-use crate::sys::notify::{Datagram, look, pass_pidfd, take};
+use crate::sys::{
+    given::Given,
+    notify::{Datagram, look, pass_pidfd, take},
+};
 
 /// Longer ones are not heard, as by systemd.
 const MESSAGE_BYTES: usize = 4096;
@@ -46,7 +49,7 @@ pub(in crate::daemon) fn raise_queue() {
 /// One service's readiness socket.
 #[derive(Debug)]
 pub(in crate::daemon) struct Readiness {
-    socket: OwnedFd,
+    socket: Given,
     path: PathBuf,
     /// The next notice was given out, and is still in the socket.
     given: Cell<bool>,
@@ -61,8 +64,8 @@ pub(in crate::daemon) struct Notice {
     pub(super) pidfd: Option<OwnedFd>,
     /// What was said.
     pub(super) message: Message,
-    /// What came with it.
-    pub(super) descriptors: Vec<OwnedFd>,
+    /// What came with it. To be closed when it is done with, and not before: taking it out of the socket is a close of each too.
+    pub(super) descriptors: Vec<Given>,
 }
 
 impl Readiness {
@@ -84,12 +87,12 @@ impl Readiness {
         bind(socket.as_raw_fd(), &UnixAddr::new(&path)?)?;
         // Services run as users of their own. Who else writes here is not believed.
         fs::set_permissions(&path, fs::Permissions::from_mode(0o666))?;
-        Ok(Self { socket, path, given: Cell::new(false) })
+        Ok(Self { socket: socket.into(), path, given: Cell::new(false) })
     }
 
     /// The socket that initldr kept.
     pub(in crate::daemon) fn adopt(socket: OwnedFd, path: PathBuf) -> Self {
-        Self { socket, path, given: Cell::new(false) }
+        Self { socket: socket.into(), path, given: Cell::new(false) }
     }
 
     /// Whether it can be reached; where somebody has cleared the folder, the service needs another.
@@ -122,8 +125,10 @@ impl Readiness {
         loop {
             self.done();
             match look(self.socket.as_fd(), &mut bytes) {
-                Ok(Datagram { cut: true, pid, .. }) => {
+                Ok(Datagram { cut: true, pid, descriptors, .. }) => {
                     self.given.set(true);
+                    self.done();
+                    drop(descriptors);
                     tracing::debug!("{}: a message of {pid:?} is too long", self.path.display());
                 }
                 Ok(Datagram { bytes: length, pid, pidfd, descriptors, .. }) => {

@@ -23,7 +23,10 @@ use super::{
     super::{Daemon, Fatal, events::Source},
     message::Message,
 };
-use crate::{graph::Id, sys::notify::is_same_file};
+use crate::{
+    graph::Id,
+    sys::{given::Given, notify::is_same_file},
+};
 
 /// All services together have at most so many, a quarter of initldr's slots: however many are given away, there is room for
 /// what services need to run.
@@ -41,7 +44,7 @@ pub(in crate::daemon) struct Held {
     /// FDNAME
     pub(in crate::daemon) name: String,
     /// Itself.
-    pub(in crate::daemon) fd: OwnedFd,
+    pub(in crate::daemon) fd: Given,
 }
 
 impl Held {
@@ -65,7 +68,7 @@ pub(in crate::daemon) fn held_slots(stored: BTreeMap<String, OwnedFd>) -> BTreeM
         let Some(end) = rest.find([':', ';']) else { continue };
         let Ok(number) = rest[..end].parse() else { continue };
         let (polled, name) = (rest[end..].starts_with(':'), rest[end + 1..].to_owned());
-        by_service.entry(service.to_owned()).or_default().push(Held { number, polled, name, fd });
+        by_service.entry(service.to_owned()).or_default().push(Held { number, polled, name, fd: fd.into() });
     }
     for held in by_service.values_mut() {
         held.sort_by_key(|held| held.number);
@@ -74,40 +77,44 @@ pub(in crate::daemon) fn held_slots(stored: BTreeMap<String, OwnedFd>) -> BTreeM
 }
 
 impl Daemon {
-    /// FDSTORE=1
-    pub(super) fn hold(&mut self, id: Id, message: &Message, descriptors: Vec<OwnedFd>) -> Result<(), Fatal> {
+    /// FDSTORE=1. What is not kept stays where it is.
+    pub(super) fn hold(
+        &mut self,
+        id: Id,
+        message: &Message,
+        descriptors: &mut Vec<Given>,
+    ) -> Result<(), Fatal> {
         let name = self.manager.graph().name(id).to_owned();
         let max = self.manager.graph().service(id).program().map_or(0, |program| program.notify.fd_store_max);
         let fd_name = message.fd_name.clone().unwrap_or_else(|| UNNAMED.to_owned());
-        for fd in descriptors {
+        let mut closed = Vec::new();
+        for fd in std::mem::take(descriptors) {
             let held = &self.runtime.entry(id).or_default().held;
             if held.iter().any(|known| is_same_file(known.fd.as_fd(), fd.as_fd())) {
+                closed.push(fd);
                 continue;
             }
-            if held.len() >= max {
-                tracing::warn!(
-                    "{name}: it has {max} descriptors kept (`notify.fd_store_max`): `{fd_name}` is closed"
-                );
-                continue;
-            }
-            if self.runtime.values().map(|runtime| runtime.held.len()).sum::<usize>() >= ALL_MAX {
-                tracing::warn!(
-                    "{name}: services have {ALL_MAX} descriptors kept already: `{fd_name}` is closed"
-                );
-                continue;
-            }
-            let held = &self.runtime.entry(id).or_default().held;
             let number = held.last().map_or(0, |last| last.number.saturating_add(1));
             let new = Held { number, polled: !message.no_poll, name: fd_name.clone(), fd };
             let slot = new.slot(&name);
-            if SlotName::new(&slot).is_none() {
-                tracing::warn!("{name}: `{fd_name}` is too long a name for a descriptor: it is closed");
+            let held = held.len();
+            let all = self.runtime.values().map(|runtime| runtime.held.len()).sum::<usize>();
+            let why = if held >= max {
+                format!("it has {max} descriptors kept (`notify.fd_store_max`): `{fd_name}` is closed")
+            } else if all >= ALL_MAX {
+                format!("services have {ALL_MAX} descriptors kept already: `{fd_name}` is closed")
+            } else if SlotName::new(&slot).is_none() {
+                format!("`{fd_name}` is too long a name for a descriptor: it is closed")
+            } else {
+                self.link.store(&slot, new.fd.as_fd())?;
+                self.watch_held(id, &new);
+                self.runtime.entry(id).or_default().held.push(new);
                 continue;
-            }
-            self.link.store(&slot, new.fd.as_fd())?;
-            self.watch_held(id, &new);
-            self.runtime.entry(id).or_default().held.push(new);
+            };
+            tracing::warn!("{name}: {why}");
+            closed.push(new.fd);
         }
+        *descriptors = closed;
         Ok(())
     }
 
@@ -183,7 +190,7 @@ mod tests {
         let fd = || OwnedFd::from(std::fs::File::open("/dev/null").unwrap());
         let slot = |service: &str, number, name: &str| {
             let polled = number != 10;
-            (Held { number, polled, name: name.to_owned(), fd: fd() }.slot(service), fd())
+            (Held { number, polled, name: name.to_owned(), fd: fd().into() }.slot(service), fd())
         };
         let stored = BTreeMap::from([slot("web", 10, "c d"), slot("web", 9, "a"), slot("w@x", 0, "stored")]);
         assert!(stored.keys().all(|slot| is_held(slot)));
