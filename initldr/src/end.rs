@@ -11,7 +11,7 @@ use initldr::{abi::*, link::End, phase::Mercy};
 const TERM_WITHIN: Duration = Duration::from_secs(5);
 /// For processes to be gone after SIGKILL; what is still there then hangs in the kernel.
 const KILL_WITHIN: Duration = Duration::from_secs(5);
-/// From one SIGKILL to the next: for what was born or handed down meanwhile.
+/// From one SIGKILL to the next, at most: for what was born meanwhile.
 const AGAIN: Duration = Duration::from_millis(200);
 /// For file systems to be unmounted, and to be made read-only; for the kernel to end.
 const WORK_WITHIN: Duration = Duration::from_secs(20);
@@ -66,17 +66,18 @@ impl Ending<'_> {
     /// Ends every process but this one, as far as it is this one's to end.
     pub(crate) fn clear_away(&self, mercy: Mercy) {
         if mercy == Mercy::Terminate {
-            signal_all(self.role, SIGTERM);
-            signal_all(self.role, SIGCONT); // a stopped process acts on nothing else
+            // A stopped process acts on nothing but the second.
+            [SIGTERM, SIGCONT].into_iter().for_each(|signal| signal_all(self.role, signal));
             self.wait(TERM_WITHIN, None);
         }
-        let killed = (0..KILL_WITHIN.as_millis() / AGAIN.as_millis()).any(|_| {
+        let deadline = sys::monotonic() + KILL_WITHIN;
+        while sys::monotonic() < deadline {
             signal_all(self.role, SIGKILL);
-            self.wait(AGAIN, None)
-        });
-        if !killed {
-            self.log.say(format_args!("some processes do not die"));
+            if self.wait(AGAIN, None) {
+                return;
+            }
         }
+        self.log.say(format_args!("some processes do not die"));
     }
 
     /// Has a child do what could hold PID 1 up.
@@ -113,7 +114,7 @@ impl Ending<'_> {
         work();
     }
 
-    /// Whether `child`, or every child, has ended in time.
+    /// Whether `child`, or every child, has ended in time. Between two SIGKILLs of a process it is until one has.
     fn wait(&self, within: Duration, child: Option<u32>) -> bool {
         let deadline = sys::monotonic() + within;
         loop {
@@ -123,6 +124,8 @@ impl Ending<'_> {
                 Ok(Some(ended)) if Some(ended.pid) == child => return true,
                 Err(_) => return true, // ECHILD: there is nobody left
                 Ok(_) if left.is_zero() => return false,
+                // What it leaves behind is this one's now.
+                Ok(Some(_)) if within == AGAIN && self.role == Role::Process => return false,
                 Ok(Some(_)) => {}
                 Ok(None) => {
                     // Until a signal, of which SIGCHLD is one, or it is time to look again; which it was no longer matters.

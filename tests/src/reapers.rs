@@ -56,7 +56,11 @@ pub const QUESTIONS: [Question; 19] = [
     question("reaps 300 orphans", orphans, "none is left"),
     question("is the parent of what loses its own", adoption, "parent"),
     question("ends what its command leaves behind, gently", left_behind, "ended by SIGTERM"),
-    question("kills what its command leaves behind and does not hear SIGTERM", left_deaf, "killed"),
+    question(
+        "kills what its command leaves behind and does not hear SIGTERM, forty generations deep",
+        left_deaf,
+        "killed",
+    ),
     question(
         "starts its command with no signal blocked, and ignored ones ignored",
         dispositions,
@@ -191,32 +195,31 @@ fn adoption(reaper: &Reaper, as_pid_1: bool) -> Result<String> {
 }
 
 fn left_behind(reaper: &Reaper, as_pid_1: bool) -> Result<String> {
-    leave(reaper, as_pid_1, "trap 'echo term > $0.heard; exit 0' TERM").map(|(alive, heard)| {
-        match (alive, heard) {
-            (true, _) => "it lives on".to_owned(),
-            (false, true) => "ended by SIGTERM".to_owned(),
-            (false, false) => "killed".to_owned(),
-        }
+    let script = "exec sh -c 'trap \"echo term >LEFT.heard; exit 0\" TERM; echo up >LEFT; while :; do sleep 0.05; done'";
+    leave(reaper, as_pid_1, script).map(|(alive, heard)| match (alive, heard) {
+        (true, _) => "it lives on".to_owned(),
+        (false, true) => "ended by SIGTERM".to_owned(),
+        (false, false) => "killed".to_owned(),
     })
 }
 
+/// The last of forty, each the parent of the next, none of which hears SIGTERM.
 fn left_deaf(reaper: &Reaper, as_pid_1: bool) -> Result<String> {
-    leave(reaper, as_pid_1, "trap '' TERM")
+    let script = "trap '' TERM; if [ $1 -gt 1 ]; then sh $0 $(($1-1)) & wait; exit; fi; \
+                  exec sh -c 'echo up >LEFT; while :; do sleep 0.05; done'";
+    leave(reaper, as_pid_1, script)
         .map(|(alive, _)| if alive { "it lives on".to_owned() } else { "killed".to_owned() })
 }
 
-/// Has the command leave a process behind and exit. Whether that lives when the reaper has ended, and whether it heard
-/// SIGTERM. It is ended here then.
-fn leave(reaper: &Reaper, as_pid_1: bool, trap: &str) -> Result<(bool, bool)> {
+/// Has the command leave behind what runs this script with the argument 40, and exit. Whether the process lives that has the
+/// file LEFT in its command line, which it made, when the reaper has ended, and whether it heard SIGTERM. It is ended here then.
+fn leave(reaper: &Reaper, as_pid_1: bool, script: &str) -> Result<(bool, bool)> {
     let mut case = Case::start(reaper, as_pid_1)?;
     let file = case.socket().with_extension("left");
     let path = file.display();
-    let script = format!("{trap}; echo up > $0; while :; do sleep 0.05; done");
-    fs::write(file.with_extension("sh"), script)?;
-    case.witness.ask(
-        &format!("shell (cd / && exec sh -c \"$(cat {path}.sh | sed s,\\$0,{path},g)\" >/dev/null 2>&1 & )")
-            .replace(".left.sh", ".sh"),
-    )?;
+    let script_file = file.with_extension("sh");
+    fs::write(&script_file, script.replace("LEFT", &path.to_string()))?;
+    case.witness.ask(&format!("shell (cd / && exec sh {} 40 >/dev/null 2>&1 & )", script_file.display()))?;
     eventually("it is there", || Ok(file.exists()))?;
     let pid = find(&file)?;
     case.witness.tell("exit 0")?;
