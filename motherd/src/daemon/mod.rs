@@ -396,7 +396,7 @@ impl Daemon {
             notify::raise_queue();
         }
         let safe = args.safe || replay.safe;
-        let installed = upgrade::Installed::find();
+        let installed = upgrade::Installed::find(&paths.root);
         let about = about::About::new(&replay, safe, &installed);
         let readers = readers(&paths);
         fs::create_dir_all(&paths.run).map_err(Fatal::system(format!("make {}", paths.run.display())))?;

@@ -101,12 +101,12 @@ pub(super) struct Installed {
 
 impl Installed {
     /// initldr names motherd by the path at which it found it; of the other one its command line tells.
-    pub(super) fn find() -> Self {
+    pub(super) fn find(root: &Path) -> Self {
         let motherd =
             std::env::args_os().next().map_or_else(|| PathBuf::from("/usr/sbin/motherd"), PathBuf::from);
         let words =
             fs::read(format!("/proc/{}/cmdline", std::os::unix::process::parent_id())).unwrap_or_default();
-        Self { motherd: Path::new("/").join(motherd), previous: previous(&words) }
+        Self { motherd: Path::new("/").join(motherd), previous: previous(&words, root) }
     }
 
     /// Whether this process runs the previous program.
@@ -117,8 +117,9 @@ impl Installed {
     }
 }
 
-/// What follows `--previous` on a command line of initldr.
-fn previous(cmdline: &[u8]) -> PathBuf {
+/// What follows `--previous` on a command line of initldr. Where nothing does, its own choice, but never outside of the root: one
+/// that is not the machine's leaves the machine's alone.
+fn previous(cmdline: &[u8], root: &Path) -> PathBuf {
     use std::os::unix::ffi::OsStringExt;
     let mut words = cmdline.split(|byte| *byte == 0).skip(1).take_while(|word| *word != b"--");
     let mut found = None;
@@ -127,7 +128,10 @@ fn previous(cmdline: &[u8]) -> PathBuf {
             found = words.next();
         }
     }
-    found.map_or_else(|| PREVIOUS.into(), |path| OsString::from_vec(path.to_vec()).into())
+    found.map_or_else(
+        || super::machine::below(root, Path::new(PREVIOUS)),
+        |path| OsString::from_vec(path.to_vec()).into(),
+    )
 }
 
 /// The modes of this program in which it is no service manager; `None`: it is to be one.
@@ -374,12 +378,16 @@ mod tests {
     #[test]
     fn the_previous_motherd_is_the_one_that_initldr_was_told_of() {
         let check = |words: &[&str], expected: &str| {
-            assert_eq!(previous(words.join("\0").as_bytes()), Path::new(expected), "{words:?}");
+            let found = previous(words.join("\0").as_bytes(), Path::new("/"));
+            assert_eq!(found, Path::new(expected), "{words:?}");
         };
         check(&["initldr", "--motherd", "/m", "--previous", "/p", "--", "--previous", "/x"], "/p");
         check(&["initldr", "--", "--previous", "/x"], PREVIOUS);
         check(&["/sbin/init", "--previous"], PREVIOUS);
         check(&[], PREVIOUS);
+        let below = |words: &[&str]| previous(words.join("\0").as_bytes(), Path::new("/srv/own"));
+        assert_eq!(below(&["initldr", "--motherd", "/m"]), Path::new("/srv/own/usr/sbin/motherd.prev"));
+        assert_eq!(below(&["initldr", "--previous", "/p"]), Path::new("/p"), "what was said is done");
     }
 
     #[test]

@@ -156,6 +156,9 @@ fn install(wanted: &Wanted, check: impl FnOnce(&Path) -> Result<Checked, Refused
             .is_ok_and(|kept| (kept.dev(), kept.ino()) == (running.dev(), running.ino()));
         if !is_kept {
             let copied = beside(&wanted.kept);
+            // Below a root of its own there may be no such folder.
+            let folder = wanted.kept.parent().unwrap_or(Path::new("/"));
+            fs::create_dir_all(folder).map_err(|error| format!("make {}: {error}", folder.display()))?;
             let source = File::open(&wanted.running)
                 .map_err(|error| format!("{}: {error}", wanted.running.display()))?;
             copy(source, &copied)?;
