@@ -146,8 +146,10 @@ fn the_shipped_policies_load() {
 #[test]
 fn the_web_server_of_the_contract_is_base_default_and_its_own_changes() {
     let folder = shipped("web");
-    folder
-        .write("web-server.toml", fs::read(here().join("tests/data/web-server.toml")).expect("the example"));
+    folder.write(
+        "web-server.toml",
+        fs::read(here().join("../docs/examples/policies/web-server.toml")).expect("the example"),
+    );
     let policy = folder.store().load("web-server").unwrap_or_else(|report| panic!("{report}"));
     let Rules::Confined(rules) = policy.rules() else { panic!("it is confined") };
     let paths = |list: &[sandbox::diagnostic::Located<sandbox::policy::OptionalPath>]| -> Vec<String> {

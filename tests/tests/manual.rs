@@ -42,6 +42,33 @@ fn read(page: &Path) -> Result<Option<Output>> {
     Ok(Some(output.with_context(|| format!("cannot read {}", page.display()))?))
 }
 
+/// The files that docs/services.md shows how to check, beside those that every system has: not a word against them, and
+/// one against each that is not there.
+#[test]
+fn the_examples_are_checked_without_a_warning() -> Result<()> {
+    let Some(scratch) = Scratch::new("the_examples")? else { return Ok(()) };
+    let copy = |from: &str, to: &str| -> Result<()> {
+        fs::create_dir_all(scratch.path(to))?;
+        for entry in fs::read_dir(e2e::workspace().join(from))? {
+            let entry = entry?;
+            fs::copy(entry.path(), scratch.path(to).join(entry.file_name()))?;
+        }
+        Ok(())
+    };
+    copy("motherd/services/system", "usr/lib/motherd/services")?;
+    copy("docs/examples/services", "etc/motherd/services")?;
+    copy("docs/examples/policies", "etc/motherd/policies")?;
+    let root = scratch.path("").display().to_string();
+    let ran = motherctl(&["--root", &root, "check"])?;
+    ensure!(ran.status.code() == Some(0), "{ran:?}");
+    ensure!(text(&ran.stdout).ends_with(": 0 errors, 0 warnings\n") && ran.stderr.is_empty(), "{ran:?}");
+    fs::remove_file(scratch.path("etc/motherd/services/network.toml"))?;
+    let ran = motherctl(&["--root", &root, "check"])?;
+    ensure!(ran.status.code() == Some(1), "control: {ran:?}");
+    ensure!(text(&ran.stderr).contains("`web` needs `network`, and there is no such service"), "{ran:?}");
+    Ok(())
+}
+
 #[test]
 fn the_manual_pages_are_read_without_a_warning() -> Result<()> {
     let folder = e2e::target_dir().join("tmp").join(format!("motherd-man-{}", std::process::id()));
