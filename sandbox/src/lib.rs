@@ -34,6 +34,7 @@ pub mod launch;
 mod making;
 pub mod netpool;
 pub mod ordinary;
+mod pinned;
 mod plan;
 pub mod policy;
 pub mod question;
