@@ -77,8 +77,10 @@ pub(crate) fn run(mut init: Init) -> ! {
         let [signals, link] = init.wait(timeout);
         ended = more || unheard || signals != 0;
         (0..BATCH).take_while(|_| signals != 0 && init.take_signal()).for_each(drop);
-        // Where there is nobody to listen to any more, one of `receive` and `say` finds it out.
-        (0..BATCH).take_while(|_| link != 0 && init.outbox.listens() && init.receive()).for_each(drop);
+        // Where there is nobody to listen to any more, one of `receive` and `say` finds it out. What comes after a request to
+        // execute another is for that one, or for this one when it knows that it stays.
+        let listens = |init: &Init| link != 0 && init.held.successor.is_none() && init.outbox.listens();
+        (0..BATCH).take_while(|_| listens(&init) && init.receive()).for_each(drop);
     }
 }
 

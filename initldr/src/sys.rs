@@ -362,10 +362,9 @@ pub fn next_signal(fd: &Fd) -> Option<Signal> {
 /// there are no children. The record has no sequence number yet.
 pub fn wait(states: usize) -> Result<Option<ExitRecord>> {
     let (mut info, mut usage): (ChildInfo, Usage) = ([0; _], [0; _]);
-    let addresses =
-        [ptr::from_mut(&mut info).expose_provenance(), ptr::from_mut(&mut usage).expose_provenance()];
+    let into = [ptr::from_mut(&mut info).expose_provenance(), ptr::from_mut(&mut usage).expose_provenance()];
     // SAFETY: waitid(2) writes a `siginfo_t` and a `struct rusage`, whose sizes a test checks.
-    unsafe { syscall(nr::WAITID, [P_ALL, 0, addresses[0], states | WNOHANG, addresses[1]]) }?;
+    unsafe { syscall(nr::WAITID, [P_ALL, 0, into[0], states | WNOHANG, into[1]]) }?;
     Ok((info[4] != 0).then(|| ExitRecord {
         sequence: 0,
         pid: info[4].cast_unsigned(),

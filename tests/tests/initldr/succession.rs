@@ -91,6 +91,27 @@ fn another_initldr_takes_over_and_motherd_does_not_notice() -> Result<()> {
     Ok(())
 }
 
+/// Each request has its answer, of this initldr or the next, also where they came together.
+#[test]
+fn what_is_asked_right_after_it_is_answered_too() -> Result<()> {
+    let mut machine = Machine::start("succession-then")?;
+    let mut motherd = machine.motherd()?;
+    motherd.hello()?;
+    let successor = machine.copy("successor")?;
+    for (path, errno) in [(successor.as_path(), 0), (Path::new("/nowhere"), libc::ENOENT)] {
+        machine.signal(Signal::SIGSTOP)?;
+        motherd.tell(&format!("execute {}", path.display()))?;
+        motherd.tell("drop nothing")?;
+        motherd.tell("shell true")?; // both were sent by then
+        motherd.expect("shell 0")?;
+        machine.signal(Signal::SIGCONT)?;
+        motherd.expect(&format!("answer {} {errno}", path.display()))?;
+        motherd.expect(&format!("answer nothing {}", libc::ENOENT))?;
+    }
+    assert_eq!(machine.runs()?, successor.canonicalize()?);
+    Ok(())
+}
+
 #[test]
 fn a_program_that_cannot_be_executed_changes_nothing() -> Result<()> {
     let mut machine = Machine::start("no-succession")?;
