@@ -85,6 +85,14 @@ impl Image {
         Ok(image)
     }
 
+    /// Adds sulogin(8), and a root who has a password.
+    pub fn sulogin(&mut self) -> Result<()> {
+        let system = Cache::open()?.system()?;
+        self.packages(&system);
+        self.program(&system.join("sbin/sulogin"), "/usr/sbin/sulogin")?;
+        self.file("/etc/shadow", 0o600, crate::disk::shadow())
+    }
+
     /// Adds modules of a kernel, and those that they need.
     pub fn modules(&mut self, kernel: Kernel, flavour: Flavour, names: &[&str]) -> Result<()> {
         // Where the kernel looks for it.

@@ -243,6 +243,26 @@ impl Machine {
         Ok(())
     }
 
+    /// Types a line on the console until it has its effect: what comes while a terminal is being set is thrown away.
+    pub fn insist(&mut self, line: &str, effect: &str) -> Result<()> {
+        for _ in 0..12 {
+            self.type_to_console(format!("{line}\r").as_bytes())?;
+            if self.console_shows(effect, Duration::from_secs(10)).is_ok() {
+                return Ok(());
+            }
+        }
+        self.console_shows(effect, Duration::ZERO)
+    }
+
+    /// Tells sulogin(8), which asks on the console, what is no password, and then what is.
+    pub fn pass_sulogin(&mut self) -> Result<()> {
+        self.insist("echo $((6 * 7))-let-in", "Login incorrect")?;
+        self.insist(crate::disk::PASSWORD, " # ")?;
+        let console = self.console();
+        ensure!(!console.contains("42-let-in"), "{console}");
+        Ok(())
+    }
+
     /// What the console has shown so far.
     pub fn console(&mut self) -> String {
         self.console.since(0)

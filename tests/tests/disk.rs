@@ -17,20 +17,32 @@ use e2e::system::running;
 
 /// On the later kernel QEMU's own watchdog, which is loaded for its device; the cloud build of the other has no driver of it,
 /// and gets the kernel's timer, which somebody has to load.
-static EARLY: SharedImage = SharedImage::new("early", || {
-    Image::early(|kernel| {
-        vec!["virtio_pci", "virtio_blk", if has_device(kernel) { "i6300esb" } else { "softdog" }]
-    })
+static EARLY: SharedImage = SharedImage::new("early", early);
+
+/// The same, where who wants a shell has to know a password.
+static LOCKED: SharedImage = SharedImage::new("locked", || {
+    let mut image = early()?;
+    image.sulogin()?;
+    Ok(image)
 });
+
+fn early() -> Result<Image> {
+    Image::early(|kernel| vec!["virtio_pci", "virtio_blk", driver(kernel)])
+}
 
 fn has_device(kernel: Kernel) -> bool {
     kernel == Kernel::V6_12
 }
 
-/// What a machine with a watchdog has; its time is one that a busy host keeps.
+/// What a machine with a watchdog has; its time is one that a busy host keeps. Nothing but a reset ends it.
 fn watched(kernel: Kernel, setup: Setup) -> Setup {
     let arguments = if has_device(kernel) { vec!["-device", "i6300esb"] } else { vec![] };
-    Setup { arguments, words: format!("{} motherd.watchdog=20s", setup.words), ..setup }
+    let words = format!("{} motherd.watchdog=20s {}.nowayout=1", setup.words, driver(kernel));
+    Setup { arguments, words, ..setup }
+}
+
+fn driver(kernel: Kernel) -> &'static str {
+    if has_device(kernel) { "i6300esb" } else { "softdog" }
 }
 
 /// What motherd says when there is one.
@@ -142,6 +154,7 @@ fn outlives_the_watchdog(machine: &mut Machine) -> Result<()> {
     machine.eventually("there is a watchdog", END, |machine| {
         Ok((machine.run("motherctl fdstore | grep -c /dev/watchdog0")?.output.trim() == "1").then_some(()))
     })?;
+    ensure!(machine.run("dmesg | grep -q '(nowayout=1)'")?.status == 0, "it could be ended");
     // When it was armed; where something else was written into that line, now is late enough.
     let console = machine.console();
     let before = console.split(ARMED).next().and_then(|text| text.rsplit('[').next());
@@ -204,16 +217,21 @@ fn linux_6_12_boots_a_disk_to_a_login_and_leaves_it_clean() -> Result<()> {
 const FREEZE: &str =
     "cd /sys/fs/cgroup; mkdir ice; echo 1 >ice/cgroup.procs; echo 1 >ice/cgroup.freeze; motherctl poweroff\r";
 
-/// The reason is on the console, and whoever stands before it has a shell. From there the machine comes to an end that hangs,
+/// The reason is on the console, and whoever stands before it has a shell, on one kernel after a password. From there the machine comes to an end that hangs,
 /// and the watchdog resets it.
 fn no_root(kernel: Kernel) -> Result<()> {
     let setup = || {
         let setup = Setup { words: "root=LABEL=nowhere rootwait=2".to_owned(), ..Setup::default() };
         Ok(watched(kernel, setup))
     };
-    run_with(kernel, EARLY.path()?, &setup, |machine| {
+    let locked = kernel == Kernel::V6_1;
+    let image = if locked { &LOCKED } else { &EARLY };
+    run_with(kernel, image.path()?, &setup, |machine| {
         machine.console_shows("root=LABEL=nowhere did not come within 2 s; there are:", BOOT)?;
         machine.console_shows("This is a rescue shell.", END)?;
+        if locked {
+            machine.pass_sulogin()?;
+        }
         if !has_device(kernel) {
             machine.type_to_console(b"modprobe softdog\r")?;
         }
@@ -226,6 +244,60 @@ fn no_root(kernel: Kernel) -> Result<()> {
         let status = machine.ended(END).context("the watchdog has not reset it")?;
         let console = machine.console();
         ensure!(status.success() && !console.contains("initldr: ending"), "{status}:\n{console}");
+        Ok(())
+    })
+}
+
+/// A rescue shell on a machine with a watchdog, on a clock that leaps where nothing is to be done.
+fn watched_rescue(kernel: Kernel, scenario: impl Fn(&mut Machine) -> Result<()>) -> Result<()> {
+    let setup = || {
+        let words = "root=LABEL=nowhere rootwait=2".to_owned();
+        Ok(watched(kernel, Setup { words, counted: true, ..Setup::default() }))
+    };
+    run_with(kernel, EARLY.path()?, &setup, |machine| {
+        machine.console_shows("This is a rescue shell.", BOOT)?;
+        if !has_device(kernel) {
+            machine.type_to_console(b"modprobe softdog\r")?;
+        }
+        machine.console_shows(ARMED, END)?;
+        scenario(machine)
+    })
+}
+
+/// motherd is launched again and again for ten minutes, in which the watchdog is written to, and then it resets the machine.
+fn nobody_lives(kernel: Kernel) -> Result<()> {
+    watched_rescue(kernel, |machine| {
+        let another = "rm /usr/sbin/motherd; printf '#!/bin/sh\\nexit 3\\n' >/usr/sbin/motherd; \
+                       chmod 755 /usr/sbin/motherd; kill -USR1 1\r";
+        machine.type_to_console(another.as_bytes())?;
+        machine
+            .console_shows("no motherd is alive for 600s: the watchdog may reset the machine", 2 * BOOT)?;
+        let status = machine.ended(END).context("the watchdog has not reset it")?;
+        ensure!(status.success() && !machine.console().contains("initldr: ending"), "{}", machine.console());
+        Ok(())
+    })
+}
+
+#[test]
+#[ignore = "ten minutes of the guest's: cargo test -p e2e --test disk nobody_lives -- --ignored"]
+fn linux_6_1_resets_a_machine_on_which_nobody_lives() -> Result<()> {
+    nobody_lives(Kernel::V6_1)
+}
+
+#[test]
+#[ignore = "ten minutes of the guest's: cargo test -p e2e --test disk nobody_lives -- --ignored"]
+fn linux_6_12_resets_a_machine_on_which_nobody_lives() -> Result<()> {
+    nobody_lives(Kernel::V6_12)
+}
+
+#[test]
+#[ignore = "a minute: cargo test -p e2e --test disk nowayout -- --ignored"]
+fn linux_6_12_resets_what_was_halted_under_nowayout() -> Result<()> {
+    watched_rescue(Kernel::V6_12, |machine| {
+        machine.type_to_console(b"motherctl halt\r")?;
+        machine.console_shows("reboot: System halted", END)?;
+        let status = machine.ended(END).context("the watchdog has not reset it")?;
+        ensure!(status.success(), "{status}");
         Ok(())
     })
 }

@@ -3,18 +3,14 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use e2e::disk::{PASSWORD, shadow};
-use e2e::fetch::{Cache, Kernel};
+use e2e::fetch::Kernel;
 use e2e::initramfs::{Image, SharedImage};
 use e2e::machine::{Machine, Setup, run_with};
 
 /// Here there is sulogin, and root has a password.
 static CRASHES: SharedImage = SharedImage::new("crashes", || {
     let mut image = with_motherd(0o755)?;
-    let system = Cache::open()?.system()?;
-    image.packages(&system);
-    image.program(&system.join("sbin/sulogin"), "/usr/sbin/sulogin")?;
-    image.file("/etc/shadow", 0o600, shadow())?;
+    image.sulogin()?;
     let rescue = e2e::workspace().join("motherd/services/rescue");
     image.file("/usr/lib/motherd/rescue", 0o755, std::fs::read(rescue)?)?;
     Ok(image)
@@ -38,11 +34,7 @@ fn a_shell_that_ends_the_machine(machine: &mut Machine, reason: &str, prompt: &s
     machine.console_shows("motherd keeps dying: /usr/lib/motherd/rescue runs on the console", SOON)?;
     machine.console_shows(prompt, SOON)?;
     if prompt == ASKS {
-        // What is no password is told so, and is no way in.
-        insist(machine, "echo $((6 * 7))-let-in", "Login incorrect")?;
-        insist(machine, PASSWORD, " # ")?;
-        let console = machine.console();
-        ensure!(!console.contains("42-let-in"), "{console}");
+        machine.pass_sulogin()?;
     }
     // As its terminal: with job control, and what is typed arrives.
     machine.type_to_console(b"echo $((40 + 2))-it-is; cat /proc/1/comm; motherctl reboot --force\r")?;
@@ -51,17 +43,6 @@ fn a_shell_that_ends_the_machine(machine: &mut Machine, reason: &str, prompt: &s
     let console = machine.console();
     ensure!(console.contains("reboot: Restarting system"), "{console}");
     Ok(())
-}
-
-/// Types a line until it has its effect: what comes while a terminal is being set is thrown away.
-fn insist(machine: &mut Machine, line: &str, effect: &str) -> Result<()> {
-    for _ in 0..12 {
-        machine.type_to_console(format!("{line}\r").as_bytes())?;
-        if machine.console_shows(effect, Duration::from_secs(10)).is_ok() {
-            return Ok(());
-        }
-    }
-    machine.console_shows(effect, Duration::ZERO)
 }
 
 fn on(kernel: Kernel, image: &'static SharedImage, reason: &str, prompt: &str) -> Result<()> {
