@@ -4,8 +4,9 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::{fs::PermissionsExt, process::ExitStatusExt};
 use std::path::Path;
+use std::process::{Command, ExitStatus, Stdio};
 
 use anyhow::{Context, Result, ensure};
 use e2e::programs::Programs;
@@ -69,7 +70,7 @@ fn the_exit_status_of_run_is_the_commands_or_says_what_failed() -> Result<()> {
 fn a_signal_to_run_is_the_commands_and_ends_one_that_the_kernel_would_not_tell() -> Result<()> {
     let Some(scratch) = Scratch::new("a_signal_to_run")? else { return Ok(()) };
     let check = |policy: &str, signal: &str, script: &str, expected: i32| -> Result<()> {
-        let status = std::process::Command::new("timeout")
+        let status = Command::new("timeout")
             .args(["--preserve-status", "--signal", signal, "1"])
             .arg(&Programs::built()?.motherctl)
             .arg("--root")
@@ -84,6 +85,32 @@ fn a_signal_to_run_is_the_commands_and_ends_one_that_the_kernel_would_not_tell()
     check("base/default", "INT", wait, 128 + 2)?;
     check("base/default", "TERM", &format!("trap 'exit 9' TERM; {wait}"), 9)?;
     check("unconfined", "TERM", wait, 128 + 15)?;
+    Ok(())
+}
+
+/// The standard library sees to both where a program begins; motherctl begins without it.
+#[test]
+fn motherctl_finds_its_descriptors_open_and_outlives_its_reader() -> Result<()> {
+    let Some(scratch) = Scratch::new("motherctl_finds_its_descriptors")? else { return Ok(()) };
+    let motherctl = &Programs::built()?.motherctl;
+    let answer = |script: &str| -> Result<String> {
+        let mut shell = Command::new("/bin/sh");
+        shell.args(["-c", script]).arg(motherctl).arg(scratch.path("")).stderr(Stdio::null());
+        Ok(String::from_utf8(shell.output()?.stdout)?)
+    };
+    let of = "/usr/bin/readlink /proc/self/fd/0 /proc/self/fd/2 <&- 2>&-";
+    let open = answer(&format!("exec \"$0\" --root \"$1\" run --policy unconfined -- {of}"))?;
+    ensure!(open == "/dev/null\n/dev/null\n", "{open:?}");
+    ensure!(answer(&format!("exec {of}"))?.is_empty(), "control: they are closed");
+    let without_reader = |command: &mut Command| -> Result<ExitStatus> {
+        let (reader, writer) = std::io::pipe()?;
+        drop(reader);
+        Ok(command.stdout(writer).status()?)
+    };
+    let told = without_reader(Command::new(motherctl).args(["policy", "groups"]))?;
+    ensure!(told.success(), "who has seen enough is no failure: {told}");
+    let ended = without_reader(Command::new("/bin/echo").arg("hello"))?;
+    ensure!(ended.signal() == Some(13), "control: SIGPIPE ends others: {ended}");
     Ok(())
 }
 

@@ -30,23 +30,32 @@ mod transient;
 mod upgrade;
 mod wait;
 
-use std::process::ExitCode;
+use std::ffi::OsString;
 
 use self::{
     args::{Args, Command, Force, PolicyCommand, Run, Status},
     failure::Failure,
     output::complain,
 };
-use crate::control::protocol::{How, Request};
+use crate::{
+    control::protocol::{How, Request},
+    sys::process::begin_as_programs_do,
+};
 
-/// The whole program.
-#[must_use]
-pub fn main() -> ExitCode {
-    let words = match names::translate(std::env::args_os().collect()) {
+/// The whole program, of these words. It does not return, so that what is still to be written is written.
+pub fn main(words: Vec<OsString>) -> ! {
+    // Nobody could be told: there is no standard error.
+    let status = if begin_as_programs_do().is_ok() { status(words) } else { 1 };
+    #[allow(clippy::exit, reason = "here is where motherctl ends")]
+    std::process::exit(status.into())
+}
+
+fn status(words: Vec<OsString>) -> u8 {
+    let words = match names::translate(words) {
         Ok(words) => words,
         Err(why) => {
             complain(&format!("{why}\n"));
-            return ExitCode::from(2);
+            return 2;
         }
     };
     let args = match Args::read(&words) {
@@ -54,22 +63,22 @@ pub fn main() -> ExitCode {
         Err(error) => return usage(&error),
     };
     match execute(args) {
-        Ok(status) => ExitCode::from(status),
+        Ok(status) => status,
         Err(failure) => {
             complain(&format!(
                 "{failure}
 "
             ));
-            ExitCode::from(failure.status)
+            failure.status
         }
     }
 }
 
 /// Help goes to standard output and is no error; the rest goes to standard error with exit status 2.
-fn usage(error: &clap::Error) -> ExitCode {
+fn usage(error: &clap::Error) -> u8 {
     match error.print() {
-        Ok(()) => ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2)),
-        Err(_) => ExitCode::from(1),
+        Ok(()) => u8::try_from(error.exit_code()).unwrap_or(2),
+        Err(_) => 1,
     }
 }
 

@@ -66,6 +66,21 @@ pub(crate) fn is_ignored(signal: i32) -> Result<bool, Errno> {
     Ok(unsafe { action.assume_init() }.sa_sigaction == libc::SIG_IGN)
 }
 
+/// What a program has to find where it begins, whoever started it: descriptors 0, 1 and 2 are open, for what is opened first would
+/// else be taken for one of them; and SIGPIPE is ignored, so that to write to somebody who has gone is an error.
+pub(crate) fn begin_as_programs_do() -> Result<(), Errno> {
+    for number in 0..=2 {
+        // SAFETY: two integers; on a number that is not open it fails.
+        if unsafe { libc::fcntl(number, libc::F_GETFD) } == -1 {
+            // SAFETY: a string that ends in NUL and lives on. It becomes the lowest free number, which is this one.
+            Errno::result(unsafe { libc::open(c"/dev/null".as_ptr(), libc::O_RDWR) })?;
+        }
+    }
+    // SAFETY: to ignore a signal runs no code of ours.
+    let before = unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
+    if before == libc::SIG_ERR { Err(Errno::last()) } else { Ok(()) }
+}
+
 /// flock(2): LOCK_EX, without waiting. EWOULDBLOCK where another open file has it.
 pub(crate) fn flock(file: BorrowedFd<'_>) -> Result<(), Errno> {
     // SAFETY: two integers.

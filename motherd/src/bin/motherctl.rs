@@ -1,4 +1,0 @@
-//! The operator's tool.
-fn main() -> std::process::ExitCode {
-    motherd::ctl::main()
-}
