@@ -301,18 +301,15 @@ fn program(rules: &Confinement, closed: &[Closed]) -> Vec<sock_filter> {
             conditions.entry(closed.call).or_default().push(condition.clone());
         }
     }
-    // By number: it is asked for every call that there is.
-    let mut allowed = vec![false; usize::try_from(syscalls::highest()).unwrap_or(0) + 1];
-    for call in &wanted.allowed {
-        if let Some(is) = usize::try_from(*call).ok().and_then(|call| allowed.get_mut(call)) {
-            *is = true;
-        }
-    }
+    let allowed = Numbers::of(wanted.allowed.iter().copied());
+    let unseen = closed.iter().filter(|closed| closed.condition.is_none());
+    let unseen = Numbers::of(unseen.map(|closed| closed.call));
+    let conditional = Numbers::of(conditions.keys().copied());
     let verdict = |call: u32| {
         if syscalls::name(call).is_none() {
             return Verdict::Return(ENOSYS);
         }
-        let allowed = usize::try_from(call).ok().and_then(|call| allowed.get(call)).is_some_and(|is| *is);
+        let allowed = allowed.has(call);
         let action = actions.get(&call).copied();
         // Libraries that try io_uring fall back on ENOSYS, and give up on EPERM.
         if is_io_uring(call) && !(allowed && wanted.io_uring.value) {
@@ -321,10 +318,10 @@ fn program(rules: &Confinement, closed: &[Closed]) -> Vec<sock_filter> {
         if !allowed {
             return Verdict::Return(action.unwrap_or(default));
         }
-        if closed.iter().any(|closed| closed.call == call && closed.condition.is_none()) {
+        if unseen.has(call) {
             return Verdict::Return(action.unwrap_or(ENOSYS));
         }
-        match conditions.get(&call) {
+        match conditional.has(call).then(|| conditions.get(&call)).flatten() {
             Some(conditions) => {
                 Verdict::When { conditions: conditions.clone(), denied: action.unwrap_or(default) }
             }
@@ -346,6 +343,25 @@ fn program(rules: &Confinement, closed: &[Closed]) -> Vec<sock_filter> {
     }
     let i386 = wanted.architectures.contains(&Architecture::I386).then(|| foreign::i386(&verdict));
     code::assemble(&ranges, i386.as_deref())
+}
+
+/// A set of calls that is asked for every call that there is.
+struct Numbers(Vec<bool>);
+
+impl Numbers {
+    fn of(calls: impl Iterator<Item = u32>) -> Self {
+        let mut has = vec![false; usize::try_from(syscalls::highest()).unwrap_or(0) + 1];
+        for call in calls {
+            if let Some(has) = usize::try_from(call).ok().and_then(|call| has.get_mut(call)) {
+                *has = true;
+            }
+        }
+        Self(has)
+    }
+
+    fn has(&self, call: u32) -> bool {
+        usize::try_from(call).ok().and_then(|call| self.0.get(call)).is_some_and(|has| *has)
+    }
 }
 
 /// BPF_MAXINSNS (linux/bpf_common.h): the kernel takes no longer filter.

@@ -715,9 +715,10 @@ fn list<T: Listed>(
         return item.wrong_type("a list in [ ], or { add = [...], remove = [...] }", notes);
     }
     let values = plain_list(item, notes, read)?;
-    for (index, value) in values.iter().enumerate() {
-        if values[..index].iter().any(|earlier| earlier.value.id() == value.value.id()) {
-            let message = format!("`{}` stands in `{}` twice", value.value.id(), item.key);
+    let ids: Vec<_> = values.iter().map(|value| value.value.id()).collect();
+    for (index, (value, id)) in values.iter().zip(&ids).enumerate() {
+        if ids[..index].contains(id) {
+            let message = format!("`{id}` stands in `{}` twice", item.key);
             notes.push(Diagnostic::error("duplicate-value", value.at.clone(), message));
         }
     }

@@ -36,30 +36,102 @@ pub fn since(name: &str, call: u32) -> Option<u32> {
 /// The same as of a version.
 #[must_use]
 pub fn members_of_version(name: &str, version: u32) -> Option<Vec<u32>> {
-    let group = find(name)?;
-    // By number, which is in order and has no call twice.
-    let mut is_in = vec![false; usize::try_from(super::highest()).ok()? + 1];
-    collect(group, version, &mut is_in)?;
-    let is_in = |number: &u32| usize::try_from(*number).ok().and_then(|at| is_in.get(at)) == Some(&true);
-    Some(super::numbers().filter(is_in).collect())
+    let index = GROUPS.iter().position(|group| group.name == name)?;
+    let group = GROUPS.get(index)?;
+    if group.name != KNOWN && versions::is_as_written(version) {
+        return Some(WRITTEN.get(index)?.numbers());
+    }
+    let mut calls = Calls::NONE;
+    collect(group, version, &mut calls)?;
+    Some(calls.numbers())
 }
 
 /// Marks the calls of a group, and of the groups in it.
-fn collect(group: &Group, version: u32, is_in: &mut [bool]) -> Option<()> {
-    let mark = |is_in: &mut [bool], number: u32| {
-        is_in.get_mut(usize::try_from(number).ok()?).map(|is_in| *is_in = true)
-    };
+fn collect(group: &Group, version: u32, calls: &mut Calls) -> Option<()> {
     if group.name == KNOWN {
-        return known(version).try_for_each(|number| mark(is_in, number));
+        known(version).for_each(|number| calls.mark(number));
+        return Some(());
     }
     for member in versions::written(group.name, group.members, version) {
         if member.starts_with('@') {
-            collect(find(member)?, version, is_in)?;
+            collect(find(member)?, version, calls)?;
         } else {
-            mark(is_in, super::number(member)?)?;
+            calls.mark(super::number(member)?);
         }
     }
     Some(())
+}
+
+/// Calls, one bit for each number: in the order of the numbers, and none twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Calls([u64; WORDS]);
+
+const WORDS: usize = super::highest() as usize / 64 + 1;
+
+impl Calls {
+    const NONE: Self = Self([0; WORDS]);
+
+    const fn mark(&mut self, number: u32) {
+        self.0[number as usize / 64] |= 1 << (number % 64);
+    }
+
+    const fn mark_all(&mut self, others: &Self) {
+        let mut word = 0;
+        while word < WORDS {
+            self.0[word] |= others.0[word];
+            word += 1;
+        }
+    }
+
+    fn numbers(&self) -> Vec<u32> {
+        let mut numbers = Vec::with_capacity(super::highest() as usize);
+        for (base, word) in (0..).step_by(64).zip(self.0) {
+            let mut rest = word;
+            while rest != 0 {
+                numbers.push(base + rest.trailing_zeros());
+                rest &= rest - 1;
+            }
+        }
+        numbers
+    }
+}
+
+/// The calls of each group as it is written in [`GROUPS`], which the compiler resolves: whoever reads a policy asks for some
+/// of the largest. [`KNOWN`] has none here.
+static WRITTEN: [Calls; GROUPS.len()] = {
+    let mut calls = [Calls::NONE; GROUPS.len()];
+    let mut resolved = [false; GROUPS.len()];
+    let mut index = 0;
+    while index < GROUPS.len() {
+        resolve(index, &mut calls, &mut resolved);
+        index += 1;
+    }
+    calls
+};
+
+const fn resolve(index: usize, calls: &mut [Calls; GROUPS.len()], resolved: &mut [bool; GROUPS.len()]) {
+    if resolved[index] {
+        return;
+    }
+    let members = GROUPS[index].members;
+    let mut at = 0;
+    while at < members.len() {
+        let name = members[at].as_bytes();
+        if name[0] == b'@' {
+            let mut group = 0;
+            while !super::is_same(GROUPS[group].name.as_bytes(), name) {
+                group += 1;
+            }
+            assert!(!super::is_same(name, KNOWN.as_bytes()), "what is known depends on the version");
+            resolve(group, calls, resolved);
+            let others = calls[group];
+            calls[index].mark_all(&others);
+        } else {
+            calls[index].mark(super::number_of(name));
+        }
+        at += 1;
+    }
+    resolved[index] = true;
 }
 
 /// The group of every call.
@@ -352,6 +424,16 @@ mod tests {
         }
         allowed.remove("io_uring_setup");
         allowed
+    }
+
+    #[test]
+    fn groups_are_resolved_by_the_compiler_as_they_are_by_name() {
+        for (group, written) in GROUPS.iter().zip(&WRITTEN).filter(|(group, _)| group.name != KNOWN) {
+            let mut calls = Calls::NONE;
+            collect(group, 1, &mut calls).expect("every member is known");
+            assert_eq!(calls, *written, "{}", group.name);
+            assert!(calls.numbers().into_iter().all(|number| crate::syscalls::name(number).is_some()));
+        }
     }
 
     #[test]

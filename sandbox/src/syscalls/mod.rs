@@ -33,7 +33,8 @@ const SLOTS: usize = 1024;
 const _: () = assert!(TABLE.len() * 2 < SLOTS);
 
 /// Where the calls are in [`TABLE`], by a hash of their names: a policy asks for some four hundred while it is read.
-static BY_NAME: [Option<u16>; SLOTS] = by_name();
+static BY_NAME: [Option<u16>; SLOTS] = BY_NAME_WHERE_CONSTANT;
+const BY_NAME_WHERE_CONSTANT: [Option<u16>; SLOTS] = by_name();
 
 const fn by_name() -> [Option<u16>; SLOTS] {
     let mut slots = [None; SLOTS];
@@ -60,6 +61,27 @@ const fn slot(name: &[u8]) -> usize {
     (hash ^ hash >> 16) as usize % SLOTS
 }
 
+/// The same where a constant is made: a call that is not known is an error of the compiler's.
+const fn number_of(name: &[u8]) -> u32 {
+    let mut slot = slot(name);
+    loop {
+        let Some(index) = BY_NAME_WHERE_CONSTANT[slot] else { panic!("no call has this name") };
+        let (number, known) = TABLE[index as usize];
+        if is_same(known.as_bytes(), name) {
+            return number;
+        }
+        slot = (slot + 1) % SLOTS;
+    }
+}
+
+const fn is_same(one: &[u8], other: &[u8]) -> bool {
+    let mut at = 0;
+    while at < one.len() && at < other.len() && one[at] == other[at] {
+        at += 1;
+    }
+    at == one.len() && at == other.len()
+}
+
 /// The name of a call, by its number.
 #[must_use]
 pub fn name(number: u32) -> Option<&'static str> {
@@ -75,7 +97,7 @@ pub fn name(number: u32) -> Option<&'static str> {
 
 /// The highest number that the table knows; a filter answers what is above it with ENOSYS.
 #[must_use]
-pub fn highest() -> u32 {
+pub const fn highest() -> u32 {
     TABLE[TABLE.len() - 1].0
 }
 

@@ -45,6 +45,11 @@ fn applied(
     members
 }
 
+/// Whether every group but `@known` is as of this version what is written in the table.
+pub(super) fn is_as_written(version: u32) -> bool {
+    CHANGES.iter().all(|change| change.version > version)
+}
+
 /// The highest number of `@known` as of a version.
 pub(super) fn highest_known(version: u32) -> u32 {
     KNOWN.iter().filter(|(since, _)| *since <= version).map(|(_, highest)| *highest).max().unwrap_or(0)
