@@ -123,8 +123,8 @@ pub(crate) struct Context<'a> {
     pub(crate) network: Option<RawFd>,
     /// A network namespace from a pool, loopback up, where clone3 made none.
     pub(crate) pooled: Option<Network>,
-    /// A template's mount namespace.
-    pub(crate) template: Option<RawFd>,
+    /// The mount namespace of a template.
+    pub(crate) template: Option<Mounts>,
     /// The namespaces of a berth, by CLONE_NEW*.
     pub(crate) berth: [(i32, Option<RawFd>); 3],
     /// What was noted of the template or the berth.
@@ -190,7 +190,8 @@ impl Context<'_> {
     fn highest_descriptor(&self) -> RawFd {
         let user_namespaces = self.namespaces.into_iter().chain(self.id_maps);
         let pooled = self.pooled.map(Network::descriptor);
-        let single = [self.beside, self.ruleset, self.network, pooled, self.template, self.program];
+        let template = self.template.map(Mounts::descriptor);
+        let single = [self.beside, self.ruleset, self.network, pooled, template, self.program];
         let all = self.stdio.into_iter().chain(self.handed.iter().map(|(from, _)| *from));
         let berth = self.berth.iter().filter_map(|(_, namespace)| *namespace);
         let all = all.chain(single.into_iter().flatten()).chain(berth);
@@ -208,6 +209,23 @@ impl Context<'_> {
         // Outside tests the number is not looked at.
         let _: u32 = step;
         Ok(())
+    }
+}
+
+/// What a child has of a template's mounts.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Mounts {
+    /// The namespace, of which it makes a copy: others make theirs.
+    OfAll(RawFd),
+    /// A socket where it arrives, or the end of what is sent if it cannot be made. It is this child's alone.
+    Arrive(RawFd),
+}
+
+impl Mounts {
+    fn descriptor(self) -> RawFd {
+        match self {
+            Self::OfAll(fd) | Self::Arrive(fd) => fd,
+        }
     }
 }
 
@@ -369,10 +387,17 @@ fn apply(op: &Op, context: &Context<'_>, slots: &mut Slots) -> Answer<()> {
             context.noted.mount_points.get(*index).ok_or(Errno::EBADF)?.note(found);
             Ok(())
         }
-        Op::EnterTemplate => {
-            raw::setns(context.template.ok_or(Errno::EBADF)?, libc::CLONE_NEWNS)?;
-            raw::unshare(libc::CLONE_NEWNS)
-        }
+        Op::EnterTemplate => match context.template.ok_or(Errno::EBADF)? {
+            Mounts::OfAll(namespace) => {
+                raw::setns(namespace, libc::CLONE_NEWNS)?;
+                raw::unshare(libc::CLONE_NEWNS)
+            }
+            Mounts::Arrive(socket) => {
+                let namespace = raw::receive_descriptor(socket)?.ok_or(Errno::ESTALE)?;
+                raw::setns(namespace, libc::CLONE_NEWNS)?;
+                raw::close(namespace)
+            }
+        },
         Op::EnterBerth => {
             for (kind, namespace) in &context.berth {
                 if let Some(namespace) = namespace {

@@ -16,7 +16,7 @@ use nix::{
 };
 
 use crate::{
-    apply::{self, Context, Notes, Outcome},
+    apply::{self, Context, Mounts, Notes, Outcome},
     berth::Berth,
     cgroup::Cgroup,
     compile::landlock::ruleset,
@@ -25,7 +25,7 @@ use crate::{
     netpool::PooledNetwork,
     plan::{CredentialPlan, Op, Phase, Plan, Step, TemplatePlan, UserNamespacePlan},
     sys::{clone, parked, raw::PointerArray},
-    template::Template,
+    template::{Template, TemplateMeanwhile},
     timings::Timings,
     userns::UserNamespace,
 };
@@ -58,6 +58,8 @@ pub struct Handed<'a> {
 pub struct Ahead<'a> {
     /// One that [is of](Template::is_of) the plan.
     pub template: Option<&'a Template>,
+    /// One that is being built for this launch; a launch takes it out, and needs no other then.
+    pub meanwhile: Option<&'a RefCell<Option<TemplateMeanwhile>>>,
     /// For a plan that [takes one](Plan::takes_network); a launch takes it out.
     pub network: Option<&'a RefCell<Option<PooledNetwork>>>,
     /// One that [is of](Berth::is_of) the plan; a launch takes it out, and needs neither of the others then.
@@ -254,6 +256,13 @@ pub(crate) fn begin(
             }
         }
     }
+    if let Some(template) = request.ahead.meanwhile.and_then(RefCell::take) {
+        match launch_from(request, From::Meanwhile(&template), beside, parking, fault) {
+            // It could not be built, or something on the host was renamed since.
+            Err(error) if error.stale => {}
+            answer => return answer,
+        }
+    }
     if let Some(template) = request.ahead.template {
         match launch_from(request, From::Template(template), beside, parking, fault) {
             Err(error) if error.stale => template.found_stale(),
@@ -268,6 +277,7 @@ pub(crate) fn begin(
 enum From<'a> {
     Nothing,
     Template(&'a Template),
+    Meanwhile(&'a TemplateMeanwhile),
     Berth(&'a Berth),
 }
 
@@ -280,7 +290,10 @@ impl<'a> From<'a> {
             (Self::Template(template), Some(parts)) if template.is_of(plan) => {
                 Ok((parts.launch.in_one(), parts.namespaces))
             }
-            (Self::Template(_), _) => refused("template of another plan"),
+            (Self::Meanwhile(template), Some(parts)) if template.is_of(plan) => {
+                Ok((parts.launch.in_one(), parts.namespaces))
+            }
+            (Self::Template(_) | Self::Meanwhile(_), _) => refused("template of another plan"),
             (Self::Berth(berth), Some(TemplatePlan { berth: Some(parts), .. })) if berth.is_of(plan) => {
                 Ok((parts.launch.in_one(), parts.namespaces))
             }
@@ -292,6 +305,7 @@ impl<'a> From<'a> {
         match self {
             Self::Nothing => Notes::none(),
             Self::Template(template) => template.notes(),
+            Self::Meanwhile(template) => template.notes(),
             Self::Berth(berth) => berth.notes(),
         }
     }
@@ -328,7 +342,7 @@ fn launch_from(
     let pooled = match from {
         // It has one.
         From::Berth(_) => None,
-        From::Nothing | From::Template(_) => {
+        From::Nothing | From::Template(_) | From::Meanwhile(_) => {
             request.ahead.network.and_then(RefCell::take).filter(|_| plan.takes_network())
         }
     };
@@ -402,12 +416,13 @@ fn launch_from(
         network: request.network.map(|process| process.as_raw_fd()),
         pooled: pooled.as_ref().map(|network| network.within(steps)),
         template: match from {
-            From::Template(template) => Some(template.namespace()),
+            From::Template(template) => Some(Mounts::OfAll(template.namespace())),
+            From::Meanwhile(template) => Some(Mounts::Arrive(template.socket())),
             From::Nothing | From::Berth(_) => None,
         },
         berth: match from {
             From::Berth(berth) => berth.namespaces(),
-            From::Nothing | From::Template(_) => [(0, None); 3],
+            From::Nothing | From::Template(_) | From::Meanwhile(_) => [(0, None); 3],
         },
         notes: from.notes(),
         noted: Notes::none(),
@@ -491,7 +506,11 @@ pub(crate) fn explain(
         return LaunchError { kind: LaunchFailure::Sandbox, message, errno, pid, stale: false };
     }
     let step = usize::try_from(step).ok().and_then(|step| steps.get(step));
-    let stale = step.is_some_and(|step| matches!(step.op, Op::StillMounted { .. }));
+    let stale = step.is_some_and(|step| {
+        // The second: none has arrived.
+        matches!(step.op, Op::StillMounted { .. })
+            || matches!(step.op, Op::EnterTemplate) && errno == Errno::ESTALE
+    });
     let (kind, message) = match step {
         Some(step) => {
             let place =

@@ -16,7 +16,7 @@ use nix::{
 };
 
 use crate::{
-    apply::{self, Context, Making, Notes, Outcome},
+    apply::{self, Context, Making, Mounts, Notes, Outcome},
     launch::Fault,
     plan::Step,
     sys::{self, clone, raw::PointerArray},
@@ -52,7 +52,7 @@ pub(crate) fn namespaces(wanted: &Wanted<'_>) -> Result<Vec<OwnedFd>, (&'static 
         .map_err(|errno| ("socketpair", errno))?;
     let (none, cell) = (PointerArray::new(Vec::new()), AtomicU32::new(0));
     let context = Context {
-        template: wanted.template.map(Template::namespace),
+        template: wanted.template.map(|template| Mounts::OfAll(template.namespace())),
         notes: wanted.template.map_or(Notes::none(), Template::notes),
         ..Context::of_steps(wanted.steps, wanted.notes, wanted.outcome, &none, wanted.fault)
     };

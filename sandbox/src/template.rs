@@ -26,13 +26,18 @@ use std::{
 use nix::{
     errno::Errno,
     poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::socket::{AddressFamily, SockFlag, SockType, socketpair},
 };
 
 use crate::{
-    apply::{Notes, Outcome},
+    apply::{Context, Making, Notes, Outcome, hand_over},
     launch::{Fault, LaunchError, explain},
     making,
     plan::{Plan, TemplateBuild},
+    sys::{
+        clone::Beside,
+        raw::{self, PointerArray},
+    },
 };
 
 /// Holding one proves that every shared step of its plan succeeded in its namespace.
@@ -104,6 +109,92 @@ impl Template {
 
     pub(crate) fn notes(&self) -> &Notes {
         &self.notes
+    }
+}
+
+/// A template that another process builds, on another processor, for one launch that goes on meanwhile.
+///
+/// The launch waits for it where it needs it. It makes no copy of it, for nobody else can have it. Where it cannot be built, the
+/// launch builds everything by itself, and tells what the kernel has against that.
+#[derive(Debug)]
+pub struct TemplateMeanwhile {
+    /// Where it arrives.
+    socket: OwnedFd,
+    builder: Beside<Building>,
+}
+
+/// What its builder is given.
+#[derive(Debug)]
+struct Building {
+    build: Arc<TemplateBuild>,
+    notes: Notes,
+    /// Nobody reads it: a launch is told no more than that none comes.
+    outcome: Outcome,
+    none: PointerArray,
+    /// Of the builder, which has copies of this process's descriptors: only so is the socket at its end if it is killed.
+    socket: RawFd,
+    fault: Fault,
+}
+
+impl Building {
+    fn build(&self) {
+        let context =
+            Context::of_steps(&self.build.steps, &self.notes, &self.outcome, &self.none, self.fault);
+        let making = Making { context: &context, names: &[c"mnt"], socket: self.socket };
+        if raw::unshare(libc::CLONE_NEWNS).is_ok() {
+            hand_over(&making);
+        }
+    }
+}
+
+impl TemplateMeanwhile {
+    /// Has the template of a plan built; `None` for a plan that has none ([`Plan::has_template`]).
+    ///
+    /// # Errors
+    /// There can be no such process.
+    pub fn begin(plan: &Plan) -> Result<Option<Self>, LaunchError> {
+        Self::begin_with(plan, Fault::default())
+    }
+
+    pub(crate) fn begin_with(plan: &Plan, fault: Fault) -> Result<Option<Self>, LaunchError> {
+        let Some(parts) = &plan.template else { return Ok(None) };
+        let failed = |what| move |errno| LaunchError::parent_side(what, errno);
+        fault.refuses("socketpair").map_err(failed("socketpair"))?;
+        // Of a kind that tells who reads when nobody is left who can write.
+        let (socket, theirs) =
+            socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
+                .map_err(failed("socketpair"))?;
+        // The builder must not be the first to ask for these: that takes a lock.
+        Notes::none();
+        let building = Building {
+            build: parts.build.clone(),
+            notes: Notes::blank(parts.build.sources.len(), parts.build.mount_points),
+            outcome: Outcome::new(),
+            none: PointerArray::new(Vec::new()),
+            socket: theirs.as_raw_fd(),
+            fault,
+        };
+        fault.refuses("clone3").map_err(failed("clone3"))?;
+        let builder = Beside::new(building, Building::build).map_err(failed("clone3"))?;
+        Ok(Some(Self { socket, builder }))
+    }
+
+    pub(crate) fn is_of(&self, plan: &Plan) -> bool {
+        plan.template.as_ref().is_some_and(|parts| Arc::ptr_eq(&parts.build, &self.builder.context().build))
+    }
+
+    #[cfg(test)]
+    pub(crate) fn builder(&self) -> nix::unistd::Pid {
+        self.builder.pid()
+    }
+
+    pub(crate) fn socket(&self) -> RawFd {
+        self.socket.as_raw_fd()
+    }
+
+    /// Those of its builder, who has written the last of them before it sends what it has built.
+    pub(crate) fn notes(&self) -> &Notes {
+        &self.builder.context().notes
     }
 }
 

@@ -25,7 +25,7 @@ use sandbox::{
     launch::{Ahead, Launch, launch},
     netpool::{NetworkPool, PooledNetwork},
     policy::{Store, load_text},
-    template::{MountWatch, Template},
+    template::{MountWatch, Template, TemplateMeanwhile},
 };
 
 /// This thread's own mounts from here on: what others mount on this host meanwhile would tell one launch from the next.
@@ -50,7 +50,7 @@ fn plan(text: &str) -> Arc<Plan> {
 }
 
 fn run(plan: &Plan, template: Option<&Template>, network: Option<PooledNetwork>, script: &str) -> String {
-    run_ahead(plan, Ahead { template, network: Some(&network.into()), berth: None }, script)
+    run_ahead(plan, Ahead { template, network: Some(&network.into()), ..Ahead::default() }, script)
 }
 
 fn run_ahead(plan: &Plan, ahead: Ahead<'_>, script: &str) -> String {
@@ -128,6 +128,14 @@ fn same(plan: &Arc<Plan>, pool: &mut NetworkPool) {
             let network = PooledNetwork::begin().expect("a step of this test");
             let look = run(plan, template, Some(network), LOOK);
             assert_eq!(look, inline, "{}, its network on its way", plan.policy());
+        }
+        for network in [None, Some(PooledNetwork::begin().expect("a step of this test"))] {
+            let begun = TemplateMeanwhile::begin(plan).expect("a step of this test");
+            assert_eq!(begun.is_some(), plan.has_template());
+            let (begun, network) = (RefCell::new(begun), RefCell::new(network));
+            let ahead = Ahead { meanwhile: Some(&begun), network: Some(&network), ..Ahead::default() };
+            assert_eq!(run_ahead(plan, ahead, LOOK), inline, "{}, its template on its way", plan.policy());
+            assert!(begun.take().is_none(), "it was taken");
         }
         if let Some(berth) = berth(plan, template.as_ref()) {
             let look = run_ahead(plan, Ahead { berth: Some(&berth), ..Ahead::default() }, LOOK);

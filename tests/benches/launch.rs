@@ -26,7 +26,7 @@ use sandbox::{
     launch::Ahead,
     netpool::{NetworkPool, PooledNetwork},
     policy::Store,
-    template::Template,
+    template::{Template, TemplateMeanwhile},
     timings::Timings,
 };
 
@@ -156,6 +156,7 @@ fn launches(
         Candidate::new("vfork + exec, no namespaces", || arena::bare(0)),
         Candidate::new("base/default, everything inline", || confined.run(None, None)),
         Candidate::new("inline, network meanwhile", || confined.run(None, meanwhile()?)),
+        Candidate::new("inline, network and template meanwhile", || both_meanwhile(confined)),
         Candidate::new("base/default, pool", || confined.run(None, pooled())).after(add),
         Candidate::new("base/default, template", || confined.run(Some(&template), None)),
         Candidate::new("template, network meanwhile", || confined.run(Some(&template), meanwhile()?)),
@@ -204,6 +205,14 @@ fn launches(
     Ok(())
 }
 
+/// Two other processes begin and end within this: nothing was made before.
+fn both_meanwhile(confined: &Confined) -> Result<()> {
+    let network = Some(PooledNetwork::begin()?).into();
+    let template = TemplateMeanwhile::begin(&confined.plan)?.into();
+    let ahead = Ahead { network: Some(&network), meanwhile: Some(&template), ..Ahead::default() };
+    confined.run_from(ahead, None).map(drop)
+}
+
 /// What each call of the parent and each step of the child takes: inline and with a template, also with the network made
 /// meanwhile, with template and pool, and with a berth.
 fn steps(rounds: usize) -> Result<()> {
@@ -226,14 +235,14 @@ fn steps(rounds: usize) -> Result<()> {
         let timings = Timings::start();
         let network = Some(PooledNetwork::begin()?).into();
         timings.mark("network begun");
-        let ahead = Ahead { template: Some(&template), network: Some(&network), berth: None };
+        let ahead = Ahead { template: Some(&template), network: Some(&network), ..Ahead::default() };
         confined.run_from(ahead, Some(&timings))?;
         Ok(timings)
     })?;
     timed("template and pool", rounds, || {
         pool.add()?;
         let network = pool.take().into();
-        let ahead = Ahead { template: Some(&template), network: Some(&network), berth: None };
+        let ahead = Ahead { template: Some(&template), network: Some(&network), ..Ahead::default() };
         let timings = Timings::start();
         confined.run_from(ahead, Some(&timings))?;
         Ok(timings)

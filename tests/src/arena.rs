@@ -164,7 +164,7 @@ impl Confined {
 
     /// One launch of the program in a cgroup of its own, to its end.
     pub fn run(&self, template: Option<&Template>, network: Option<PooledNetwork>) -> Result<()> {
-        let ahead = Ahead { template, network: Some(&network.into()), berth: None };
+        let ahead = Ahead { template, network: Some(&network.into()), ..Ahead::default() };
         self.run_from(ahead, None).map(drop)
     }
 

@@ -27,7 +27,7 @@ use crate::control::protocol::VERSION;
 const USAGE: u8 = 2;
 
 fn loaded(global: &Global, name: &str) -> Result<Policy, Failure> {
-    load(name, &Store::new(global.policies())).map_err(|report| Failure::report(1, &report))
+    load(name, &Store::new(global.policies()), |_| ()).map_err(|report| Failure::report(1, &report))
 }
 
 /// For this machine, as a service of the policy's name.

@@ -7,7 +7,7 @@ use sandbox::{
     compile::{Subject, compile},
     diagnostic::{Diagnostic, Report, Severity, Sources},
     kernel::Kernel,
-    policy::{Policy, Store, load_file},
+    policy::{Policy, Store, load_file, load_file_telling},
 };
 use serde_json::{Value, json};
 
@@ -19,9 +19,14 @@ use super::{
 };
 use crate::control::protocol::{LeftOut, VERSION};
 
-/// The policy that `text` names: a file if it has a slash and ends in `.toml`, or ends so and is there; else a name.
-pub(super) fn load(text: &str, store: &Store) -> Result<Policy, Report> {
-    if is_file(text) { load_file(Path::new(text), store) } else { store.load(text) }
+/// The policy that `text` names: a file if it has a slash and ends in `.toml`, or ends so and is there; else a name. `tell` is
+/// given what stands there before it is read.
+pub(super) fn load(text: &str, store: &Store, tell: impl FnOnce(&str)) -> Result<Policy, Report> {
+    if is_file(text) {
+        load_file_telling(Path::new(text), store, tell)
+    } else {
+        store.load_telling(text, tell)
+    }
 }
 
 /// No name ends in `.toml`, and a path that does not is given as `./NAME` would be to a shell: with its ending.

@@ -8,6 +8,7 @@ use std::{
     cell::RefCell,
     collections::BTreeSet,
     env, fs, io,
+    mem::ManuallyDrop,
     os::fd::{AsFd, OwnedFd},
     path::{Path, PathBuf},
     time::{Duration, Instant},
@@ -16,6 +17,7 @@ use std::{
 use nix::{
     errno::Errno,
     poll::{PollFd, PollFlags, PollTimeout, poll},
+    sched::{CpuSet, sched_getaffinity},
     sys::{
         signal::{SigSet, Signal, kill},
         signalfd::{SfdFlags, SignalFd},
@@ -32,7 +34,8 @@ use sandbox::{
     launch::{Ahead, Launch, LaunchFailure, Launched, launch},
     netpool::PooledNetwork,
     ordinary::OrdinaryUser,
-    policy::{Policy, PressureAction, Rules, Store},
+    policy::{Policy, PressureAction, Rules, Store, seems_to_want_network},
+    template::TemplateMeanwhile,
 };
 
 use super::{args::Global, failure::Failure, output::complain, policy, render::by_reason};
@@ -59,11 +62,21 @@ const LEFTOVERS: Duration = Duration::from_secs(5);
 /// Runs `command` under the policy that `name` names.
 pub(super) fn run(global: &Global, name: &str, command: &[String]) -> Result<u8, Failure> {
     let store = Store::new(global.policies());
-    let policy = policy::load(name, &store).map_err(|report| Failure::report(NO_SANDBOX, &report))?;
+    let others_are_idle = others_are_idle();
+    let mut network = None;
+    let policy = policy::load(name, &store, |text| {
+        network = (others_are_idle && seems_to_want_network(text)).then(begun_network).flatten();
+    });
+    let policy = policy.map_err(|report| Failure::report(NO_SANDBOX, &report))?;
+    // Like what is made of it, it is left to the end of the process, which the caller waits for.
+    let policy = ManuallyDrop::new(policy);
     let kernel = Kernel::probe(None).map_err(|error| no_sandbox(&error))?;
     // From here on: a signal must not end us before the cgroup is gone, nor be lost between launch and wait.
     let signals = Forwarded::take().map_err(|errno| no_sandbox(&errno))?;
-    let network = network(&policy, &kernel);
+    let network = match policy.wants_network() {
+        true => network.or_else(|| others_are_idle.then(begun_network).flatten()),
+        false => None,
+    };
     run_on(&policy, name, kernel, command, &signals, network)
 }
 
@@ -80,9 +93,11 @@ fn run_on(
         Some(user) => kernel.for_ordinary_user(user),
         None => kernel,
     };
+    let kernel = ManuallyDrop::new(kernel);
     let own_name = format!("run-{}", std::process::id());
     let subject = Subject { name: own_name.clone(), root: PathBuf::from("/"), sockets: vec![] };
     let plan = compile(policy, &subject, &kernel).map_err(|report| Failure::report(NO_SANDBOX, &report))?;
+    let plan = ManuallyDrop::new(plan);
     if let Some(line) = left_out_line(&policy::left_out(&plan)) {
         complain(&format!("motherctl: {line}\n"));
     }
@@ -97,6 +112,7 @@ fn run_on(
     if let Some(user) = ordinary.filter(|_| confined) {
         user.enter_own_namespace().map_err(|error| Failure::new(NO_SANDBOX, &error))?;
     }
+    let meanwhile = RefCell::new(others_are_idle().then(|| template(&plan)).flatten());
     // A host without any cgroup2 tree: a policy that needs one was refused just now.
     let cgroup = match &kernel.cgroup_base {
         Some(base) => Some(own_cgroup(base, &own_name, &plan)?),
@@ -106,7 +122,9 @@ fn run_on(
         Some(cgroup) => Triggers::arm(cgroup, &plan).map_err(|error| no_sandbox(&error))?,
         None => Triggers::default(),
     };
-    let status = launch_first(&plan, command, cgroup.as_ref(), &RefCell::new(network))
+    let network = RefCell::new(network);
+    let ahead = Ahead { network: Some(&network), meanwhile: Some(&meanwhile), ..Ahead::default() };
+    let status = launch_first(&plan, command, cgroup.as_ref(), ahead)
         .and_then(|launched| signals.wait(&launched, cgroup.as_ref(), &mut triggers));
     // They are to be closed before the cgroup goes.
     drop(triggers);
@@ -117,11 +135,24 @@ fn run_on(
 }
 
 /// A network namespace, which takes the kernel as long as all the rest of a sandbox, made on another processor while the
-/// policy is compiled, the cgroup is made and the mounts. Without one the launch makes its own.
-fn network(policy: &Policy, kernel: &Kernel) -> Option<PooledNetwork> {
-    // An ordinary user has to be in a namespace of its own first.
-    let of_use = geteuid().is_root() && kernel.processors.len() > 1 && policy.wants_network();
-    of_use.then(|| PooledNetwork::begin().inspect_err(|error| tracing::debug!("{error}")).ok()).flatten()
+/// policy is read and compiled and the cgroup is made. Without one the launch makes its own.
+fn begun_network() -> Option<PooledNetwork> {
+    PooledNetwork::begin().inspect_err(|error| tracing::debug!("{error}")).ok()
+}
+
+/// Those of its mounts that another launch could have too, built on another processor while the cgroup is made and its programs are
+/// loaded. Without them the launch builds everything.
+fn template(plan: &Plan) -> Option<TemplateMeanwhile> {
+    TemplateMeanwhile::begin(plan).inspect_err(|error| tracing::debug!("{error}")).ok().flatten()
+}
+
+/// Whether another processor may do something meanwhile. An ordinary user has to be in a namespace of its own first.
+fn others_are_idle() -> bool {
+    let processors = || {
+        sched_getaffinity(Pid::from_raw(0))
+            .map(|set| (0..CpuSet::count()).filter(|number| set.is_set(*number) == Ok(true)).count())
+    };
+    geteuid().is_root() && processors().is_ok_and(|count| count > 1)
 }
 
 fn own_cgroup(base: &Path, name: &str, plan: &Plan) -> Result<Cgroup, Failure> {
@@ -134,7 +165,7 @@ fn launch_first(
     plan: &Plan,
     command: &[String],
     cgroup: Option<&Cgroup>,
-    network: &RefCell<Option<PooledNetwork>>,
+    ahead: Ahead<'_>,
 ) -> Result<Launched, Failure> {
     let directory = || env::current_dir();
     let programs = candidates(&command[0], path(plan), directory)
@@ -147,7 +178,6 @@ fn launch_first(
     let mut argv = command.to_vec();
     argv[0].clone_from(first);
     let (stdin, stdout, stderr) = (io::stdin(), io::stdout(), io::stderr());
-    let ahead = Ahead { network: Some(network), ..Ahead::default() };
     let stdio = [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()];
     launch(&Launch { others, cgroup, ahead, ..Launch::new(plan, &argv, stdio) }).map_err(|error| match error
         .kind()

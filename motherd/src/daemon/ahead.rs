@@ -47,7 +47,12 @@ pub(super) struct Taken {
 
 impl Taken {
     pub(super) fn ahead(&self) -> Ahead<'_> {
-        Ahead { template: self.template.as_deref(), network: Some(&self.network), berth: Some(&self.berth) }
+        Ahead {
+            template: self.template.as_deref(),
+            network: Some(&self.network),
+            berth: Some(&self.berth),
+            ..Ahead::default()
+        }
     }
 }
 

@@ -30,7 +30,7 @@ use crate::{
         Account, Bind, Confinement, Credential, IdMap, IdRange, IndexRange, IoClass, LandlockFeature, Limit,
         Net, NumaPolicy, Overlay, Share, UserNamespace,
     },
-    template::Template,
+    template::{Template, TemplateMeanwhile},
 };
 
 fn compiled(rules: Confinement, abi: u32, host: &DescribedHost) -> Result<Plan, Report> {
@@ -483,6 +483,7 @@ fn a_step_that_fails_in_any_way_is_told_and_leaves_nothing_behind() {
     fail_every_step(rules);
     fail_every_call();
     fail_every_step_with_a_network_on_its_way();
+    fail_every_step_with_a_template_on_its_way();
     every_kind_of_step_has_failed();
 }
 
@@ -695,7 +696,7 @@ fn fail_every_call() {
     let template = Template::build(&plan).unwrap().unwrap();
     launch_true_ahead(
         &plan,
-        Ahead { template: Some(&template), network: Some(&pool.take().into()), berth: None },
+        Ahead { template: Some(&template), network: Some(&pool.take().into()), ..Ahead::default() },
     )
     .unwrap();
 }
@@ -732,6 +733,50 @@ fn fail_every_step_with_a_network_on_its_way() {
     down.namespaces.net = here(Net::None);
     let down = super::compile(&policy(down), &subject(), &this_machine()).unwrap();
     assert!(!network_seen(&down, None).is_up);
+    before.none_since();
+}
+
+/// A launch that fails while its template is being built leaves nothing behind; one whose template never comes builds everything.
+fn fail_every_step_with_a_template_on_its_way() {
+    let plan = Arc::new(super::compile(&policy(strict()), &subject(), &this_machine()).unwrap());
+    let parts = plan.template.as_ref().unwrap();
+    let null = File::options().read(true).write(true).open("/dev/null").unwrap();
+    let argv = ["/usr/bin/true".to_owned()];
+    let meanwhile = RefCell::new(None);
+    let request = Launch {
+        ahead: Ahead { meanwhile: Some(&meanwhile), ..Ahead::default() },
+        ..Launch::new(&plan, &argv, [null.as_fd(), null.as_fd(), null.as_fd()])
+    };
+    let before = traces();
+    let errno = Errno::EPERM;
+    for (number, step) in (0_u32..).zip(parts.launch.iter()) {
+        // One that finds it stale is answered by a launch without it.
+        if matches!(step.op, Op::StillMounted { .. }) {
+            continue;
+        }
+        meanwhile.replace(TemplateMeanwhile::begin(&plan).unwrap());
+        let error = launch_with(&request, Fault { at: Some((number, errno)), call: None }).unwrap_err();
+        assert_eq!(error.to_string(), told(&plan, step, errno));
+    }
+    for (call, errno) in ["socketpair", "clone3"].into_iter().zip(ERRNOS) {
+        let fault = Fault { at: None, call: Some((call, errno)) };
+        let error = TemplateMeanwhile::begin_with(&plan, fault).unwrap_err();
+        assert_eq!(error.to_string(), format!("{call}: {errno:?}"));
+    }
+    let launched = |template: Option<TemplateMeanwhile>| {
+        meanwhile.replace(template);
+        launch_true_ahead(&plan, request.ahead).unwrap();
+        assert!(meanwhile.take().is_none(), "it was taken");
+    };
+    for number in (0_u32..).take(parts.build.steps.len()) {
+        let fault = Fault { at: Some((number, errno)), call: None };
+        launched(TemplateMeanwhile::begin_with(&plan, fault).unwrap());
+    }
+    let killed = TemplateMeanwhile::begin(&plan).unwrap().unwrap();
+    nix::sys::signal::kill(killed.builder(), nix::sys::signal::Signal::SIGKILL).unwrap();
+    launched(Some(killed));
+    // The control: what failed above were steps of a launch that has a template.
+    launched(TemplateMeanwhile::begin(&plan).unwrap());
     before.none_since();
 }
 
@@ -827,7 +872,7 @@ fn fail_every_step_of(
     let argv = ["/usr/bin/echo".to_owned(), "ran".to_owned()];
     let kept = RefCell::new(None);
     let request = Launch {
-        ahead: Ahead { template, network: None, berth: Some(&kept) },
+        ahead: Ahead { template, berth: Some(&kept), ..Ahead::default() },
         ..Launch::new(plan, &argv, [null.as_fd(), writer.as_fd(), null.as_fd()])
     };
     let before = traces();

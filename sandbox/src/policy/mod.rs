@@ -34,7 +34,7 @@ pub(crate) use scheduling::{CPUS, NODES, show_duration};
 pub use scheduling::{
     DisabledSpeculation, IndexRange, IoClass, NumaPolicy, Scheduler, Securebit, Speculation,
 };
-pub use store::{Store, load_file, load_text, read_file};
+pub use store::{Store, load_file, load_file_telling, load_text, read_file};
 pub use written::{Element, Shown, Value, quoted, text as show};
 
 use crate::diagnostic::{Located, Place, Sources};
@@ -611,6 +611,16 @@ pub fn keys() -> Vec<(&'static str, &'static [&'static str])> {
 pub(crate) fn rlimit_name(resource: u32) -> String {
     let known = names::RESOURCES.iter().find(|known| known.number == resource);
     known.map_or_else(|| resource.to_string(), |known| known.name.to_owned())
+}
+
+/// Whether a policy of this text most likely [wants a network](Policy::wants_network), for who can make one while the policy is read.
+/// Only what it says itself is looked at, not what it extends.
+#[must_use]
+pub fn seems_to_want_network(text: &str) -> bool {
+    text.lines().any(|line| {
+        let value = line.strip_prefix("net").and_then(|rest| rest.trim_start().strip_prefix('='));
+        value.is_some_and(|value| value.trim_start().starts_with("\"private\""))
+    })
 }
 
 impl Policy {

@@ -65,9 +65,20 @@ impl Store {
     /// # Errors
     /// Everything that is wrong with it and with what it extends.
     pub fn load(&self, name: &str) -> Result<Policy, Report> {
+        self.load_telling(name, |_| ())
+    }
+
+    /// The same; `tell` is given its text before that is read, for what can be begun meanwhile.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn load_telling(&self, name: &str, tell: impl FnOnce(&str)) -> Result<Policy, Report> {
         let mut loader = Loader::new(self);
         let text = match loader.find(name, None) {
-            Ok(found) => Some(found),
+            Ok(found) => {
+                tell(&found.1);
+                Some(found)
+            }
             Err(diagnostic) => {
                 loader.notes.push(*diagnostic);
                 None
@@ -116,9 +127,20 @@ impl Store {
 /// # Errors
 /// Everything that is wrong with it and with what it extends.
 pub fn load_file(path: &Path, store: &Store) -> Result<Policy, Report> {
+    load_file_telling(path, store, |_| ())
+}
+
+/// The same; `tell` is given its text before that is read, for what can be begun meanwhile.
+///
+/// # Errors
+/// As above.
+pub fn load_file_telling(path: &Path, store: &Store, tell: impl FnOnce(&str)) -> Result<Policy, Report> {
     let mut loader = Loader::new(store);
     let text = match read_file(path) {
-        Ok(text) => Some((path.to_owned(), text)),
+        Ok(text) => {
+            tell(&text);
+            Some((path.to_owned(), text))
+        }
         Err(diagnostic) => {
             loader.notes.push(*diagnostic);
             None

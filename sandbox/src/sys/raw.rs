@@ -831,6 +831,9 @@ pub(crate) struct PointerArray {
     own_pid: Vec<PidVariable>,
 }
 
+// SAFETY: the pointers are of strings that it owns, none of which changes but by atomic stores (`PidVariable`).
+unsafe impl Sync for PointerArray {}
+
 /// `NAME=` and room for a pid and the NUL after it: filled in by the child, which alone knows its pid, without allocating.
 #[derive(Debug)]
 struct PidVariable {
