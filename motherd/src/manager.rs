@@ -126,6 +126,8 @@ pub struct Manager {
     abandoned: BTreeSet<Id>,
     /// Nothing is started.
     held: bool,
+    /// Of whom no record tells whether they are up: nobody is stopped on their account.
+    unrecorded: BTreeSet<Id>,
     touched: BTreeSet<Id>,
     /// Places of services that nobody describes and of which nothing is known any more.
     free: BTreeSet<Id>,
@@ -300,6 +302,14 @@ impl Manager {
         self.changed(id);
     }
 
+    /// No record tells of this service what the motherd before this one knew, and no main process of it is known: it may
+    /// be up (a finished one-shot has no process, nor has a group), or never have been. As long as nothing happens to it
+    /// that tells, who runs and depends on it runs on, and what was started for it alone stays.
+    pub fn unrecorded(&mut self, id: Id) {
+        self.unrecorded.insert(id);
+        self.dirty.insert(id);
+    }
+
     /// What was decided before motherd was restarted and may not have been done is done (again).
     #[must_use]
     pub fn resume(&mut self, now: Duration) -> Vec<Effect> {
@@ -390,6 +400,7 @@ impl Manager {
         self.met[id.0] = Met::default();
         self.deadlines.set(id, None);
         self.due.remove(&id);
+        self.unrecorded.remove(&id);
         self.dirty.insert(id);
         if reusable && self.graph.is_retired(id) && !self.pending.iter().any(|request| request.is_about(id)) {
             self.free.insert(id);
@@ -459,6 +470,9 @@ impl Manager {
             self.met[id.0] = Met::default();
         }
         let unit = &self.units[id.0];
+        if unit.is_up() || unit.state == State::Failed || before.state == State::Orphan {
+            self.unrecorded.remove(&id);
+        }
         // By itself, and for good.
         let ended = before.goal != Goal::Down && unit.goal == Goal::Down;
         let again = matches!(before.state, State::Backoff { .. }) && unit.state == State::Waiting;

@@ -15,7 +15,7 @@
 //! service's cgroup with the recorded start time. In any doubt it is not signalled.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs::File,
     os::{
         fd::{AsFd, OwnedFd},
@@ -49,7 +49,7 @@ use crate::{
     failpoint,
     graph::Id,
     state::{Found, Record, Table},
-    supervise::{Cause, Event, Exit, Goal, Main, RECORD_LOST, State, Unit},
+    supervise::{Cause, Event, Exit, Goal, State, Unit},
     sys::process::{exit_info, pidfd_open, process_info},
 };
 
@@ -129,7 +129,7 @@ impl Daemon {
             let pid = if replay.pid1 { "PID 1" } else { "an ordinary process" };
             tracing::info!("motherd {} under initldr as {pid}", env!("CARGO_PKG_VERSION"));
         }
-        let (booted, ending) = match found {
+        let (booted, ending) = match &found {
             Found::Fresh => (false, None),
             Found::Alien => {
                 tracing::error!(
@@ -137,7 +137,7 @@ impl Daemon {
                 );
                 (false, None)
             }
-            Found::Known { booted, ending, torn, foreign } => {
+            &Found::Known { booted, ending, torn, foreign } => {
                 if foreign > 0 {
                     tracing::warn!(
                         "{foreign} records are of a motherd with another layout: read as far as known"
@@ -156,6 +156,11 @@ impl Daemon {
         let mut processes = processes(&mut replay.stored);
         let mut events = Vec::new();
         let mut gone = Vec::new();
+        let mut unrecorded: BTreeSet<Id> = match found {
+            // Nothing was started before.
+            Found::Fresh => BTreeSet::new(),
+            Found::Alien | Found::Known { .. } => self.manager.graph().ids().collect(),
+        };
         if safe {
             tracing::error!(
                 "safe mode: nothing is started and no record is believed; once the cause is mended, kill -9 of this \
@@ -175,6 +180,7 @@ impl Daemon {
             };
             let cgroup = cgroups.remove(&record.name);
             let process = processes.remove(&record.name);
+            unrecorded.remove(&id);
             self.restore(id, record, cgroup, process, outage, &mut events, &mut gone);
             failpoint::hit("adopt.restored");
         }
@@ -184,6 +190,11 @@ impl Daemon {
         }
         let later = self.endings(gone, exits, &mut events)?;
         self.orphan(cgroups, &mut processes);
+        for id in unrecorded {
+            if self.manager.unit(id).state == State::Stopped {
+                self.manager.unrecorded(id);
+            }
+        }
         failpoint::hit("adopt.joined");
         self.adopt_descriptors(replay.stored)?;
         if let Some(left) = left {
@@ -339,7 +350,7 @@ impl Daemon {
                         "{name}: its record names another process than initldr keeps, which is adopted"
                     );
                     let known = self.manager.unit(id).clone();
-                    self.manager.restore(id, without_record(found, now(), known));
+                    self.manager.restore(id, known.found(found, now()));
                 }
                 let pid = found;
                 let runtime = self.runtime.entry(id).or_default();
@@ -444,7 +455,7 @@ impl Daemon {
             runtime.start_ticks = start_ticks;
             runtime.process_kept = kept.is_some();
             tracing::warn!("{name}: adopted without a record, running as {pid}");
-            self.manager.restore(id, without_record(pid, now(), unit));
+            self.manager.restore(id, unit.found(pid, now()));
             self.watch_main(id, pid);
             self.begin_to_listen(id);
         } else {
@@ -452,6 +463,7 @@ impl Daemon {
             let goal = if unit.goal == Goal::Down { Goal::Down } else { Goal::Up };
             self.manager.restore(id, unit);
             self.manager.orphan(id, goal, now());
+            self.manager.unrecorded(id);
         }
         self.watch_cgroup_by(id, Some(events));
     }
@@ -582,12 +594,4 @@ fn processes(stored: &mut BTreeMap<String, OwnedFd>) -> BTreeMap<String, OwnedFd
     let names: Vec<String> = stored.keys().filter(|name| name.starts_with(PROCESS)).cloned().collect();
     let of = |name: String| Some((name.strip_prefix(PROCESS)?.to_owned(), stored.remove(&name)?));
     names.into_iter().filter_map(of).collect()
-}
-
-/// A service of which nothing is known but that it runs.
-fn without_record(pid: u32, now: Duration, known: Unit) -> Unit {
-    let cause = Cause::new(RECORD_LOST);
-    let main = Main { pid, launched: now };
-    let (state, goal, asked) = (State::Running { main }, Goal::Up, cause.clone());
-    Unit { state, since: now, cause, goal, asked, ..known }
 }

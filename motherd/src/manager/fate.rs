@@ -82,18 +82,21 @@ impl Manager {
     fn fate(&self, id: Id) -> Fate {
         let edges = self.graph.edges(id);
         let unit = self.unit(id);
+        let known = |other: &Id| !self.unrecorded.contains(other);
         let down_for_good = |other: &Id| {
             let unit = self.unit(*other);
-            unit.goal == Goal::Down
+            let down = unit.goal == Goal::Down
                 || matches!(unit.state, State::Failed | State::Orphan)
-                || self.fates[other.0].doom.is_some()
+                || self.fates[other.0].doom.is_some();
+            down && known(other)
         };
         let runs = unit.can_be_stopped();
         // One that is about to be down counts: whoever is bound to it ends first, and nobody starts beside that.
-        let broken = |other: &Id| {
-            let lost = self.fates[other.0].lost;
-            let other = self.unit(*other);
-            runs && !(other.is_up() && other.goal == Goal::Up && !lost) && !fault::on(Fault::BreaksABond)
+        let broken = |bond: &Id| {
+            let lost = self.fates[bond.0].lost;
+            let other = self.unit(*bond);
+            let there = other.is_up() && other.goal == Goal::Up && !lost;
+            runs && !there && known(bond) && !fault::on(Fault::BreaksABond)
         };
         let doom = edges
             .needs
@@ -203,7 +206,8 @@ impl Manager {
 
     /// Whether what prepares somebody was used up by an earlier run of it.
     fn again(&self, id: Id) -> Option<Id> {
-        if !self.unit(id).is_up() || self.unit(id).goal != Goal::Up {
+        // Where nothing starts, nothing is done for a start.
+        if !self.unit(id).is_up() || self.unit(id).goal != Goal::Up || self.held {
             return None;
         }
         let starts = |other: &Id| {

@@ -167,7 +167,8 @@ impl Manager {
             let kept: Vec<Id> = edges.requires.iter().chain(&edges.wants).copied().collect();
             for other in kept {
                 let unit = self.unit(other);
-                let keeps = |keeper: &Id| self.unit(*keeper).goal != Goal::Down;
+                let keeps =
+                    |keeper: &Id| self.unit(*keeper).goal != Goal::Down || self.unrecorded.contains(keeper);
                 if unit.explicit
                     || unit.goal == Goal::Down
                     || self.graph.edges(other).kept_by.iter().any(keeps)

@@ -2,6 +2,7 @@
 //! fail, signals that are ignored, and a motherd that ends between any two effects.
 
 mod conditions;
+mod safe;
 mod standby;
 mod table;
 mod why;
@@ -74,8 +75,12 @@ impl World {
         let services = files.iter().map(|(name, text)| parse_text(name, text).unwrap()).collect();
         let built = Graph::build(services, &BTreeSet::new());
         assert!(built.refused.is_empty(), "{:?}", built.refused);
+        Self::of(built.graph, seed, temper)
+    }
+
+    fn of(graph: Graph, seed: u64, temper: Temper) -> Self {
         Self {
-            manager: Manager::new(built.graph),
+            manager: Manager::new(graph),
             now: BOOT,
             dice: Dice(seed | 1),
             temper,
@@ -228,7 +233,10 @@ impl World {
         let name = self.manager.graph().name(id).to_owned();
         assert!(!self.mains.contains_key(&id) && !self.others.contains(&id), "two live instances of {name}");
         let edges = self.manager.graph().edges(id);
-        for need in &edges.requires {
+        // What comes before its program began when they were up, and takes its time.
+        let program = self.manager.graph().service(id).program();
+        let began = program.is_some_and(|program| !program.commands.pre.is_empty());
+        for need in edges.requires.iter().filter(|_| !began) {
             assert!(self.manager.unit(*need).is_up(), "{name} is launched before what it needs");
         }
         for other in &edges.conflicts {
@@ -350,9 +358,18 @@ impl World {
 
     /// motherd ends here: what was not executed is forgotten, and so is who waits for a reply. The records stay.
     fn crash(&mut self) {
+        self.crash_to(self.units());
+    }
+
+    fn units(&self) -> Vec<Unit> {
+        self.manager.graph().ids().map(|id| self.manager.unit(id).clone()).collect()
+    }
+
+    /// The same, and these are the records.
+    fn crash_to(&mut self, records: Vec<Unit>) {
         let mut successor = Manager::new(self.manager.graph().clone());
-        for id in self.manager.graph().ids() {
-            successor.restore(id, self.manager.unit(id).clone());
+        for (id, record) in self.manager.graph().ids().zip(records) {
+            successor.restore(id, record);
         }
         self.queue.clear();
         self.parked.clear();

@@ -2,10 +2,10 @@
 
 /// xorshift64*, seeded by a step of splitmix64 so that neighbouring seeds have nothing in common.
 #[derive(Debug, Clone)]
-pub(super) struct Dice(u64);
+pub(crate) struct Dice(u64);
 
 impl Dice {
-    pub(super) fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         let mixed = seed.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
         Self((mixed ^ mixed >> 29) | 1)
     }

@@ -15,7 +15,7 @@ use crate::{
 
 /// The programs that others are made of.
 #[derive(Debug, Clone)]
-pub(super) struct Kinds {
+pub(crate) struct Kinds {
     exec: Program,
     notify: Program,
     fd: Program,
@@ -26,7 +26,7 @@ pub(super) struct Kinds {
 }
 
 impl Kinds {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let program = |kind: &str| {
             let number = if kind == "fd" { "fd = 3" } else { "" };
             let text = format!("exec = [\"/bin/x\"]\n[start]\ntype = \"{kind}\"\n{number}");
@@ -52,7 +52,7 @@ pub(super) const NAMES: [&str; 12] = ["a", "b", "c", "d", "e", "f", "g", "h", "i
 
 /// The services of one generation. Relations lead from later names to earlier ones, but for `before`; so there is no
 /// cycle, and every generation can be the next of any other.
-pub(super) fn graph(kinds: &Kinds, dice: &mut Dice, seed: u64, generation: u64) -> Graph {
+pub(crate) fn graph(kinds: &Kinds, dice: &mut Dice, seed: u64, generation: u64) -> Graph {
     let count = 3 + dice.index(5) + if dice.roll(4) == 0 { 4 } else { 0 };
     // Which relations there are differs from house to house, so that each is met alone and in company.
     let kinds_of_edges: Vec<Relation> = Relation::ALL.into_iter().filter(|_| dice.roll(3) > 0).collect();

@@ -19,7 +19,11 @@ use std::{
     time::Instant,
 };
 
-use self::{house::Kinds, world::World};
+use self::world::World;
+pub(crate) use self::{
+    dice::Dice,
+    house::{Kinds, graph},
+};
 use crate::fault::{self, Fault};
 
 /// What the unit tests can afford, unoptimized; the whole number is run by `cargo verify`.

@@ -602,6 +602,16 @@ impl Default for Unit {
 }
 
 impl Unit {
+    /// It runs as this process, and what its record says of that is wrong or not there; the rest of what is known stays.
+    /// Who asked for it is not known, so it stays until somebody stops it.
+    #[must_use]
+    pub fn found(self, pid: u32, now: Duration) -> Self {
+        let cause = Cause::new(RECORD_LOST);
+        let main = Main { pid, launched: now };
+        let (state, goal, asked) = (State::Running { main }, Goal::Up, cause.clone());
+        Self { state, since: now, cause, goal, asked, explicit: true, ..self }
+    }
+
     /// Whether what depends on it may run.
     #[must_use]
     pub fn is_up(&self) -> bool {

@@ -11,6 +11,9 @@ use crate::fetch::Cache;
 /// What the body of nginx's answer is, which comes after its header.
 pub const NGINX_ANSWERS: &str = "nginx answers\n";
 
+/// What all need where nothing else is needed.
+const DONE: &str = "done";
+
 /// What a service does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -81,7 +84,7 @@ impl Place {
             nginx: run("usr/sbin/nginx"),
             redis: run("usr/bin/redis-server"),
             readable: Some(tree.clone()),
-            needs: Vec::new(),
+            needs: vec![DONE.to_owned()],
         })
     }
 
@@ -260,7 +263,9 @@ impl Load {
     pub fn files(&self, target: &str) -> Vec<(String, String)> {
         let names: Vec<String> = self.services.iter().map(|(name, _)| format!("\"{name}\"")).collect();
         let system = format!("[dependencies]\nwants = [{}]\n", names.join(", "));
-        let mut files = vec![(target.to_owned(), system)];
+        // As a machine has them: a oneshot that all need, and that has no process when it is done.
+        let done = "exec = [\"/bin/true\"]\npolicy = \"unconfined\"\n[start]\ntype = \"oneshot\"\n";
+        let mut files = vec![(target.to_owned(), system), (DONE.to_owned(), done.to_owned())];
         for (name, kind) in &self.services {
             files.push((name.clone(), self.file(name, *kind)));
         }
