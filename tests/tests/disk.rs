@@ -148,12 +148,16 @@ fn held_is_clean(disk: &OwnDisk) -> Result<()> {
     disk::check(&held.0).context("the file system on the mapped device on the loop device")
 }
 
-/// There is a watchdog, and the machine lives longer than it would without being heard of.
-fn outlives_the_watchdog(machine: &mut Machine) -> Result<()> {
-    // Where it comes with a module of the root, motherd finds it when it looks again.
+/// There is a watchdog: where it comes with a module of the root, motherd finds it when it looks again.
+fn is_armed(machine: &mut Machine) -> Result<()> {
     machine.eventually("there is a watchdog", END, |machine| {
         Ok((machine.run("motherctl fdstore | grep -c /dev/watchdog0")?.output.trim() == "1").then_some(()))
-    })?;
+    })
+}
+
+/// There is a watchdog, and the machine lives longer than it would without being heard of.
+fn outlives_the_watchdog(machine: &mut Machine) -> Result<()> {
+    is_armed(machine)?;
     ensure!(machine.run("dmesg | grep -q '(nowayout=1)'")?.status == 0, "it could be ended");
     // When it was armed; where something else was written into that line, now is late enough.
     let console = machine.console();
@@ -409,9 +413,15 @@ fn anew(kernel: Kernel) -> Result<()> {
         is_up(machine)?;
         let before = running(machine, "redis")?;
         let kernel_booted = machine.ok("cat /proc/sys/kernel/random/boot_id")?;
+        if has_device(kernel) {
+            is_armed(machine)?;
+        }
         machine.begin("motherctl soft-reboot")?;
         machine.ready_again(1)?;
         is_up(machine)?;
+        if has_device(kernel) {
+            machine.console_shows("the watchdog leaves the next user space 120 s", END)?;
+        }
         ensure!(running(machine, "redis")? != before, "redis was not started anew");
         ensure!(machine.ok("cat /proc/sys/kernel/random/boot_id")? == kernel_booted, "the kernel began anew");
         machine

@@ -66,6 +66,7 @@ impl Daemon {
                 }
                 tracing::info!("everything is down: {how:?}");
                 if how == End::SoftReboot {
+                    self.stretch_watchdog();
                     self.leave_initramfs();
                 }
                 self.link.end(how)?;

@@ -21,6 +21,8 @@ pub(super) const SLOT: &str = "watchdog";
 const DEVICE: &str = "/dev/watchdog0";
 /// Less than this a busy machine does not always keep; more than this no device can.
 const BETWEEN: [Duration; 2] = [Duration::from_secs(5), Duration::from_secs(65535)];
+/// What the next user space has until its motherd opens it again. initldr leaves a reboot as much.
+const LEFT_SECONDS: i32 = 120;
 /// A device that is not there yet may come with its module.
 const AGAIN: Duration = Duration::from_secs(5);
 
@@ -121,6 +123,15 @@ impl Daemon {
     pub(super) fn live(&mut self) {
         if self.watchdog.kept.is_some() {
             self.about.owes_since.get_or_insert(now());
+        }
+    }
+
+    /// User space is about to begin anew, perhaps from a root that is slow: nobody writes to it until a motherd runs there.
+    pub(super) fn stretch_watchdog(&self) {
+        let Some(device) = &self.watchdog.kept else { return };
+        match sys::watchdog::set_timeout(device.as_fd(), LEFT_SECONDS) {
+            Ok(seconds) => tracing::info!("the watchdog leaves the next user space {seconds} s to come up"),
+            Err(errno) => tracing::warn!("the watchdog cannot be set to {LEFT_SECONDS} s: {errno}"),
         }
     }
 
