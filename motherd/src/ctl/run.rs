@@ -62,6 +62,8 @@ const LEFTOVERS: Duration = Duration::from_secs(5);
 /// Runs `command` under the policy that `name` names.
 pub(super) fn run(global: &Global, name: &str, command: &[String]) -> Result<u8, Failure> {
     let store = Store::new(global.policies());
+    // Before a network is begun: while it is made, whoever looks into /sys waits for it.
+    let kernel = Kernel::probe(None).map_err(|error| no_sandbox(&error))?;
     let others_are_idle = others_are_idle();
     let mut network = None;
     let policy = policy::load(name, &store, |text| {
@@ -70,7 +72,6 @@ pub(super) fn run(global: &Global, name: &str, command: &[String]) -> Result<u8,
     let policy = policy.map_err(|report| Failure::report(NO_SANDBOX, &report))?;
     // Like what is made of it, it is left to the end of the process, which the caller waits for.
     let policy = ManuallyDrop::new(policy);
-    let kernel = Kernel::probe(None).map_err(|error| no_sandbox(&error))?;
     // From here on: a signal must not end us before the cgroup is gone, nor be lost between launch and wait.
     let signals = Forwarded::take().map_err(|errno| no_sandbox(&errno))?;
     let network = match policy.wants_network() {
