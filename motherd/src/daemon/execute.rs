@@ -127,8 +127,13 @@ impl Daemon {
         }
     }
 
+    /// Everything in the cgroup of its present run. Where the kernel says that nobody is in it, nobody can come into it: who forks
+    /// would be in it.
     pub(super) fn kill(&mut self, id: Id) {
-        if let Some(cgroup) = self.own_cgroup(id)
+        let watch = self.runtime.get(&id).and_then(|runtime| runtime.watch.as_ref());
+        let nobody = watch.is_some_and(|events| populated_by(events) == Ok(false));
+        if !nobody
+            && let Some(cgroup) = self.own_cgroup(id)
             && let Err(error) = cgroup.kill()
             && !matches!(error.errno(), Some(Errno::ENOENT | Errno::ENODEV))
         {

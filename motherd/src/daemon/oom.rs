@@ -21,12 +21,13 @@ impl Daemon {
         }
         let Some(cgroup) = self.cgroup(id) else { return exit };
         let count = counted(cgroup);
-        let limit = cgroup.read("memory.max").ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0);
         let runtime = self.runtime.entry(id).or_default();
         if count <= runtime.oom_kills {
             return exit;
         }
         runtime.oom_kills = count;
+        let limit = runtime.cgroup.as_ref().and_then(|cgroup| cgroup.read("memory.max").ok());
+        let limit = limit.and_then(|text| text.trim().parse().ok()).unwrap_or(0);
         Exit { how: ExitHow::OutOfMemory { limit_bytes: limit }, ..exit }
     }
 }
