@@ -310,6 +310,13 @@ impl Manager {
         self.dirty.insert(id);
     }
 
+    /// Whether the record of a service is to say what is known of it here. In safe mode one may tell more that is not
+    /// believed: where a service is meant to be of which nothing or no main process runs, and how its end is to be judged.
+    #[must_use]
+    pub fn is_to_be_recorded(&self, id: Id) -> bool {
+        !self.held || !self.unrecorded.contains(&id)
+    }
+
     /// What was decided before motherd was restarted and may not have been done is done (again).
     #[must_use]
     pub fn resume(&mut self, now: Duration) -> Vec<Effect> {
@@ -470,7 +477,8 @@ impl Manager {
             self.met[id.0] = Met::default();
         }
         let unit = &self.units[id.0];
-        if unit.is_up() || unit.state == State::Failed || before.state == State::Orphan {
+        let told = unit.is_up() || unit.state == State::Failed;
+        if told || before.state == State::Orphan && !self.held {
             self.unrecorded.remove(&id);
         }
         // By itself, and for good.

@@ -524,10 +524,13 @@ impl Daemon {
     /// The state of everything that changed goes into the memfd, and each change is said with its cause.
     fn record(&mut self) {
         for id in self.manager.take_touched() {
-            self.write_record(id);
+            let recorded = self.manager.is_to_be_recorded(id);
+            if recorded {
+                self.write_record(id);
+            }
             let unit = self.manager.unit(id);
             let name = self.manager.graph().name(id);
-            if matches!(unit.state, State::Stopped | State::Done | State::Failed) {
+            if recorded && matches!(unit.state, State::Stopped | State::Done | State::Failed) {
                 self.ended.insert(id);
             }
             if !self.manager.graph().service(id).sockets().is_empty() {

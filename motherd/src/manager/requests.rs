@@ -84,6 +84,8 @@ impl Manager {
                 }
                 Verb::Stop { .. } => {
                     let cause = Cause::request("stopped", who);
+                    // Where it is meant to be is known from here on.
+                    self.unrecorded.remove(id);
                     self.unwant(*id, &cause);
                     if self.units[id.0].state == State::Orphan {
                         self.step(*id, Event::Stop(cause), now, &mut effects);

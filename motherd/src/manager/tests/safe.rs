@@ -95,6 +95,31 @@ fn in_safe_mode_who_is_stopped_by_somebody_takes_along_who_needs_it_and_nobody_e
 }
 
 #[test]
+fn in_safe_mode_the_record_of_whom_nothing_is_known_stays_until_somebody_stops_it() {
+    let mut world = World::tame(&[LOOPBACK, ("web", "exec = [\"/b\"]")]);
+    world.request(1, Verb::Start, &["web", "loopback"]);
+    world.exit("loopback", 0);
+    let (web, loopback) = (world.id("web"), world.id("loopback"));
+    // Its main process has ended, and another one of it is there still.
+    world.mains.remove(&web);
+    world.others.insert(web);
+    world.crash_without(|_| false, true);
+    let recorded = |world: &World| [web, loopback].map(|id| world.manager.is_to_be_recorded(id));
+    assert_eq!((world.state("web"), recorded(&world)), (&State::Orphan, [false, false]));
+    world.others.remove(&web);
+    world.event(web, Event::Gone);
+    world.run(vec![]);
+    assert_ne!(*world.state("web"), State::Orphan);
+    assert_eq!(
+        recorded(&world),
+        [false, false],
+        "it ended by itself: the next motherd hears of that as well"
+    );
+    world.request(2, STOP, &["loopback"]);
+    assert_eq!(recorded(&world), [false, true]);
+}
+
+#[test]
 fn what_was_started_for_somebody_without_a_record_as_well_stays() {
     let mut world = World::tame(&[
         ("log", "exec = [\"/b\"]"),
