@@ -34,7 +34,6 @@ pub mod launch;
 mod making;
 pub mod netpool;
 pub mod ordinary;
-mod pinned;
 mod plan;
 pub mod policy;
 pub mod question;

@@ -9,7 +9,7 @@ use std::{
     mem::ManuallyDrop,
     os::fd::{AsFd, FromRawFd, OwnedFd, RawFd},
     ptr,
-    sync::atomic::{AtomicI32, AtomicU32, Ordering},
+    sync::atomic::AtomicU32,
 };
 
 use nix::{
@@ -20,10 +20,7 @@ use nix::{
     },
 };
 
-use crate::{
-    pinned::{Pinned, Processors, unpin},
-    sys::raw,
-};
+use crate::sys::raw;
 
 /// `struct clone_args` up to `cgroup` (clone(2), CLONE_ARGS_SIZE_VER2).
 #[repr(C, align(8))]
@@ -83,20 +80,12 @@ pub(crate) struct Request<'a> {
 struct Start<'a, C> {
     context: &'a C,
     body: fn(&C) -> !,
-    /// The processors that it takes back before.
-    processors: Option<&'a Processors>,
-    /// The errno, where it could not.
-    refused: &'a AtomicI32,
 }
 
 extern "C" fn enter<C>(start: *const c_void) -> ! {
     // SAFETY: `vfork_into` passes a pointer to a `Start` with this very `C`, which lives in its frame, and it is
     // suspended (CLONE_VFORK) until this process execs or exits, so the reference stays good for all of `body`.
     let start = unsafe { &*start.cast::<Start<'_, C>>() };
-    if let Some(Err(errno)) = start.processors.map(unpin) {
-        start.refused.store(errno as i32, Ordering::Release);
-        raw::exit_group(1);
-    }
     (start.body)(start.context)
 }
 
@@ -108,17 +97,6 @@ extern "C" fn enter<C>(start: *const c_void) -> ! {
 /// # Errors
 /// What clone3(2) says.
 pub(crate) fn vfork_into<C>(request: &Request<'_>, context: &C, body: fn(&C) -> !) -> Result<OwnedFd, Errno> {
-    let pinned = Pinned::here();
-    vfork_onto(request, context, body, pinned.as_ref().map(Pinned::all))
-}
-
-/// The same with a child that takes these processors before anything else; if it cannot, it ends, and that is the error.
-pub(crate) fn vfork_onto<C>(
-    request: &Request<'_>,
-    context: &C,
-    body: fn(&C) -> !,
-    processors: Option<&Processors>,
-) -> Result<OwnedFd, Errno> {
     let stack = match SPARE.take() {
         Some(stack) => stack,
         None => Stack::map()?,
@@ -157,8 +135,7 @@ pub(crate) fn vfork_onto<C>(
         cgroup,
         ..CloneArgs::default()
     };
-    let refused = AtomicI32::new(0);
-    let start = Start { context, body, processors, refused: &refused };
+    let start = Start { context, body };
 
     let mut before = SigSet::empty();
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), Some(&mut before))?;
@@ -175,16 +152,7 @@ pub(crate) fn vfork_onto<C>(
     // CLONE_VFORK held this process until the child had exec'd or ended: nobody is on the stack any more.
     SPARE.set(Some(stack));
     // SAFETY: clone3 succeeded with CLONE_PIDFD, so it stored a descriptor that is new and that nobody else owns.
-    let child = unsafe { OwnedFd::from_raw_fd(pidfd) };
-    match refused.into_inner() {
-        0 => Ok(child),
-        errno => {
-            if request.relation != Relation::CallersParent {
-                waitid(Id::PIDFd(child.as_fd()), WaitPidFlag::WEXITED | WaitPidFlag::__WALL)?;
-            }
-            Err(Errno::from_raw(errno))
-        }
-    }
+    Ok(unsafe { OwnedFd::from_raw_fd(pidfd) })
 }
 
 thread_local! {

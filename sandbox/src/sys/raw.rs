@@ -152,15 +152,6 @@ pub(crate) fn sched_setaffinity(processors: &[u64]) -> Answer<()> {
     unsafe { syscall(libc::SYS_sched_setaffinity, arguments) }.map(drop)
 }
 
-/// getcpu(2): the number of the processor that this thread is on, or was just now.
-pub(crate) fn getcpu() -> Answer<u32> {
-    let mut number = 0_u32;
-    let arguments = [ptr::from_mut(&mut number) as usize, 0, 0, 0, 0, 0];
-    // SAFETY: the first argument points at an int on this stack, which the kernel writes; it takes null for the others.
-    unsafe { syscall(libc::SYS_getcpu, arguments) }?;
-    Ok(number)
-}
-
 /// Whether sched_getaffinity(2) answers exactly these. The kernel fills as many words as it has processors for.
 pub(crate) fn affinity_is(processors: &[u64]) -> Answer<bool> {
     const WORDS: usize = 128; // 8,192 processors, NR_CPUS of x86_64
