@@ -35,7 +35,7 @@ fn read_texts() -> Vec<String> {
         paths.sort();
         paths.iter().map(|path| fs::read_to_string(path).expect("each can be read")).collect()
     };
-    let good = read(&["../policies", "../policies/base", "../policies/boot", "tests/data"]);
+    let good = read(&["../policies", "../policies/base", "../policies/boot", "../docs/examples/policies"]);
     let malformed = read(&["tests/diagnostics"]);
     let good_again = good.iter().cycle().take(malformed.len()).cloned();
     good_again.chain(malformed.iter().cloned()).collect()
