@@ -188,8 +188,7 @@ impl Page {
     }
 
     fn spaces(&mut self, count: usize) {
-        const SPACES: &str = "                ";
-        self.text.push_str(SPACES.get(..count).unwrap_or(SPACES));
+        self.text.extend(std::iter::repeat_n(' ', count));
     }
 
     pub(super) fn warning(&mut self, label: &str, value: &str) {
