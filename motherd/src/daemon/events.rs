@@ -152,14 +152,15 @@ impl Daemon {
             }
             // The socket does not wake us for what was taken off it while there was no room to send.
             while self.link.has_kept() {
-                self.link_ready()?;
+                self.handle(Source::Link)?;
             }
             self.watch_control().map_err(Fatal::system("epoll_ctl"))?;
             self.arm().map_err(Fatal::system("timerfd_settime"))?;
             // What launches can have ready is made when nothing else is to be done, and then there is nothing to wait for.
-            let idle = self.stock.wants(now());
-            let wait = if idle { EpollTimeout::ZERO } else { EpollTimeout::NONE };
-            if !idle {
+            let behind = self.is_behind();
+            let idle = !behind && self.stock.wants(now());
+            let wait = if idle || behind { EpollTimeout::ZERO } else { EpollTimeout::NONE };
+            if !idle && !behind {
                 self.rest_before_waiting();
             }
             let count = match self.epoll.wait(&mut events, wait) {
@@ -176,11 +177,20 @@ impl Daemon {
                     self.handle(source)?;
                 }
             }
+            if self.is_behind() {
+                self.go_on()?;
+            }
         }
     }
 
     /// The timer goes off when the next deadline comes, and not at all where there is none.
     fn arm(&mut self) -> io::Result<()> {
+        // What is for when nothing else is to be done does not come between turns.
+        let idly = if self.is_behind() {
+            None
+        } else {
+            self.stock.next(now()).into_iter().chain(self.rest.next()).min()
+        };
         let next = self
             .manager
             .next_deadline()
@@ -195,10 +205,9 @@ impl Daemon {
             .chain(self.next_report())
             .chain(self.upgrade.as_ref().map(Upgrade::deadline))
             .chain(self.about.says_at())
-            .chain(self.stock.next(now()))
+            .chain(idly)
             .chain(self.conditions.next())
             .chain(self.watchdog.next())
-            .chain(self.rest.next())
             .min();
         if next == self.armed {
             return Ok(());
@@ -216,6 +225,7 @@ impl Daemon {
     }
 
     fn handle(&mut self, source: Source) -> Result<(), Fatal> {
+        self.complete_launches();
         match source {
             Source::Link => self.link_ready(),
             Source::Timer => self.timer_ready(),

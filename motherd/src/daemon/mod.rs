@@ -9,8 +9,9 @@
 //! ```
 //!
 //! Invariants. One thread, one wait: between events there are no wake-ups. What the manager decided is in the state memfd
-//! before its effects are executed; an exit is acknowledged after that. An effect concerns the process that the manager
-//! named or nothing: signals go through a pidfd whose identity was checked.
+//! before its effects are executed; an exit is acknowledged after that. Of many launches a slice is made at a time, and nobody
+//! waits for all of them (`dispatch.rs`). An effect concerns the process that the manager named or nothing: signals go through
+//! a pidfd whose identity was checked.
 
 mod about;
 mod adopt;
@@ -20,6 +21,7 @@ mod base;
 mod by_id;
 mod commands;
 mod conditions;
+mod dispatch;
 mod ending;
 mod events;
 mod execute;
@@ -62,7 +64,7 @@ mod watchdog;
 pub(crate) mod why;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet},
     convert::Infallible,
     fmt, fs, io,
     os::fd::{AsFd, OwnedFd},
@@ -104,11 +106,11 @@ use crate::{
     eventlog::{EventLog, What},
     failpoint,
     graph::{Graph, Id},
-    manager::{Confirmed, Effect, Manager},
+    manager::Manager,
     rare::Rare,
     service::{self, Catalog},
     state::Table,
-    supervise::{Act, Cause, Event, State},
+    supervise::{Cause, State},
     sys,
 };
 
@@ -257,7 +259,7 @@ struct Daemon {
     kernel: Kernel,
     /// The cgroup below which services get theirs.
     base: Base,
-    /// While the effects of one decision are executed: where below it cgroups were made.
+    /// While effects are executed: where below it cgroups were made for the same decision.
     slices: Slices,
     store: Store,
     policies: policies::Policies,
@@ -301,6 +303,7 @@ struct Daemon {
     report: Option<Duration>,
     watchdog: watchdog::Watchdog,
     rest: rest::Rest,
+    turns: dispatch::Turns,
     /// Who may have ended for good since the last look.
     ended: BTreeSet<Id>,
     /// Populated cgroups of services that no file describes: paths below the base.
@@ -465,6 +468,7 @@ impl Daemon {
             outward: outward::Outward::new(std::env::var_os("NOTIFY_SOCKET").as_deref()),
             report: None,
             rest: rest::Rest::default(),
+            turns: dispatch::Turns::default(),
             watchdog: watchdog::Watchdog::new(words.watchdog.take(), replay.stored.remove(watchdog::SLOT)),
             ended: BTreeSet::new(),
             orphans: BTreeSet::new(),
@@ -574,46 +578,6 @@ impl Daemon {
         }
     }
 
-    /// Records, then executes what is still meant, and again with what follows from that.
-    fn dispatch(&mut self, effects: Vec<Effect>) -> Result<(), Fatal> {
-        let mut queue = VecDeque::from(effects);
-        self.policies.begin();
-        self.record();
-        while let Some(effect) = queue.pop_front() {
-            if let Confirmed::Instead(effects) = self.manager.confirm(&effect, now()) {
-                self.record();
-                for effect in effects.into_iter().rev() {
-                    queue.push_front(effect);
-                }
-                continue;
-            }
-            if let Effect::Service(id, Act::Look) = effect {
-                let found = self.look(id)?;
-                queue.extend(self.manager.conditions(id, &found, now()));
-                self.record();
-                self.tell_expectation(id);
-                continue;
-            }
-            let events = self.execute(effect)?;
-            failpoint::hit("dispatch.executed");
-            for (id, event) in events {
-                let launched = matches!(event, Event::Launched { .. });
-                queue.extend(self.manager.event(id, event, now()));
-                self.record();
-                if launched {
-                    queue.extend(self.renew_network(id));
-                    self.record();
-                }
-            }
-        }
-        self.policies.end();
-        self.slices = Slices::default();
-        self.complete_launches();
-        self.let_go()?;
-        self.announce();
-        self.hand_over()
-    }
-
     /// Who has ended and is not started again by itself says no more: its pipe is emptied, initldr's slots are freed.
     fn let_go(&mut self) -> Result<(), Fatal> {
         for id in std::mem::take(&mut self.ended) {
@@ -647,11 +611,6 @@ impl Daemon {
         }
         self.settle_conditions()?;
         self.settle_sockets()
-    }
-
-    fn event(&mut self, id: Id, event: Event) -> Result<(), Fatal> {
-        let effects = self.manager.event(id, event, now());
-        self.dispatch(effects)
     }
 
     /// What came of these exits is in the state. In safe mode it is not: what ran by a record that is not believed may be

@@ -39,11 +39,17 @@ pub(super) struct Policies {
 impl Policies {
     /// From here until [`Policies::end`] each policy is looked at once.
     pub(super) fn begin(&mut self) {
-        self.looked_at = Some(BTreeSet::new());
+        self.go_on(BTreeSet::new());
     }
 
-    pub(super) fn end(&mut self) {
-        self.looked_at = None;
+    /// The same for a decision that has looked at these already.
+    pub(super) fn go_on(&mut self, looked_at: BTreeSet<String>) {
+        self.looked_at = Some(looked_at);
+    }
+
+    /// Returns what was looked at.
+    pub(super) fn end(&mut self) -> BTreeSet<String> {
+        self.looked_at.take().unwrap_or_default()
     }
 
     /// The policy of a name, as its files say now.

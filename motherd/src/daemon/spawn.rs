@@ -3,7 +3,7 @@
 //! In this order, so that a motherd that ends at any point leaves nothing that its successor cannot find: the record says
 //! `Launching` (written before this is called) - the log pipe, kept by initldr - the cgroup with its limits - clone3
 //! into it, which writes the pid into the record before the child's first instruction. What it does not need in order to
-//! begin comes after all launches of one decision ([`Daemon::complete_launches`]).
+//! begin comes after the launches, before the next event ([`Daemon::complete_launches`]).
 
 use std::{
     collections::BTreeMap,

@@ -1,8 +1,8 @@
 //! What a service needs for as long as it runs, and not in order to begin: when it was started, for the record; the watch on
 //! its cgroup; a log pipe of full size.
 //!
-//! All of it waits until what was decided is done. So the last of a thousand services does not wait for what the first
-//! ones need later, and nothing is missed: before that, no event is looked at.
+//! All of it waits until what was decided is done, or until there is an event to look at. So the last of a thousand services
+//! waits as little as can be for what the first ones need later, and nothing is missed: before it, no event is looked at.
 //!
 //! A motherd that ends in between leaves a record with the pid, and initldr keeps the process and the pipe. Its successor
 //! finds the process by that and makes the rest itself.

@@ -2,8 +2,9 @@
 //!
 //! A schedule follows from one number. Its events are what can happen to a motherd: processes end, launches fail, services
 //! say that they are ready or never do, signals are not heard, SIGKILL takes its time, somebody asks for something, the
-//! files change, time passes, motherd itself ends between any two effects and its successor reads the records. `world.rs`
-//! plays the kernel and the daemon, `invariants.rs` is what is promised, all of it.
+//! files change, time passes, turns are left for a later slice and all of this comes before them, motherd itself ends between
+//! any two effects and its successor reads the records. `world.rs` plays the kernel and the daemon, `invariants.rs` is what is
+//! promised, all of it.
 //!
 //! `SIMULATE_SEED=N cargo test -p motherd --lib simulate -- --nocapture` replays one schedule, event by event;
 //! `SIMULATE=N` runs the first N.

@@ -26,10 +26,20 @@ pub fn call(socket: &Path, method: &str, parameters: Value) -> Result<Value> {
 
 /// The same, with no more patience than this for what it sends.
 pub fn call_within(socket: &Path, method: &str, parameters: Value, patience: Duration) -> Result<Value> {
+    answered(ask(socket, method, parameters, patience)?).with_context(|| method.to_owned())
+}
+
+/// Asks, and does not wait for the answer.
+pub fn ask(socket: &Path, method: &str, parameters: Value, patience: Duration) -> Result<UnixStream> {
     let mut stream = UnixStream::connect(socket).with_context(|| format!("connect {}", socket.display()))?;
     stream.set_read_timeout(Some(patience))?;
     let message = json!({ "method": format!("io.altimatos.MotherD.{method}"), "parameters": parameters });
     stream.write_all(format!("{message}\0").as_bytes())?;
+    Ok(stream)
+}
+
+/// The answer to that.
+pub fn answered(mut stream: UnixStream) -> Result<Value> {
     let mut text = Vec::new();
     let mut chunk = [0; 16 << 10];
     while text.last() != Some(&0) {
@@ -41,7 +51,7 @@ pub fn call_within(socket: &Path, method: &str, parameters: Value, patience: Dur
     let reply: Value = serde_json::from_slice(&text)?;
     match reply.get("error") {
         None => Ok(reply["parameters"].clone()),
-        Some(error) => bail!("{method}: {error} {}", reply["parameters"]),
+        Some(error) => bail!("{error} {}", reply["parameters"]),
     }
 }
 

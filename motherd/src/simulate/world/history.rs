@@ -34,6 +34,9 @@ impl World {
         self.run()?;
         for _ in 0..100 + self.dice.roll(60) {
             self.something(kinds)?;
+            if self.dice.one_in(3) {
+                self.go_on()?;
+            }
         }
         self.calm = true;
         self.rest()?;
@@ -167,6 +170,7 @@ impl World {
         self.crashes += 1;
         let life = self.crashes;
         self.queue.clear();
+        self.behind.clear();
         self.asked.clear();
         let began = self.now;
         self.now += Duration::from_millis(self.dice.roll(3_000));
@@ -255,7 +259,9 @@ impl World {
     /// Nothing goes wrong any more, and everything that is under way comes to its end.
     fn rest(&mut self) -> Held {
         for _ in 0..2_000 {
-            if !self.exits.is_empty() {
+            if !self.behind.is_empty() {
+                self.go_on()?;
+            } else if !self.exits.is_empty() {
                 self.tell_exit()?;
             } else if let Some(id) = self.find(|world, id| {
                 let body = world.body(id);

@@ -77,6 +77,8 @@ pub(super) struct World {
     /// Ends that initldr has reaped and motherd was not told of: whose, the process, how.
     exits: VecDeque<(usize, u32, Exit)>,
     pub(super) queue: VecDeque<Effect>,
+    /// Turns that were left when a slice was over: other things happen before they come.
+    pub(super) behind: VecDeque<Effect>,
     pub(super) now: Duration,
     pub(super) asked: BTreeMap<u64, Asked>,
     /// When the machine ended, and what was said to be left.
@@ -114,6 +116,7 @@ impl World {
             bodies,
             exits: VecDeque::new(),
             queue: VecDeque::new(),
+            behind: VecDeque::new(),
             now: Duration::from_secs(10),
             asked: BTreeMap::new(),
             ended: None,
@@ -256,17 +259,34 @@ impl World {
         self.call(&what, |manager, now| manager.event(id, event.clone(), now))
     }
 
-    /// Executes what is to be done. motherd may end before each of it.
+    /// Executes what is to be done, of its turns perhaps some: a slice. motherd may end before each of it.
     fn run(&mut self) -> Held {
+        let mut turns = if self.unlucky(2) { 1 + self.dice.roll(3) } else { u64::MAX };
         while let Some(effect) = self.queue.pop_front() {
             if self.unlucky(80) {
                 return self.crash();
+            }
+            if matches!(effect, Effect::Turn(_)) {
+                if turns == 0 {
+                    self.behind.push_back(effect);
+                    continue;
+                }
+                turns -= 1;
             }
             if self.confirm(&effect)? {
                 self.execute(effect)?;
             }
         }
         Ok(())
+    }
+
+    /// The next slice of the turns that were left.
+    fn go_on(&mut self) -> Held {
+        if self.loud && !self.behind.is_empty() {
+            println!("the next slice: {:?}", self.behind);
+        }
+        self.queue.append(&mut self.behind);
+        self.run()
     }
 
     /// Whether an effect is still meant; what comes in its place is done first.
