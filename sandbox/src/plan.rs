@@ -596,6 +596,18 @@ impl Plan {
         &self.left_out
     }
 
+    /// Whether the service has mounts of its own.
+    #[must_use]
+    pub fn has_mount_namespace(&self) -> bool {
+        self.namespaces & u64::from(libc::CLONE_NEWNS.cast_unsigned()) != 0
+    }
+
+    /// Whether the service has a network of its own, which nobody made for it and others.
+    #[must_use]
+    pub fn has_network_namespace(&self) -> bool {
+        self.namespaces & u64::from(libc::CLONE_NEWNET.cast_unsigned()) != 0
+    }
+
     /// Whether the service's first process is PID 1 of a pid namespace.
     #[must_use]
     pub fn has_pid_namespace(&self) -> bool {

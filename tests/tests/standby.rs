@@ -45,6 +45,17 @@ fn runs(scratch: &Scratch, service: &str) -> Result<Vec<(String, usize)>> {
     Ok(found)
 }
 
+/// Whether motherd holds a namespace.
+fn is_held(scratch: &Scratch, namespace: &Path) -> Result<bool> {
+    for entry in fs::read_dir(format!("/proc/{}/fd", scratch.motherd()?))? {
+        // One that is closed meanwhile is not held.
+        if fs::read_link(entry?.path()).is_ok_and(|link| link == namespace) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 fn logs(scratch: &Scratch, service: &str) -> Result<String> {
     Ok(scratch.motherctl(&["logs", service])?.out)
 }
@@ -195,6 +206,45 @@ fn what_would_be_launched_otherwise_now_is_launched_and_not_released() -> Result
     ensure!(scratch.motherctl(&["restart", "web"])?.status == 0);
     ready(&scratch, "web", standby)?;
     scratch.eventually("the new file", |scratch| Ok(logs(scratch, "web")?.contains("two").then_some(())))
+}
+
+/// Whoever is told of the end of a run does not wait for its mounts and its network to be taken down.
+#[test]
+fn the_namespaces_of_a_run_are_held_until_after_its_end_and_no_longer() -> Result<()> {
+    let Some(mut scratch) = Scratch::new("the_namespaces_of_a_run")? else { return Ok(()) };
+    let own = "exec = [\"/bin/sleep\", \"1000\"]\npolicy = \"base/default\"\n";
+    let restart = "[restart]\nwhen = \"always\"\ndelay = \"1ms\"\n";
+    scratch.service("plain", &format!("{own}{restart}"))?;
+    scratch.service("waited", &format!("{own}standby = true\n{restart}"))?;
+    scratch.service("system", "[dependencies]\nwants = [\"plain\", \"waited\"]\n")?;
+    scratch.start()?;
+    for service in ["plain", "waited"] {
+        let first = scratch.running(service)?;
+        let released = if service == "waited" { Some(ready(&scratch, service, 0)?) } else { None };
+        end(first)?;
+        let main = scratch.eventually(&format!("{service} runs again"), |scratch| {
+            Ok(scratch.status(service)?["main_pid"].as_u64().filter(|pid| *pid != first))
+        })?;
+        ensure!(released.is_none_or(|released| released == main), "it was released: {released:?}, {main}");
+        let kinds = ["mnt", "net"];
+        let links = kinds.map(|kind| fs::read_link(format!("/proc/{main}/ns/{kind}")));
+        for link in links {
+            let link = link?;
+            scratch.eventually(&format!("{service}: {} is held", link.display()), |scratch| {
+                Ok(is_held(scratch, &link)?.then_some(()))
+            })?;
+            ensure!(!is_held(&scratch, Path::new("mnt:[1]"))?, "control");
+        }
+        let links = kinds.map(|kind| fs::read_link(format!("/proc/{main}/ns/{kind}")));
+        ensure!(scratch.motherctl(&["stop", service])?.status == 0);
+        for link in links {
+            let link = link?;
+            scratch.eventually(&format!("{service}: {} is let go of", link.display()), |scratch| {
+                Ok((!is_held(scratch, &link)?).then_some(()))
+            })?;
+        }
+    }
+    Ok(())
 }
 
 #[test]

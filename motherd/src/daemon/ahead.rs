@@ -37,6 +37,9 @@ const SETTLE: Duration = Duration::from_secs(1);
 /// And at most so long: a host that mounts all the time has templates that nobody uses.
 const SETTLE_MAX: Duration = Duration::from_secs(3600);
 
+/// So long after a launch nothing is made and nothing taken down: whoever begins has the processors first.
+const BREATH: Duration = Duration::from_millis(20);
+
 /// What one launch takes out of the stock.
 #[derive(Debug, Default)]
 pub(super) struct Taken {
@@ -67,7 +70,7 @@ pub(super) struct Stock {
     berths: Vec<(Arc<Plan>, Berth)>,
     /// The plans that were launched last, of which none is there, in that order.
     berths_wanted: Vec<Arc<Plan>>,
-    /// Mounts of services that have ended.
+    /// Namespaces of services that have ended.
     ended: Vec<OwnedFd>,
     networks: NetworkPool,
     /// A plan that takes one was launched.
@@ -79,6 +82,8 @@ pub(super) struct Stock {
     /// No template is built before.
     settled: Duration,
     settle: Duration,
+    /// Nothing is done before: see [`BREATH`].
+    breath: Duration,
     /// Nothing is made any more: the machine is being ended.
     closed: bool,
 }
@@ -104,6 +109,7 @@ impl Stock {
             wakes: MountWatch::new()?,
             settled: Duration::ZERO,
             settle: SETTLE,
+            breath: Duration::ZERO,
             closed: false,
         })
     }
@@ -115,12 +121,18 @@ impl Stock {
 
     /// What there is for a launch of this plan.
     pub(super) fn take(&mut self, plan: &Arc<Plan>, now: Duration) -> Taken {
+        self.launched(now);
         let template = self.template(plan, now);
         // A berth is as good as the template that it was made from.
         let berth = self.berth(plan).filter(|_| template.is_some());
         // It has a network of its own.
         let network = if berth.is_some() { None } else { self.network(plan) };
         Taken { template, network: network.into(), berth: berth.into() }
+    }
+
+    /// A process begins.
+    pub(super) fn launched(&mut self, now: Duration) {
+        self.breath = now.saturating_add(BREATH);
     }
 
     /// A berth, if one is there that is still what would be made; the next one is wanted in any case.
@@ -153,9 +165,9 @@ impl Stock {
         }
     }
 
-    /// The mounts of a service that has ended: taken down when nothing else is to be done.
-    pub(super) fn take_down(&mut self, mounts: Option<OwnedFd>) {
-        self.ended.extend(mounts);
+    /// Namespaces of a service that has ended: taken down when nothing else is to be done.
+    pub(super) fn take_down(&mut self, namespaces: Vec<OwnedFd>) {
+        self.ended.extend(namespaces);
     }
 
     /// The template for a launch, if one is there that is still what would be built.
@@ -235,15 +247,23 @@ impl Stock {
 
     /// When there will be something to do that cannot be done yet.
     pub(super) fn next(&self, now: Duration) -> Option<Duration> {
-        let waits = !self.wanted.is_empty() || self.makes_berth().is_some();
-        (waits && self.settled > now).then_some(self.settled)
+        let at_once = self.is_to_do_at_once().then_some(self.breath);
+        let mounts = self.is_to_make_mounts().then_some(self.settled.max(self.breath));
+        at_once.into_iter().chain(mounts).min().filter(|next| *next > now && !self.closed)
     }
 
-    /// Whether [`Stock::make`] would make something.
+    /// Whether [`Stock::make`] would do something.
     pub(super) fn wants(&self, now: Duration) -> bool {
-        let networks = self.takes_networks && self.networks.has_room();
-        let mounts = self.settled <= now && (!self.wanted.is_empty() || self.makes_berth().is_some());
-        !self.ended.is_empty() || (!self.closed && (networks || mounts))
+        let mounts = self.settled <= now && self.is_to_make_mounts();
+        (self.is_to_do_at_once() || mounts) && (self.breath <= now || self.closed)
+    }
+
+    fn is_to_do_at_once(&self) -> bool {
+        !self.ended.is_empty() || (!self.closed && self.takes_networks && self.networks.has_room())
+    }
+
+    fn is_to_make_mounts(&self) -> bool {
+        !self.closed && (!self.wanted.is_empty() || self.makes_berth().is_some())
     }
 
     /// The place among those wanted of the last berth for which there is a template.
@@ -254,8 +274,8 @@ impl Stock {
 
     /// Takes down or makes one thing. What cannot be made is wanted again when it would have been used.
     pub(super) fn make(&mut self, now: Duration) {
-        if let Some(mounts) = self.ended.pop() {
-            return drop(mounts);
+        if let Some(namespace) = self.ended.pop() {
+            return drop(namespace);
         }
         if self.closed {
             return;
@@ -433,10 +453,10 @@ mod tests {
     #[test]
     fn the_mounts_of_who_has_ended_are_taken_down_one_at_a_time_even_at_the_end() {
         let mut stock = Stock::new().unwrap();
-        stock.take_down(None);
+        stock.take_down(vec![]);
         assert!(!stock.wants(Duration::ZERO));
         for _ in 0..2 {
-            stock.take_down(Some(std::fs::File::open("/dev/null").unwrap().into()));
+            stock.take_down(vec![std::fs::File::open("/dev/null").unwrap().into()]);
         }
         stock.close();
         for left in [1, 0] {
@@ -445,6 +465,20 @@ mod tests {
             assert_eq!(stock.ended.len(), left);
         }
         assert!(!stock.wants(Duration::ZERO));
+    }
+
+    #[test]
+    fn whoever_begins_has_the_processors_first() {
+        let mut stock = Stock::new().unwrap();
+        let millisecond = Duration::from_millis(1);
+        drop(stock.take(&plan(&compiler("base/default"), "one"), millisecond));
+        stock.take_down(vec![std::fs::File::open("/dev/null").unwrap().into()]);
+        assert!(!stock.wants(BREATH));
+        assert_eq!(stock.next(millisecond), Some(BREATH + millisecond));
+        assert!(stock.wants(BREATH + millisecond));
+        assert_eq!(stock.next(BREATH + millisecond), None, "it is not waited for");
+        stock.close();
+        assert!(stock.wants(millisecond), "the end of the machine waits for nobody");
     }
 
     #[test]

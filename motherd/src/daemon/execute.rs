@@ -247,7 +247,7 @@ impl Daemon {
         runtime.pidfd = None;
         runtime.command = None;
         runtime.policy = None;
-        self.stock.take_down(runtime.mounts.take());
+        self.stock.take_down(std::mem::take(&mut runtime.namespaces));
         runtime.start_ticks = 0;
         self.log_ended(id);
         tracing::debug!("{name}: nothing is left of it");

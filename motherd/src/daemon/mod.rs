@@ -231,8 +231,8 @@ struct Runtime {
     watch: Option<fs::File>,
     /// The main process.
     pidfd: Option<OwnedFd>,
-    /// Its mounts, where they were ready before it: they are taken down some time after its end, and not in it.
-    mounts: Option<OwnedFd>,
+    /// Namespaces of its own, its mounts and its network: they are taken down some time after its end, and not in it.
+    namespaces: Vec<OwnedFd>,
     /// The command of its state.
     command: Option<OwnedFd>,
     start_ticks: u64,

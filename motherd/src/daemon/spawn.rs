@@ -102,7 +102,7 @@ impl Daemon {
                 failpoint::hit("launch.process-kept");
                 let runtime = self.runtime.entry(id).or_default();
                 runtime.pidfd = Some(far_up(pidfd));
-                runtime.mounts = mounts.map(far_up);
+                runtime.namespaces = mounts.map(far_up).into_iter().collect();
                 runtime.policy = runtime.planned.as_ref().map(Planned::digest);
                 runtime.process_kept = true;
                 runtime.start_ticks = 0;

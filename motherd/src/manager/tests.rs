@@ -10,7 +10,7 @@ mod why;
 use super::*;
 use crate::{
     service::{parse_text, signal_name},
-    supervise::{Exit, ExitHow, PARK_AGAIN, Requester},
+    supervise::{Exit, ExitHow, PARK_AGAIN, PARK_NEXT, Requester},
 };
 use proptest::prelude::*;
 use std::collections::{BTreeMap, VecDeque};

@@ -35,7 +35,7 @@ mod step;
 use std::{fmt, time::Duration};
 
 pub use restart::History;
-pub use standby::{PARK_AGAIN, Standby, StandbyEvent};
+pub use standby::{PARK_AGAIN, PARK_NEXT, Standby, StandbyEvent};
 
 use crate::service::{ExitSet, Restart, Start, When, signal_name, size_name};
 

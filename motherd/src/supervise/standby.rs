@@ -11,6 +11,9 @@ use super::{Act, Event, Main, Unit};
 /// One that could not be made, or ended by itself, is made again after this long.
 pub const PARK_AGAIN: Duration = Duration::from_secs(30);
 
+/// After one was released the next is made so much later: what was released has the processors first.
+pub const PARK_NEXT: Duration = Duration::from_millis(20);
+
 /// The process that waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Standby {
@@ -58,7 +61,7 @@ impl Unit {
             Event::Launched { pid } => {
                 // It was released.
                 if matches!(self.standby, Standby::Parked { process } if process.pid == pid) {
-                    self.standby = Standby::None;
+                    self.standby = Standby::Later { at: now.saturating_add(PARK_NEXT) };
                 }
                 None
             }

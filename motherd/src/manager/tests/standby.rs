@@ -25,6 +25,9 @@ fn a_crash_is_followed_by_the_process_that_waited_and_another_one_waits() {
     assert_eq!(parked(&world), Some(first), "it waits out the delay with it");
     world.tick();
     assert_eq!(world.unit("web").main().map(|main| main.pid), Some(first));
+    assert_eq!(parked(&world), None, "what was released has the processors first");
+    assert_eq!(world.manager.next_deadline(), Some(world.now + PARK_NEXT));
+    world.tick();
     assert!(parked(&world).is_some_and(|second| second != first));
 }
 
@@ -67,6 +70,7 @@ fn a_lazy_service_that_is_down_has_one_from_when_it_is_loaded() {
     let effects = world.manager.boot(web, &Cause::new("a connection"), world.now);
     world.run(effects);
     assert_eq!(world.unit("web").main().map(|main| main.pid), Some(first));
+    world.tick();
     assert!(parked(&world).is_some(), "for a crash");
     world.request(1, STOP, &["web"]);
     assert!(parked(&world).is_some(), "for the next connection");
@@ -83,6 +87,7 @@ fn another_definition_has_another_one() {
     world.run(effects);
     assert!(parked(&world).is_some_and(|second| second != first));
     world.request(1, Verb::Start, &["web"]);
+    world.tick();
     let kept = parked(&world).unwrap();
     let effects = world.manager.reload(generation(&[("web", &LAZY.1.replace("/b", "/d"))]), world.now);
     world.run(effects);
