@@ -11,7 +11,10 @@ use std::{
 
 use sandbox::diagnostic::{Diagnostic, Located, Report, Severity};
 
-use crate::service::{Relation, Service};
+use crate::{
+    fnv::fnv,
+    service::{Relation, Service},
+};
 
 /// One service among those of a [`Graph`]: an index, stable while services are only added.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -206,6 +209,22 @@ impl Graph {
     pub fn joined_to(&self, owner: Id) -> impl Iterator<Item = Id> {
         let of_it = move |id: &Id| self.service(*id).network_of() == Some(self.name(owner));
         self.joining.iter().copied().filter(of_it)
+    }
+
+    /// A number for all relations: two generations of files in which they differ have, as far as 64 bits can tell, different
+    /// ones. Never 0. What the order of the services is makes no difference.
+    #[must_use]
+    pub fn relations(&self) -> u64 {
+        let described = self.ids().filter(|id| !self.is_retired(*id)).map(|id| self.service(id));
+        let each = described.flat_map(|service| {
+            let of = service.dependencies().each();
+            of.map(|(relation, other)| {
+                // No name has a space.
+                let words = [service.name(), relation.key(), &other.value];
+                fnv(words.into_iter().flat_map(|word| word.as_bytes().iter().chain(b" ")))
+            })
+        });
+        each.fold(0, u64::wrapping_add).max(1)
     }
 
     /// How many services there are.

@@ -8,6 +8,7 @@ pub mod early;
 pub mod eventlog;
 mod failpoint;
 mod fault;
+mod fnv;
 pub mod graph;
 pub mod manager;
 pub mod rare;

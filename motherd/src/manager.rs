@@ -43,6 +43,7 @@ use self::{
 };
 use crate::{
     fault::{self, Fault},
+    fnv::fnv,
     graph::{Graph, Id},
     service::{Service, Start},
     supervise::{
@@ -200,6 +201,21 @@ impl Manager {
             }
         }
         self.look_again(now, &mut effects);
+        self.relate_anew(now, &mut effects);
+        effects
+    }
+
+    /// A motherd before this one decided by other relations, which its files had: what runs goes on, as in a
+    /// [reload](Self::reload).
+    #[must_use]
+    pub fn related_otherwise(&mut self, now: Duration) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        self.relate_anew(now, &mut effects);
+        effects
+    }
+
+    /// What is up and nobody keeps any more stays, and what it requires now is started.
+    fn relate_anew(&mut self, now: Duration, effects: &mut Vec<Effect>) {
         for id in self.graph.ids() {
             let keeps = |keeper: &Id| self.unit(*keeper).goal != Goal::Down;
             let (unit, edges) = (self.unit(id), self.graph.edges(id));
@@ -215,11 +231,10 @@ impl Manager {
         }
         for id in self.graph.ids() {
             if self.unit(id).goal == Goal::Up {
-                self.pull(id, now, &mut effects);
+                self.pull(id, now, effects);
             }
         }
-        self.settle(now, &mut effects);
-        effects
+        self.settle(now, effects);
     }
 
     /// From now on nothing is started.
@@ -567,19 +582,13 @@ fn rules_of(service: &Service) -> Option<Rules> {
         stop_signal: program.stop_signal,
         stop_timeout: program.stop_timeout,
         restart: *program.restart,
-        seed: seed_of(service.name()),
+        seed: fnv(service.name().as_bytes()),
     })
 }
 
 /// A file of 65,535 commands is longer than any that is read.
 fn count<T>(commands: &[T]) -> u16 {
     u16::try_from(commands.len()).unwrap_or(u16::MAX)
-}
-
-/// FNV-1a: another number for each name.
-fn seed_of(name: &str) -> u64 {
-    let mix = |sum: u64, byte: &u8| (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
-    name.as_bytes().iter().fold(0xcbf2_9ce4_8422_2325, mix)
 }
 
 #[cfg(test)]

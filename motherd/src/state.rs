@@ -87,6 +87,8 @@ const AT_LAYOUT: usize = 8;
 const AT_BOOTED: usize = 12;
 const AT_USED: usize = 16;
 const AT_ENDING: usize = 20;
+/// Eight bytes. A motherd that did not have it leaves 0.
+const AT_RELATIONS: usize = 24;
 /// Where they are once more: one that is damaged is known by the other.
 const MIRROR: usize = 64;
 /// What is recorded of one service.
@@ -225,6 +227,7 @@ impl Table {
         self.set(AT_BOOTED, &[0; 4]);
         self.set(AT_USED, &[0; 4]);
         self.set(AT_ENDING, &[0; 4]);
+        self.set(AT_RELATIONS, &[0; 8]);
         self.set(AT_LAYOUT, &self.shape.word.to_le_bytes());
         self.set(AT_MAGIC, &MAGIC.to_le_bytes());
     }
@@ -316,6 +319,23 @@ impl Table {
             }
         };
         self.set(AT_ENDING, &word.to_le_bytes());
+    }
+
+    /// How services are related ([`crate::graph::Graph::relations`]) by the files that were read. What is recorded was decided
+    /// by them.
+    pub fn set_relations(&mut self, relations: u64) {
+        self.set(AT_RELATIONS, &relations.to_le_bytes());
+    }
+
+    /// Whether they were others. `false` where that is not known: the motherd before this one did not say.
+    #[must_use]
+    pub fn was_related_otherwise(&self, relations: u64) -> bool {
+        let copies = [0, MIRROR].map(|copy| {
+            let mut bytes = [0; 8];
+            self.memory.read(copy + AT_RELATIONS, &mut bytes);
+            u64::from_le_bytes(bytes)
+        });
+        copies != [0; 2] && copies != [relations; 2]
     }
 
     /// Records a service. `false`: there is no room for one more, so it must not be launched.

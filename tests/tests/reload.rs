@@ -45,3 +45,34 @@ fn another_generation_is_taken_whole_and_what_runs_goes_on() -> Result<()> {
     scratch.stop()?;
     Ok(())
 }
+
+/// Files that were changed and not reloaded are read by the next motherd: what runs goes on, and what it needs now is started.
+#[test]
+fn files_that_the_next_motherd_finds_changed_stop_nothing() -> Result<()> {
+    let Some(mut scratch) = Scratch::new("files_that_the_next_motherd_finds")? else { return Ok(()) };
+    for name in ["web", "db", "spare", "tool"] {
+        scratch.service(name, SLEEPER)?;
+    }
+    scratch.service("system", "[dependencies]\nwants = [\"web\", \"db\", \"spare\", \"tool\"]\n")?;
+    scratch.start()?;
+    let pids = |scratch: &Scratch| ["web", "spare", "tool"].map(|name| scratch.running(name).ok());
+    let before = pids(&scratch);
+    ensure!(before.iter().all(Option::is_some), "{before:?}");
+    // There is a record that it is down.
+    ensure!(scratch.motherctl(&["stop", "db"])?.status == 0);
+
+    scratch.service("web", &format!("{SLEEPER}[dependencies]\nneeds = [\"db\"]\n"))?;
+    scratch.service("system", "[dependencies]\nwants = [\"web\", \"tool\"]\n")?;
+    scratch.service("tool", &format!("{SLEEPER}[dependencies]\nconflicts = [\"spare\"]\n"))?;
+    scratch.kill_motherd()?;
+    scratch.running("db")?;
+    ensure!(pids(&scratch) == before, "{before:?}, {:?}", pids(&scratch));
+    // The same files again.
+    let db = scratch.running("db")?;
+    scratch.kill_motherd()?;
+    ensure!(scratch.running("db")? == db && pids(&scratch) == before);
+    ensure!(scratch.motherctl(&["stop", "--force", "db"])?.status == 0);
+    ensure!(scratch.motherctl(&["status", "web"])?.status == 3, "control: it does need it now");
+    scratch.stop()?;
+    Ok(())
+}

@@ -48,6 +48,7 @@ use crate::{
     eventlog::What,
     failpoint,
     graph::Id,
+    manager::Effect,
     state::{Found, Record, Table},
     supervise::{Cause, Event, Exit, Goal, State, Unit},
     sys::process::{exit_info, pidfd_open, process_info},
@@ -204,7 +205,7 @@ impl Daemon {
         self.adopt_pressure();
         // All of them are known before anything is done about one: what is done may start another process, which none of
         // them is about.
-        let mut effects = Vec::new();
+        let mut effects = if safe { vec![] } else { self.relate() };
         for (id, event) in events {
             let event =
                 if let Event::Exited(exit) = event { Event::Exited(self.judged(id, exit)) } else { event };
@@ -235,6 +236,28 @@ impl Daemon {
             self.dispatch(effects)?;
         }
         Ok((booted, ending))
+    }
+
+    /// Files that were changed since, and with them how services are related, stop nothing that runs.
+    fn relate(&mut self) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        if self.table.was_related_otherwise(self.manager.graph().relations()) {
+            tracing::debug!(
+                "the files relate services otherwise than those that were read before: what runs goes on, and what it \
+                 requires now is started"
+            );
+            effects = self.manager.related_otherwise(now());
+        }
+        self.record();
+        self.note_relations();
+        effects
+    }
+
+    /// What is recorded from here on, and was before, is decided by these.
+    pub(super) fn note_relations(&mut self) {
+        if !self.about.is_safe() {
+            self.table.set_relations(self.manager.graph().relations());
+        }
     }
 
     /// The populated cgroups of services, by the service's name.

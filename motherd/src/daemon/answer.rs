@@ -305,6 +305,7 @@ impl Daemon {
             return Err(RequestError::Failed { failures, done: vec![] });
         }
         self.manager.grow(built.graph);
+        self.note_relations();
         self.timers.services_changed();
         let missing = || RequestError::NoSuchService { service: name.to_owned(), near: None };
         self.manager.graph().find(name).ok_or_else(missing)

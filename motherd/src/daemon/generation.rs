@@ -47,6 +47,7 @@ impl Daemon {
             self.catalog = catalog;
             let effects = self.manager.reload(graph, now());
             self.dispatch(effects)?;
+            self.note_relations();
             self.load_sockets()?;
             self.load_timers()?;
         }

@@ -119,6 +119,7 @@ impl Daemon {
             self.forget_run(before)?;
         }
         self.manager.grow(built.graph);
+        self.note_relations();
         self.load_sockets()?;
         self.load_timers()?;
         Ok(self.manager.graph().find(name).ok_or_else(|| refused("it is not in the graph".to_owned())))
@@ -205,6 +206,7 @@ impl Daemon {
             self.catalog.services.remove(&name);
             let effects = self.manager.reload(built.graph, now());
             self.dispatch(effects)?;
+            self.note_relations();
             self.load_sockets()?;
             self.load_timers()?;
             self.forget_run(id)?;

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use crate::{service::NAME_MAX, supervise::Requester};
+use crate::{fnv::fnv, service::NAME_MAX, supervise::Requester};
 
 /// What is kept of the words; the rest of a longer text is cut off.
 const WORDS_MAX: usize = 600;
@@ -82,7 +82,7 @@ impl Entry {
         bytes.extend(name.as_bytes());
         bytes.extend(state.as_bytes());
         bytes.extend(words.as_bytes());
-        let sum = checksum(&bytes[8..]);
+        let sum = fnv(&bytes[8..]);
         bytes[..8].copy_from_slice(&sum.to_le_bytes());
         bytes
     }
@@ -100,7 +100,7 @@ impl Entry {
     pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
         let bytes = bytes.get(..Self::encoded_len(bytes)?)?;
         let (sum, rest) = bytes.split_first_chunk()?;
-        if u64::from_le_bytes(*sum) != checksum(rest) {
+        if u64::from_le_bytes(*sum) != fnv(rest) {
             return None;
         }
         let (sequence, rest) = rest.split_first_chunk()?;
@@ -139,11 +139,4 @@ fn cut(text: &str, max: usize) -> &str {
         end -= 1;
     }
     &text[..end]
-}
-
-/// FNV-1a: it tells a torn write from a whole one. Nobody else writes here.
-fn checksum(bytes: &[u8]) -> u64 {
-    bytes
-        .iter()
-        .fold(0xcbf2_9ce4_8422_2325, |sum: u64, byte| (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }

@@ -2,6 +2,7 @@
 //! fail, signals that are ignored, and a motherd that ends between any two effects.
 
 mod conditions;
+mod related;
 mod safe;
 mod standby;
 mod table;

@@ -18,6 +18,8 @@
 
 use initldr::link::STATE_SIZE;
 
+use crate::fnv::fnv;
+
 /// One page for the header.
 pub(super) const HEADER_SIZE: usize = 4096;
 /// The second cell.
@@ -190,10 +192,9 @@ impl Slot {
         self.bytes[8..16].copy_from_slice(&sum.to_le_bytes());
     }
 
-    /// FNV-1a over all of it but the checksum itself: it tells a torn write from a whole one. Nobody else writes here.
+    /// Over all of it but the checksum itself: it tells a torn write from a whole one. Nobody else writes here.
     fn checksum(&self) -> u64 {
-        let bytes = self.bytes[..8].iter().chain(&self.bytes[16..self.len]);
-        bytes.fold(0xcbf2_9ce4_8422_2325, |sum, byte| (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+        fnv(self.bytes[..8].iter().chain(&self.bytes[16..self.len]))
     }
 }
 

@@ -490,3 +490,22 @@ fn there_is_room_for_two_thousand_services_and_the_next_is_told() {
         assert_eq!(records.iter().filter(whole).count(), RECORDS - 1);
     }
 }
+
+#[test]
+fn what_files_said_before_is_compared_with_what_they_say_now() {
+    for shape in SHAPES {
+        let fd = memfd();
+        let mut table = state_of(shape, &fd);
+        assert!(!table.was_related_otherwise(7), "a motherd that did not say");
+        table.set_relations(7);
+        let (mut table, _, _) = Table::map(&fd).unwrap();
+        assert!(!table.was_related_otherwise(7) && table.was_related_otherwise(8));
+        for one in [0, MIRROR] {
+            table.memory.write(one + AT_RELATIONS, &6_u64.to_le_bytes());
+            assert!(table.was_related_otherwise(7) && table.was_related_otherwise(6), "one copy is damaged");
+            table.set_relations(7);
+        }
+        table.begin();
+        assert!(!table.was_related_otherwise(8), "another state");
+    }
+}

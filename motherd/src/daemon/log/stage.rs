@@ -34,6 +34,7 @@ use nix::{
 
 use super::lines::Carry;
 use crate::{
+    fnv::fnv,
     service::NAME_MAX,
     sys::{memory::Shared, process::splice},
 };
@@ -260,7 +261,7 @@ fn encode(page: &Page, sequence: u64) -> [u8; SLOT] {
     bytes.extend(name.as_bytes());
     let mut slot = [0; SLOT];
     slot[..bytes.len()].copy_from_slice(&bytes);
-    let sum = checksum(&slot[8..]);
+    let sum = fnv(&slot[8..]);
     slot[..8].copy_from_slice(&sum.to_le_bytes());
     slot
 }
@@ -271,7 +272,7 @@ fn decode(slot: &[u8; SLOT]) -> Option<(u64, Page)> {
     let mut words = words.as_chunks().0.iter().map(|word| u64::from_le_bytes(*word));
     let mut next = || words.next();
     let sequence = next()?;
-    if sequence == 0 || u64::from_le_bytes(*sum) != checksum(&slot[8..]) {
+    if sequence == 0 || u64::from_le_bytes(*sum) != fnv(&slot[8..]) {
         return None;
     }
     let (chunk, inode, size, lost) = (next()?, next()?, next()?, next()?);
@@ -285,11 +286,4 @@ fn decode(slot: &[u8; SLOT]) -> Option<(u64, Page)> {
     let name = rest.get(..usize::from(*name)).filter(|name| name.len() <= NAME_MAX)?;
     let name = str::from_utf8(name).ok()?.to_owned();
     Some((sequence, Page { name, chunk, inode, size, lost, carry }))
-}
-
-/// FNV-1a: it tells a torn write from a whole one. Nobody else writes here.
-fn checksum(bytes: &[u8]) -> u64 {
-    bytes
-        .iter()
-        .fold(0xcbf2_9ce4_8422_2325, |sum: u64, byte| (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }

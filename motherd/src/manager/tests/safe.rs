@@ -36,7 +36,7 @@ impl World {
     }
 
     /// Time passes, and what tells nothing new is told.
-    fn idle(&mut self) {
+    pub(super) fn idle(&mut self) {
         for id in self.manager.graph().ids().collect::<Vec<_>>() {
             self.event(id, Event::Timer);
             let effects = self.manager.conditions(id, &[], self.now);

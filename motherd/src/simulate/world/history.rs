@@ -159,7 +159,12 @@ impl World {
     fn reload(&mut self, kinds: &Kinds) -> Held {
         self.generation += 1;
         self.files = house::graph(kinds, &mut self.dice, self.seed, self.generation);
+        // Nobody has it read them: the next motherd finds them.
+        if self.dice.one_in(4) {
+            return Ok(());
+        }
         let files = self.files.clone();
+        self.relations = files.relations();
         self.call("reload", |manager, now| manager.reload(files.clone(), now))?;
         self.run()
     }
@@ -241,6 +246,9 @@ impl World {
         // What is not a main process is known by its cgroup alone, and all of this is acknowledged now.
         let alive: Vec<[Option<u32>; 2]> = self.bodies.iter().map(|body| [body.main, body.command]).collect();
         self.exits.retain(|(slot, pid, _)| alive[*slot].contains(&Some(*pid)));
+        if std::mem::replace(&mut self.relations, self.files.relations()) != self.relations {
+            self.call("related", Manager::related_otherwise)?;
+        }
         for (id, event) in events {
             if matches!(event, Event::Exited(_) | Event::Lost) {
                 self.body_mut(id).known_main = None;

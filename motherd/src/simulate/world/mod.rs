@@ -93,6 +93,8 @@ pub(super) struct World {
     dice: Dice,
     seed: u64,
     generation: u64,
+    /// Those by which what is recorded was decided.
+    relations: u64,
     next_pid: u32,
     next_token: u64,
     order: u64,
@@ -123,6 +125,7 @@ impl World {
             crashes: 0,
             born: Duration::ZERO,
             turning: false,
+            relations: files.relations(),
             files,
             dice,
             seed,
