@@ -247,6 +247,34 @@ fn the_namespaces_of_a_run_are_held_until_after_its_end_and_no_longer() -> Resul
     Ok(())
 }
 
+/// What a motherd that has ended leaves in a cgroup may take its time to end, and nobody is in the record of it: a standby that it
+/// had ended, on a busy machine.
+#[test]
+fn a_service_beside_which_something_is_left_when_motherd_dies_is_started_again_after_that() -> Result<()> {
+    let Some(mut scratch) = Scratch::new("a_service_beside_which_something")? else { return Ok(()) };
+    let text = "exec = [\"/bin/sleep\", \"1000\"]\nstandby = true\n[restart]\nwhen = \"always\"\n";
+    scratch.service("web", &format!("{text}delay = \"60s\"\n"))?;
+    scratch.service("system", "[dependencies]\nwants = [\"web\"]\n")?;
+    scratch.start()?;
+    let first = scratch.running("web")?;
+    ready(&scratch, "web", 0)?;
+    end(first)?;
+    scratch.eventually("web waits for its next start", |scratch| {
+        Ok((scratch.status("web")?["state"] == "backoff").then_some(()))
+    })?;
+    let left = scratch.cgroup().join("system.slice/web.service/run-9");
+    fs::create_dir(&left)?;
+    let mut other = std::process::Command::new("/bin/sleep").arg("1000").spawn()?;
+    fs::write(left.join("cgroup.procs"), other.id().to_string())?;
+    scratch.kill_motherd()?;
+    ensure!(scratch.status("web")?["state"] == "orphan", "nothing is started beside it");
+    other.kill()?;
+    other.wait()?;
+    scratch.running("web")?;
+    ensure!(scratch.motherctl(&["stop", "web"])?.status == 0);
+    Ok(())
+}
+
 #[test]
 fn a_connection_finds_a_process_that_waits() -> Result<()> {
     let Some(mut scratch) = Scratch::new("a_connection_finds_a_process_that_waits")? else { return Ok(()) };

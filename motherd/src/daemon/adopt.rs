@@ -340,12 +340,12 @@ impl Daemon {
         let ours = run.as_ref().or(whole.filter(|ours| cgroup_id == 0 || ours.id() == cgroup_id));
         let kept = process.is_some();
         let found = pid.map(|pid| look(pid, start_ticks, ours, process));
-        let active = unit.is_active();
+        let (active, goal) = (unit.is_active(), unit.goal_beside_others());
         let command = command(&unit, &self.table, &name);
         self.said.insert(id, unit.state.clone());
         self.manager.restore(id, unit);
         if populated && !active {
-            self.manager.orphan(id, Goal::Down, now());
+            self.manager.orphan(id, goal, now());
         }
         let runtime = self.runtime.entry(id).or_default();
         let changes = cgroup.and_then(|found| {

@@ -85,9 +85,9 @@ impl Manager {
         let known = |other: &Id| !self.unrecorded.contains(other);
         let down_for_good = |other: &Id| {
             let unit = self.unit(*other);
-            let down = unit.goal == Goal::Down
-                || matches!(unit.state, State::Failed | State::Orphan)
-                || self.fates[other.0].doom.is_some();
+            // An orphan that is meant to be up is started again when what is left of it has ended.
+            let down =
+                unit.goal == Goal::Down || unit.state == State::Failed || self.fates[other.0].doom.is_some();
             down && known(other)
         };
         let runs = unit.can_be_stopped();

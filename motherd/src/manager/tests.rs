@@ -825,6 +825,32 @@ fn an_orphan_is_left_alone_until_somebody_stops_it() {
 }
 
 #[test]
+fn who_was_to_be_started_again_is_once_its_orphans_have_ended() {
+    let app = "exec = [\"/b\"]\n[dependencies]\nneeds = [\"web\"]";
+    let mut world = World::tame(&[("web", "exec = [\"/b\"]"), ("db", "exec = [\"/b\"]"), ("app", app)]);
+    world.request(1, Verb::Start, &["app", "db"]);
+    world.request(2, STOP, &["db"]);
+    let stops = world.stops.len();
+    world.exit("web", 1);
+    assert!(matches!(world.state("web"), State::Backoff { .. }));
+    for (name, runs) in [("web", true), ("db", false)] {
+        let id = world.id(name);
+        world.cgroups.insert(id);
+        world.others.insert(id);
+        let goal = world.unit(name).goal_beside_others();
+        world.manager.orphan(id, goal, world.now);
+        world.run(vec![]);
+        world.tick();
+        assert_eq!(*world.state(name), State::Orphan, "nothing is started beside them");
+        world.others.remove(&id);
+        world.event(id, Event::Gone);
+        world.run(vec![]);
+        assert_eq!(world.up(name), runs, "{name}");
+    }
+    assert!(world.up("app") && world.stops.len() == stops, "{:?}", world.stops);
+}
+
+#[test]
 fn a_place_is_given_to_another_service_once_nobody_asks_about_the_one_before() {
     let graph = |names: &[&str]| {
         let services = names.iter().map(|name| parse_text(name, "exec = [\"/bin/x\"]").unwrap());

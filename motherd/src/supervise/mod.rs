@@ -612,6 +612,26 @@ impl Unit {
         Self { state, since: now, cause, goal, asked, explicit: true, ..self }
     }
 
+    /// What is meant of it while processes of it are there that no record knows, and nothing else is: whoever was to be started,
+    /// or started again, is once they have ended.
+    #[must_use]
+    pub fn goal_beside_others(&self) -> Goal {
+        match self.state {
+            State::Stopped | State::Waiting | State::Expecting { .. } | State::Backoff { .. } => self.goal,
+            State::Preparing { .. }
+            | State::Launching
+            | State::Starting { .. }
+            | State::Forked { .. }
+            | State::Settling { .. }
+            | State::Running { .. }
+            | State::Done
+            | State::Stopping { .. }
+            | State::Cleaning { .. }
+            | State::Failed
+            | State::Orphan => Goal::Down,
+        }
+    }
+
     /// Whether what depends on it may run.
     #[must_use]
     pub fn is_up(&self) -> bool {

@@ -234,7 +234,7 @@ impl World {
             for manager in [Some(&mut self.manager), self.shadow.as_mut()].into_iter().flatten() {
                 manager.restore(id, unit.clone());
                 if orphaned {
-                    manager.orphan(id, crate::supervise::Goal::Down, now);
+                    manager.orphan(id, unit.goal_beside_others(), now);
                 }
             }
             if self.manager.unit(id).is_up() && !unit.is_up() {
