@@ -254,24 +254,37 @@ fn a_service_beside_which_something_is_left_when_motherd_dies_is_started_again_a
     let Some(mut scratch) = Scratch::new("a_service_beside_which_something")? else { return Ok(()) };
     let text = "exec = [\"/bin/sleep\", \"1000\"]\nstandby = true\n[restart]\nwhen = \"always\"\n";
     scratch.service("web", &format!("{text}delay = \"60s\"\n"))?;
-    scratch.service("system", "[dependencies]\nwants = [\"web\"]\n")?;
+    scratch.service("app", "exec = [\"/bin/sleep\", \"1000\"]\n[dependencies]\nneeds = [\"web\"]\n")?;
+    scratch.service("system", "[dependencies]\nwants = [\"app\"]\n")?;
     scratch.start()?;
-    let first = scratch.running("web")?;
-    ready(&scratch, "web", 0)?;
-    end(first)?;
-    scratch.eventually("web waits for its next start", |scratch| {
-        Ok((scratch.status("web")?["state"] == "backoff").then_some(()))
-    })?;
-    let left = scratch.cgroup().join("system.slice/web.service/run-9");
-    fs::create_dir(&left)?;
-    let mut other = std::process::Command::new("/bin/sleep").arg("1000").spawn()?;
-    fs::write(left.join("cgroup.procs"), other.id().to_string())?;
-    scratch.kill_motherd()?;
-    ensure!(scratch.status("web")?["state"] == "orphan", "nothing is started beside it");
-    other.kill()?;
-    other.wait()?;
-    scratch.running("web")?;
-    ensure!(scratch.motherctl(&["stop", "web"])?.status == 0);
+    let app = scratch.running("app")?;
+    for while_motherd_is_away in [false, true] {
+        let first = scratch.running("web")?;
+        ready(&scratch, "web", 0)?;
+        end(first)?;
+        scratch.eventually("web waits for its next start", |scratch| {
+            Ok((scratch.status("web")?["state"] == "backoff").then_some(()))
+        })?;
+        let left = scratch.cgroup().join("system.slice/web.service/run-9");
+        fs::create_dir(&left)?;
+        let mut other = std::process::Command::new("/bin/sleep").arg("1000").spawn()?;
+        fs::write(left.join("cgroup.procs"), other.id().to_string())?;
+        scratch.kill_motherd()?;
+        ensure!(scratch.status("web")?["state"] == "orphan", "nothing is started beside it");
+        if while_motherd_is_away {
+            kill(Pid::from_raw(scratch.motherd()?), Signal::SIGSTOP)?;
+        }
+        other.kill()?;
+        other.wait()?;
+        if while_motherd_is_away {
+            scratch.kill_motherd()?;
+        }
+        scratch.running("web")?;
+        ensure!(scratch.running("app")? == app, "who needs it runs on");
+    }
+    // And where it is not meant to be up, nothing is left.
+    ensure!(scratch.motherctl(&["stop", "--force", "web"])?.status == 0);
+    ensure!(!scratch.cgroup().join("system.slice/web.service").exists());
     Ok(())
 }
 

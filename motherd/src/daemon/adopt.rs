@@ -228,8 +228,11 @@ impl Daemon {
         failpoint::hit("adopt.notified");
         let is_orphan = |id: &Id| self.manager.unit(*id).state == State::Orphan;
         for id in self.manager.graph().ids().filter(is_orphan).collect::<Vec<_>>() {
-            // It may have ended before anybody watched.
-            self.cgroup_ready(id)?;
+            // It may have ended before anybody watched, or before it was looked for.
+            self.find_cgroup(id);
+            if self.sweep(id) {
+                self.event(id, Event::Gone)?;
+            }
         }
         if !safe {
             let effects = self.manager.resume(now());
@@ -257,6 +260,20 @@ impl Daemon {
     pub(super) fn note_relations(&mut self) {
         if !self.about.is_safe() {
             self.table.set_relations(self.manager.graph().relations());
+        }
+    }
+
+    /// The cgroup of a service, where that is empty and was not looked for.
+    fn find_cgroup(&mut self, id: Id) {
+        let service = self.manager.graph().service(id);
+        let Some(slice) = service.program().map(|program| &program.slice) else { return };
+        let relative = format!("{slice}.slice/{}.service", service.name());
+        let runtime = self.runtime.entry(id).or_default();
+        if runtime.cgroup.is_none() {
+            runtime.cgroup = Cgroup::open(&self.base.path, &relative).unwrap_or_else(|error| {
+                tracing::error!("{error}");
+                None
+            });
         }
     }
 

@@ -839,8 +839,7 @@ fn who_was_to_be_started_again_is_once_its_orphans_have_ended() {
         world.others.insert(id);
         let goal = world.unit(name).goal_beside_others();
         world.manager.orphan(id, goal, world.now);
-        world.run(vec![]);
-        world.tick();
+        world.idle();
         assert_eq!(*world.state(name), State::Orphan, "nothing is started beside them");
         world.others.remove(&id);
         world.event(id, Event::Gone);
