@@ -11,8 +11,9 @@ use super::{Act, Event, Main, Unit};
 /// One that could not be made, or ended by itself, is made again after this long.
 pub const PARK_AGAIN: Duration = Duration::from_secs(30);
 
-/// After one was released the next is made so much later: what was released has the processors first.
-pub const PARK_NEXT: Duration = Duration::from_millis(20);
+/// After one was released the next is made so much later: what was released has the processors first, and then the end of what ran
+/// before it.
+pub const PARK_NEXT: Duration = Duration::from_millis(50);
 
 /// The process that waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
