@@ -72,13 +72,14 @@ impl Pair {
         let stays: Vec<String> = self.load.names(Kind::stays).into_iter().map(str::to_owned).collect();
         let before = audit::see(&self.load, &self.places)?;
         let mut flipped: Vec<u64> = Vec::new();
-        let (mut ranges, mut header) = (0_u64, 0_u64);
+        let (mut ranges, mut header, mut spared) = (0_u64, 0_u64, 0_u64);
         for round in 0..times {
             thread::sleep(Duration::from_millis(250));
             let motherd = self.stopped()?;
             let memory = Memory::of(self.init)?;
             let places = memory.places()?;
             ensure!(places.len() >= stays.len(), "records of {} services only", places.len());
+            let mut single = Vec::new();
             for (index, (name, [record, tails @ ..])) in places.iter().enumerate() {
                 flipped.resize(record.len(), 0);
                 let width = if stays.contains(name) { WIDTHS[(round + index) % WIDTHS.len()] } else { 1 };
@@ -86,11 +87,22 @@ impl Pair {
                 let from = if width > record.len() { 0 } else { (round * 997 + index * 61) % record.len() };
                 let to = from.saturating_add(width).min(record.len());
                 memory.flip(record.start + from..record.start + to)?;
+                if !stays.contains(name) {
+                    single.push((name, record.start + from..record.start + to));
+                }
                 flipped[from..to].iter_mut().for_each(|times| *times += 1);
                 ranges += 1;
                 if width > record.len() {
                     tails.iter().try_for_each(|tail| memory.flip(tail.clone()))?;
                 }
+            }
+            // Where motherd was stopped in the middle of writing one of its two copies, that byte was of the only one.
+            let (_table, _found, left) = Table::map(&memory.0)?;
+            for (_, byte) in
+                single.into_iter().filter(|(name, _)| !left.iter().any(|record| record.name == **name))
+            {
+                memory.flip(byte)?;
+                spared += 1;
             }
             let field = FIELDS[round % 2].clone();
             let at = field.start + round / 2 % field.len();
@@ -112,7 +124,7 @@ impl Pair {
         let least = flipped.iter().min().copied().unwrap_or_default();
         report.notes.push(format!(
             "{ranges} ranges of records damaged, each of their {} bytes at least {least} times, and {header} \
-             bytes of the header",
+             bytes of the header; {spared} were mended, since motherd was writing the other copy",
             flipped.len()
         ));
         self.forged(report)?;
