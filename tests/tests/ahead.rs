@@ -72,14 +72,24 @@ fn restart(scratch: &Scratch, service: &str) -> Result<()> {
     Ok(())
 }
 
-/// The namespaces of a kind that motherd holds as descriptors: what it has ready.
+/// The namespaces of a kind that motherd holds as descriptors and that no service is in: what it has ready.
 fn held(scratch: &Scratch, kind: &str) -> Result<BTreeSet<String>> {
     let folder = format!("/proc/{}/fd", scratch.motherd()?);
     let links = fs::read_dir(folder)?.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
-    Ok(links
+    let mut held: BTreeSet<String> = links
         .map(|link| link.display().to_string())
         .filter(|link| link.starts_with(&format!("{kind}:[")))
-        .collect())
+        .collect();
+    let listed = scratch.motherctl(&["--json", "list"])?;
+    let listed: serde_json::Value =
+        serde_json::from_str(&listed.out).with_context(|| format!("{listed:?}"))?;
+    let services = listed["services"].as_array().context("no services")?;
+    for name in services.iter().filter_map(|service| service["name"].as_str()) {
+        if let Some(pid) = scratch.status(name)?["main_pid"].as_u64() {
+            held.remove(&fs::read_link(format!("/proc/{pid}/ns/{kind}"))?.display().to_string());
+        }
+    }
+    Ok(held)
 }
 
 /// Until motherd has something of each kind ready.
