@@ -39,6 +39,9 @@ const SETTLE_MAX: Duration = Duration::from_secs(3600);
 
 /// So long after a launch nothing is made and nothing taken down: whoever begins has the processors first.
 const BREATH: Duration = Duration::from_millis(20);
+/// More namespaces of those that have ended are not kept that long: where something is launched all the time there is no such
+/// pause.
+const ENDED: usize = 4;
 
 /// What one launch takes out of the stock.
 #[derive(Debug, Default)]
@@ -255,7 +258,8 @@ impl Stock {
     /// Whether [`Stock::make`] would do something.
     pub(super) fn wants(&self, now: Duration) -> bool {
         let mounts = self.settled <= now && self.is_to_make_mounts();
-        (self.is_to_do_at_once() || mounts) && (self.breath <= now || self.closed)
+        let due = self.breath <= now || self.closed;
+        self.ended.len() > ENDED || (due && (self.is_to_do_at_once() || mounts))
     }
 
     fn is_to_do_at_once(&self) -> bool {
@@ -474,6 +478,11 @@ mod tests {
         drop(stock.take(&plan(&compiler("base/default"), "one"), millisecond));
         stock.take_down(vec![std::fs::File::open("/dev/null").unwrap().into()]);
         assert!(!stock.wants(BREATH));
+        let null = || std::fs::File::open("/dev/null").unwrap().into();
+        stock.take_down((0..ENDED).map(|_| null()).collect());
+        assert!(stock.wants(BREATH), "there are too many");
+        stock.make(BREATH);
+        assert!(!stock.wants(BREATH) && stock.ended.len() == ENDED);
         assert_eq!(stock.next(millisecond), Some(BREATH + millisecond));
         assert!(stock.wants(BREATH + millisecond));
         assert_eq!(stock.next(BREATH + millisecond), None, "it is not waited for");
