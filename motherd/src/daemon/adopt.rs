@@ -230,9 +230,7 @@ impl Daemon {
         for id in self.manager.graph().ids().filter(is_orphan).collect::<Vec<_>>() {
             // It may have ended before anybody watched, or before it was looked for.
             self.find_cgroup(id);
-            if self.sweep(id) {
-                self.event(id, Event::Gone)?;
-            }
+            self.cgroup_ready(id)?;
         }
         if !safe {
             let effects = self.manager.resume(now());
@@ -244,7 +242,8 @@ impl Daemon {
     /// Files that were changed since, and with them how services are related, stop nothing that runs.
     fn relate(&mut self) -> Vec<Effect> {
         let mut effects = Vec::new();
-        if self.table.was_related_otherwise(self.manager.graph().relations()) {
+        let relations = self.manager.graph().relations();
+        if self.table.was_related_otherwise(relations) {
             tracing::debug!(
                 "the files relate services otherwise than those that were read before: what runs goes on, and what it \
                  requires now is started"
@@ -252,7 +251,7 @@ impl Daemon {
             effects = self.manager.related_otherwise(now());
         }
         self.record();
-        self.note_relations();
+        self.table.set_relations(relations);
         effects
     }
 
@@ -265,9 +264,7 @@ impl Daemon {
 
     /// The cgroup of a service, where that is empty and was not looked for.
     fn find_cgroup(&mut self, id: Id) {
-        let service = self.manager.graph().service(id);
-        let Some(slice) = service.program().map(|program| &program.slice) else { return };
-        let relative = format!("{slice}.slice/{}.service", service.name());
+        let Some(relative) = self.manager.graph().service(id).cgroup() else { return };
         let runtime = self.runtime.entry(id).or_default();
         if runtime.cgroup.is_none() {
             runtime.cgroup = Cgroup::open(&self.base.path, &relative).unwrap_or_else(|error| {

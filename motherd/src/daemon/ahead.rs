@@ -124,7 +124,7 @@ impl Stock {
 
     /// What there is for a launch of this plan.
     pub(super) fn take(&mut self, plan: &Arc<Plan>, now: Duration) -> Taken {
-        self.launched(now);
+        self.begun(now);
         let template = self.template(plan, now);
         // A berth is as good as the template that it was made from.
         let berth = self.berth(plan).filter(|_| template.is_some());
@@ -133,8 +133,8 @@ impl Stock {
         Taken { template, network: network.into(), berth: berth.into() }
     }
 
-    /// A process begins.
-    pub(super) fn launched(&mut self, now: Duration) {
+    /// A process begins, whether something is taken for it or it is there already.
+    pub(super) fn begun(&mut self, now: Duration) {
         self.breath = now.saturating_add(BREATH);
     }
 

@@ -373,11 +373,10 @@ impl Daemon {
 
     /// `populated` of a service's cgroup changed.
     pub(super) fn cgroup_ready(&mut self, id: Id) -> Result<(), Fatal> {
-        let Some(watch) = self.runtime.get_mut(&id).and_then(|runtime| runtime.watch.as_mut()) else {
-            return Ok(());
-        };
         // Reading is what lets the next change wake us.
-        if let Err(error) = watch.rewind().and_then(|()| proc::read_small(watch)) {
+        if let Some(watch) = self.runtime.get_mut(&id).and_then(|runtime| runtime.watch.as_mut())
+            && let Err(error) = watch.rewind().and_then(|()| proc::read_small(watch))
+        {
             tracing::debug!("cgroup.events of {}: {error}", self.manager.graph().name(id));
         }
         let state = &self.manager.unit(id).state;

@@ -197,6 +197,7 @@ impl Daemon {
         if let Some(standby) = standby {
             // As the kernel writes it in a launch: before its first instruction that is the service's.
             pid_cell.store(standby.pid(), Ordering::Release);
+            self.stock.begun(now());
             failpoint::hit("standby.about-to-be-released");
             match standby.release(&Release { plan: &plan, argv, environment: &environment, stdio, handed }) {
                 Ok(launched) => {
@@ -244,7 +245,7 @@ impl Daemon {
         if let Some(why) = &self.base.unusable {
             return Err(Refusal::permanent(why));
         }
-        let relative = format!("{}.slice/{name}.service", program.slice);
+        let relative = program.cgroup(name);
         let cgroup = Cgroup::create_among(&self.base.path, &relative, plan, &mut self.slices)
             .map_err(|error| Refusal::by(error.errno(), error.to_string()))?;
         let runtime = self.runtime.entry(id).or_default();

@@ -259,7 +259,7 @@ impl Daemon {
         program: &Program,
         plan: &Arc<Plan>,
     ) -> Result<(), Refusal> {
-        let relative = format!("{}.slice/{name}.service", program.slice);
+        let relative = program.cgroup(name);
         if let Some(why) = &self.base.unusable {
             return Err(Refusal::permanent(why.clone()));
         }

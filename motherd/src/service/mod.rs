@@ -154,6 +154,11 @@ impl Start {
 }
 
 impl Program {
+    /// The cgroup of a service of this name that executes it, below the base.
+    pub(crate) fn cgroup(&self, name: &str) -> String {
+        format!("{}.slice/{name}.service", self.slice)
+    }
+
     /// Whether it is given a socket to say how it is.
     #[must_use]
     pub fn may_say(&self) -> bool {
@@ -258,7 +263,7 @@ impl Service {
     /// Its cgroup below the base: `web.slice/web.service`. `None` for a group.
     #[must_use]
     pub fn cgroup(&self) -> Option<String> {
-        self.program().map(|program| format!("{}.slice/{}.service", program.slice, self.name))
+        self.program().map(|program| program.cgroup(&self.name))
     }
 }
 

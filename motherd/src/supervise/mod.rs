@@ -612,24 +612,11 @@ impl Unit {
         Self { state, since: now, cause, goal, asked, explicit: true, ..self }
     }
 
-    /// What is meant of it while processes of it are there that no record knows, and nothing else is: whoever was to be started,
+    /// What is meant of one that is not active, while processes of it are there that no record knows: whoever was to be started,
     /// or started again, is once they have ended.
     #[must_use]
     pub fn goal_beside_others(&self) -> Goal {
-        match self.state {
-            State::Stopped | State::Waiting | State::Expecting { .. } | State::Backoff { .. } => self.goal,
-            State::Preparing { .. }
-            | State::Launching
-            | State::Starting { .. }
-            | State::Forked { .. }
-            | State::Settling { .. }
-            | State::Running { .. }
-            | State::Done
-            | State::Stopping { .. }
-            | State::Cleaning { .. }
-            | State::Failed
-            | State::Orphan => Goal::Down,
-        }
+        if self.state == State::Failed { Goal::Down } else { self.goal }
     }
 
     /// Whether what depends on it may run.
