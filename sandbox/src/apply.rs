@@ -1,13 +1,17 @@
 //! What the child does between clone3 and execve: walks the plan's steps, and execs only if every one succeeded.
 //!
-//! The child shares the parent's memory (`CLONE_VM`) while the parent waits (`CLONE_VFORK`). So here nothing allocates,
-//! locks, formats or decides: each step's data was prepared in the parent, each act is a system call of `sys::raw`.
+//! The child shares the parent's memory (`CLONE_VM`) while the parent waits (`CLONE_VFORK`), or does something else and leaves
+//! alone what the child uses. So here nothing allocates, locks, formats or decides: each step's data was prepared in the parent,
+//! each act is a system call of `sys::raw`.
 //! The first failure is written to [`Outcome`], which is the parent's memory, and ends the child.
 
 use std::{
     ffi::{CStr, CString},
     os::fd::RawFd,
-    sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering},
+    sync::{
+        Arc, LazyLock,
+        atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering},
+    },
 };
 
 use nix::errno::Errno;
@@ -93,8 +97,8 @@ pub(crate) struct Notes {
 
 impl Notes {
     /// No notes: what a launch without a template needs.
-    pub(crate) fn none() -> &'static Self {
-        static NONE: std::sync::LazyLock<Notes> = std::sync::LazyLock::new(Notes::default);
+    pub(crate) fn none() -> &'static Arc<Self> {
+        static NONE: LazyLock<Arc<Notes>> = LazyLock::new(Arc::default);
         &NONE
     }
 

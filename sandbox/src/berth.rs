@@ -28,7 +28,7 @@ pub struct Berth {
     network: Option<OwnedFd>,
     ipc: Option<OwnedFd>,
     mounts: OwnedFd,
-    notes: Notes,
+    notes: Arc<Notes>,
 }
 
 impl Berth {
@@ -55,7 +55,7 @@ impl Berth {
         let (network, ipc) = (has(libc::CLONE_NEWNET), has(libc::CLONE_NEWIPC));
         let names = [(true, c"mnt"), (network, c"net"), (ipc, c"ipc")];
         let names: Vec<_> = names.into_iter().filter_map(|(wanted, name)| wanted.then_some(name)).collect();
-        let notes = Notes::blank(wanted.sources.len(), wanted.mount_points);
+        let notes = Arc::new(Notes::blank(wanted.sources.len(), wanted.mount_points));
         let outcome = Outcome::new();
         let ahead = wanted.ahead.in_one();
         let made = making::namespaces(&making::Wanted {
@@ -111,7 +111,7 @@ impl Berth {
         ]
     }
 
-    pub(crate) fn notes(&self) -> &Notes {
+    pub(crate) fn notes(&self) -> &Arc<Notes> {
         &self.notes
     }
 }

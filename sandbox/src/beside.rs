@@ -8,7 +8,10 @@
 //! there, and takes that back at once. A time namespace cannot be entered by who shares its memory: the process gets one of
 //! its own with the same offsets.
 
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::{
+    os::fd::{AsRawFd, BorrowedFd, OwnedFd},
+    sync::Arc,
+};
 
 use nix::{
     fcntl::{OFlag, open},
@@ -32,7 +35,7 @@ const NEWPID: u64 = libc::CLONE_NEWPID as u64;
 /// Nothing runs then; ESRCH where `process` has ended.
 pub fn launch_beside(process: BorrowedFd<'_>, request: &Launch<'_>) -> Result<Launched, LaunchError> {
     let own = if made(request.plan) & NEWPID == 0 { None } else { Some(BornElsewhere::begin(process)?) };
-    let plan = beside(request.plan);
+    let plan = Arc::new(beside(request.plan));
     let launched = launch_in(
         &Launch { plan: &plan, ahead: Ahead::default(), ..*request },
         Some(process.as_raw_fd()),

@@ -1,12 +1,15 @@
-//! [`launch`]: one confined child, born into its cgroup, or an error that names the place in the policy.
+//! [`launch`]: one confined child, born into its cgroup, or an error that names the place in the policy; [`Underway`]: the same
+//! while its launcher does something else.
 
 use std::{
-    borrow::Cow,
     cell::RefCell,
     ffi::CString,
     fmt,
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
-    sync::atomic::{AtomicU32, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
 };
 
 use nix::{
@@ -22,9 +25,13 @@ use crate::{
     compile::landlock::ruleset,
     credentials::Secret,
     inherited,
-    netpool::PooledNetwork,
+    netpool::{Network, PooledNetwork},
     plan::{CredentialPlan, Op, Phase, Plan, Step, TemplatePlan, UserNamespacePlan},
-    sys::{clone, parked, raw::PointerArray},
+    sys::{
+        clone::{self, Flight},
+        parked,
+        raw::PointerArray,
+    },
     template::{Template, TemplateMeanwhile},
     timings::Timings,
     userns::UserNamespace,
@@ -57,7 +64,7 @@ pub struct Handed<'a> {
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Ahead<'a> {
     /// One that [is of](Template::is_of) the plan.
-    pub template: Option<&'a Template>,
+    pub template: Option<&'a Arc<Template>>,
     /// One that is being built for this launch; a launch takes it out, and needs no other then.
     pub meanwhile: Option<&'a RefCell<Option<TemplateMeanwhile>>>,
     /// For a plan that [takes one](Plan::takes_network); a launch takes it out.
@@ -70,7 +77,7 @@ pub struct Ahead<'a> {
 #[derive(Debug, Clone, Copy)]
 pub struct Launch<'a> {
     /// The compiled policy.
-    pub plan: &'a Plan,
+    pub plan: &'a Arc<Plan>,
     /// The program, absolute, and its arguments.
     pub argv: &'a [String],
     /// Other programs that are meant, absolute as well: where one is not there, or cannot be executed, the next is tried, as
@@ -100,7 +107,7 @@ pub struct Launch<'a> {
 impl<'a> Launch<'a> {
     /// A child of the caller's, in the caller's cgroup, with nothing but what its plan gives it.
     #[must_use]
-    pub fn new(plan: &'a Plan, argv: &'a [String], stdio: [BorrowedFd<'a>; 3]) -> Self {
+    pub fn new(plan: &'a Arc<Plan>, argv: &'a [String], stdio: [BorrowedFd<'a>; 3]) -> Self {
         Self {
             plan,
             argv,
@@ -172,8 +179,9 @@ impl LaunchError {
         self.pid
     }
 
-    /// What was ready is not what would be made now.
-    pub(crate) fn is_stale(&self) -> bool {
+    /// What was ready is not what would be made now: a launch that finds nothing ready may take place.
+    #[must_use]
+    pub fn is_stale(&self) -> bool {
         self.stale
     }
 
@@ -283,7 +291,7 @@ enum From<'a> {
 
 impl<'a> From<'a> {
     /// The steps that are left to do, and the namespaces that clone3 makes (CLONE_NEW*).
-    fn left(self, plan: &'a Plan) -> Result<(Cow<'a, [Step]>, u64), LaunchError> {
+    fn left(self, plan: &Plan) -> Result<(Arc<[Step]>, u64), LaunchError> {
         let refused = |what| Err(LaunchError::parent_side(what, Errno::EINVAL));
         match (self, &plan.template) {
             (Self::Nothing, _) => Ok((plan.steps.in_one(), plan.namespaces)),
@@ -301,7 +309,7 @@ impl<'a> From<'a> {
         }
     }
 
-    fn notes(self) -> &'a Notes {
+    fn notes(self) -> &'a Arc<Notes> {
         match self {
             Self::Nothing => Notes::none(),
             Self::Template(template) => template.notes(),
@@ -324,7 +332,7 @@ pub(crate) struct Parking<'a> {
 
 impl Parking<'_> {
     /// What is done once it is told to go on is left out.
-    fn steps(steps: &[Step]) -> Vec<Step> {
+    fn steps(steps: &[Step]) -> Arc<[Step]> {
         let waits = |phase| matches!(phase, Phase::Landlock | Phase::Signals | Phase::Seccomp);
         steps.iter().filter(|step| !waits(step.phase)).cloned().collect()
     }
@@ -337,6 +345,217 @@ fn launch_from(
     parking: Option<&Parking<'_>>,
     fault: Fault,
 ) -> Result<Launched, LaunchError> {
+    let mark = |what| request.timings.into_iter().for_each(|timings| timings.mark(what));
+    let Prepared { carried, namespaces, pooled: _pooled } = prepare(request, from, beside, parking, fault)?;
+    let (own_cell, context) = (AtomicU32::new(0), carried.context(request.timings));
+    let clone = clone_request(request, namespaces, &own_cell);
+    fault.tells("clone3")?;
+    let pidfd = clone::vfork_into(&clone, &context, |context| apply::run(context))
+        .map_err(|errno| LaunchError::parent_side("clone3", errno))?;
+    let pid = clone.pid_cell.load(Ordering::Acquire);
+    request.timings.into_iter().for_each(|timings| timings.stepped_through(&carried.steps));
+    mark("execve");
+    match carried.outcome.failure() {
+        None => Ok(Launched { pid, pidfd, mounts: None }),
+        Some(failure) => {
+            let programs: Vec<&String> = request.argv.iter().take(1).chain(request.others).collect();
+            Err(failed(request.plan, &carried, &programs, failure, (request.parent, pid, &pidfd)))
+        }
+    }
+}
+
+fn clone_request<'a>(request: &Launch<'a>, namespaces: u64, own_cell: &'a AtomicU32) -> clone::Request<'a> {
+    clone::Request {
+        namespaces,
+        cgroup: request.cgroup.map(|cgroup| cgroup.directory().as_raw_fd()),
+        relation: match request.parent {
+            Parent::Caller => clone::Relation::Caller,
+            Parent::CallersParent => clone::Relation::CallersParent,
+        },
+        pid_cell: request.pid_cell.unwrap_or(own_cell),
+        shares_descriptors: true,
+    }
+}
+
+/// What the child said, of which of the programs; for [`Parent::Caller`] it is reaped.
+fn failed(
+    plan: &Plan,
+    carried: &Carried,
+    programs: &[&String],
+    (step, errno): (u32, Errno),
+    (parent, pid, pidfd): (Parent, u32, &OwnedFd),
+) -> LaunchError {
+    if parent == Parent::Caller {
+        reap(pidfd);
+    }
+    let other = step.checked_sub(apply::OTHER).and_then(|at| usize::try_from(at).ok());
+    let other = other.and_then(|at| programs.get(at.checked_add(1)?));
+    let (program, step) = match other {
+        Some(program) => (Some(*program), apply::EXEC),
+        None => (programs.first().copied(), step),
+    };
+    explain(plan, &carried.steps, program, step, errno, pid)
+}
+
+/// A launch whose child is on its way, in this process's memory but on its own, while this process does something else.
+///
+/// What may be changed meanwhile: everything but what was handed over for it here. Whoever drops one waits for its end.
+#[derive(Debug)]
+pub struct Underway {
+    flight: Flight<Carried>,
+    plan: Arc<Plan>,
+    program: Option<String>,
+    parent: Parent,
+    pid: u32,
+    ready: Ready,
+    /// The child has its own copy, but only when it has begun.
+    _network: Option<OwnedFd>,
+}
+
+/// What was ready for it.
+#[derive(Debug)]
+struct Ready {
+    template: Option<Arc<Template>>,
+    berth: Option<Berth>,
+    _pooled: Option<PooledNetwork>,
+}
+
+impl Underway {
+    /// Begins a launch, with what is ready; [`LaunchError::is_stale`] tells of what was not as it should be, here or in
+    /// [`Underway::launched`].
+    ///
+    /// Neither [`Launch::others`] nor [`Ahead::meanwhile`] nor [`Launch::timings`] is for this: they are left out.
+    ///
+    /// # Errors
+    /// Nothing runs then.
+    pub fn begin(request: &Launch<'_>) -> Result<Self, LaunchError> {
+        Self::begin_with(request, Fault::default())
+    }
+
+    pub(crate) fn begin_with(request: &Launch<'_>, fault: Fault) -> Result<Self, LaunchError> {
+        let network = request.network.map(|process| copy_above(process, 0)).transpose()?;
+        let berth = request.ahead.berth.and_then(RefCell::take);
+        let template = request.ahead.template.filter(|_| berth.is_none()).cloned();
+        let from = match (&berth, &template) {
+            (Some(berth), _) => From::Berth(berth),
+            (None, Some(template)) => From::Template(template),
+            (None, None) => From::Nothing,
+        };
+        let request =
+            &Launch { network: network.as_ref().map(AsFd::as_fd), others: &[], timings: None, ..*request };
+        let Prepared { carried, namespaces, pooled } = prepare(request, from, None, None, fault)?;
+        let own_cell = AtomicU32::new(0);
+        let clone = clone_request(request, namespaces, &own_cell);
+        fault.tells("clone3")?;
+        let flight = Flight::begin(&clone, carried, |carried: &Carried| apply::run(&carried.context(None)))
+            .map_err(|errno| LaunchError::parent_side("clone3", errno))?;
+        let pid = clone.pid_cell.load(Ordering::Acquire);
+        Ok(Self {
+            flight,
+            plan: request.plan.clone(),
+            program: request.argv.first().cloned(),
+            parent: request.parent,
+            pid,
+            ready: Ready { template, berth, _pooled: pooled },
+            _network: network,
+        })
+    }
+
+    /// Waits until it has exec'd.
+    ///
+    /// # Errors
+    /// As for [`launch`], but that one is stale where that would have launched without what was ready.
+    pub fn launched(self) -> Result<Launched, LaunchError> {
+        let Self { flight, plan, program, parent, pid, ready, _network } = self;
+        let (pidfd, carried) = flight.landed();
+        match carried.outcome.failure() {
+            None => Ok(Launched { pid, pidfd, mounts: ready.berth.map(Berth::into_mounts) }),
+            Some(failure) => {
+                let programs: Vec<&String> = program.iter().collect();
+                let error = failed(&plan, &carried, &programs, failure, (parent, pid, &pidfd));
+                if error.stale {
+                    ready.template.iter().for_each(|template| template.found_stale());
+                }
+                Err(error)
+            }
+        }
+    }
+}
+
+/// All that a child uses, its own: it is there whoever waits for it.
+#[derive(Debug)]
+struct Carried {
+    steps: Arc<[Step]>,
+    stdio: [OwnedFd; 3],
+    handed: Placed,
+    beside: Option<RawFd>,
+    ruleset: Option<OwnedFd>,
+    oom_score_adj: Option<Box<[u8]>>,
+    credentials: Vec<Option<Secret>>,
+    namespaces: Option<UserNamespace>,
+    network: Option<RawFd>,
+    pooled: Option<Network>,
+    template: Option<Mounts>,
+    berth: [(i32, Option<RawFd>); 3],
+    notes: Arc<Notes>,
+    noted: &'static Notes,
+    id_maps: Vec<UserNamespace>,
+    program: Option<RawFd>,
+    argv: PointerArray,
+    others: Vec<PointerArray>,
+    envp: PointerArray,
+    outcome: Outcome,
+    #[cfg(test)]
+    fault: Option<(u32, Errno)>,
+}
+
+impl Carried {
+    /// As the child takes it. Nothing is allocated for this.
+    fn context<'a>(&'a self, timings: Option<&'a Timings>) -> Context<'a> {
+        Context {
+            steps: &self.steps,
+            stdio: [self.stdio[0].as_raw_fd(), self.stdio[1].as_raw_fd(), self.stdio[2].as_raw_fd()],
+            handed: &self.handed.moves,
+            beside: self.beside,
+            ruleset: self.ruleset.as_ref().map(AsRawFd::as_raw_fd),
+            oom_score_adj: self.oom_score_adj.as_deref(),
+            credentials: &self.credentials,
+            namespaces: self.namespaces.as_ref(),
+            network: self.network,
+            pooled: self.pooled,
+            template: self.template,
+            berth: self.berth,
+            notes: &self.notes,
+            noted: self.noted,
+            id_maps: &self.id_maps,
+            program: self.program,
+            argv: &self.argv,
+            others: &self.others,
+            envp: &self.envp,
+            outcome: &self.outcome,
+            timings,
+            #[cfg(test)]
+            fault: self.fault,
+        }
+    }
+}
+
+/// A child that can be made.
+struct Prepared {
+    carried: Carried,
+    /// CLONE_NEW*
+    namespaces: u64,
+    /// Its network, where it was made before.
+    pooled: Option<PooledNetwork>,
+}
+
+fn prepare(
+    request: &Launch<'_>,
+    from: From<'_>,
+    beside: Option<RawFd>,
+    parking: Option<&Parking<'_>>,
+    fault: Fault,
+) -> Result<Prepared, LaunchError> {
     let plan = request.plan;
     let (steps, mut namespaces_of_clone) = from.left(plan)?;
     let pooled = match from {
@@ -346,8 +565,7 @@ fn launch_from(
             request.ahead.network.and_then(RefCell::take).filter(|_| plan.takes_network())
         }
     };
-    let parked = parking.map(|_| Parking::steps(&steps));
-    let steps: &[Step] = parked.as_deref().unwrap_or(&steps);
+    let steps = if parking.is_some() { Parking::steps(&steps) } else { steps };
     if pooled.is_some() {
         namespaces_of_clone &= !u64::from(libc::CLONE_NEWNET.cast_unsigned());
     }
@@ -397,24 +615,17 @@ fn launch_from(
     let stdio = [stdin?, stdout?, stderr?];
     let namespaces = plan.user_namespace.as_ref().map(|wanted| user_namespace(plan, wanted)).transpose()?;
     let id_maps: Result<Vec<_>, _> = plan.id_maps.iter().map(|wanted| user_namespace(plan, wanted)).collect();
-    let id_maps = id_maps?;
     let credentials: Result<Vec<_>, _> = plan.credentials.iter().map(|wanted| secret(plan, wanted)).collect();
-    let credentials = credentials?;
-    let oom_score_adj = inherited::oom_score_adj();
-    let outcome = Outcome::new();
-    let own_cell = AtomicU32::new(0);
-    let pid_cell = request.pid_cell.unwrap_or(&own_cell);
-    let context = Context {
-        steps,
-        stdio: [stdio[0].as_raw_fd(), stdio[1].as_raw_fd(), stdio[2].as_raw_fd()],
-        handed: &handed.moves,
+    let carried = Carried {
+        stdio,
+        handed,
         beside,
-        ruleset: ruleset.as_ref().map(AsRawFd::as_raw_fd),
-        oom_score_adj: oom_score_adj.as_deref(),
-        credentials: &credentials,
-        namespaces: namespaces.as_ref(),
+        ruleset,
+        oom_score_adj: inherited::oom_score_adj(),
+        credentials: credentials?,
+        namespaces,
         network: request.network.map(|process| process.as_raw_fd()),
-        pooled: pooled.as_ref().map(|network| network.within(steps)),
+        pooled: pooled.as_ref().map(|network| network.within(&steps)),
         template: match from {
             From::Template(template) => Some(Mounts::OfAll(template.namespace())),
             From::Meanwhile(template) => Some(Mounts::Arrive(template.socket())),
@@ -424,49 +635,20 @@ fn launch_from(
             From::Berth(berth) => berth.namespaces(),
             From::Nothing | From::Template(_) | From::Meanwhile(_) => [(0, None); 3],
         },
-        notes: from.notes(),
+        notes: from.notes().clone(),
         noted: Notes::none(),
-        id_maps: &id_maps,
+        id_maps: id_maps?,
         program: parking.map(|parking| parking.image.as_raw_fd()),
-        argv: &argv,
-        others: &others,
-        envp: &envp,
-        outcome: &outcome,
-        timings: request.timings,
+        argv,
+        others,
+        envp,
+        outcome: Outcome::new(),
         #[cfg(test)]
         fault: fault.at,
+        steps,
     };
     mark("stdio, credentials, user namespace");
-    let clone = clone::Request {
-        namespaces: namespaces_of_clone,
-        cgroup: request.cgroup.map(|cgroup| cgroup.directory().as_raw_fd()),
-        relation: match request.parent {
-            Parent::Caller => clone::Relation::Caller,
-            Parent::CallersParent => clone::Relation::CallersParent,
-        },
-        pid_cell,
-        shares_descriptors: true,
-    };
-    fault.tells("clone3")?;
-    let pidfd = clone::vfork_into(&clone, &context, |context| apply::run(context))
-        .map_err(|errno| LaunchError::parent_side("clone3", errno))?;
-    let pid = pid_cell.load(Ordering::Acquire);
-    request.timings.into_iter().for_each(|timings| timings.stepped_through(steps));
-    mark("execve");
-    match outcome.failure() {
-        None => Ok(Launched { pid, pidfd, mounts: None }),
-        Some((step, errno)) => {
-            if request.parent == Parent::Caller {
-                reap(&pidfd);
-            }
-            let (program, step) = match step.checked_sub(apply::OTHER).and_then(|at| usize::try_from(at).ok())
-            {
-                Some(at) if at < request.others.len() => (request.others.get(at), apply::EXEC),
-                Some(_) | None => (request.argv.first(), step),
-            };
-            Err(explain(plan, steps, program, step, errno, pid))
-        }
-    }
+    Ok(Prepared { carried, namespaces: namespaces_of_clone, pooled })
 }
 
 /// Reads a credential; where that fails the error names the place in the policy.
@@ -576,6 +758,7 @@ pub(crate) fn c_strings(
 }
 
 /// Copies of what is handed on, above every number that something is put to.
+#[derive(Debug)]
 struct Placed {
     /// Open until the child has its own.
     copies: Vec<OwnedFd>,

@@ -53,7 +53,7 @@ pub(crate) fn namespaces(wanted: &Wanted<'_>) -> Result<Vec<OwnedFd>, (&'static 
     let (none, cell) = (PointerArray::new(Vec::new()), AtomicU32::new(0));
     let context = Context {
         template: wanted.template.map(|template| Mounts::OfAll(template.namespace())),
-        notes: wanted.template.map_or(Notes::none(), Template::notes),
+        notes: wanted.template.map_or(Notes::none(), |template| template.notes()),
         ..Context::of_steps(wanted.steps, wanted.notes, wanted.outcome, &none, wanted.fault)
     };
     let making = Making { context: &context, names: wanted.names, socket: theirs.as_raw_fd() };

@@ -3,7 +3,7 @@
 //! What the plans of one policy do differs in a handful of places: who the service is. So a list is another one's and what
 //! is otherwise.
 
-use std::{borrow::Cow, fmt, ops::Index, sync::Arc};
+use std::{fmt, ops::Index, sync::Arc};
 
 use crate::plan::Step;
 
@@ -27,8 +27,8 @@ impl Steps {
     }
 
     /// In one piece, for a launch.
-    pub(crate) fn in_one(&self) -> Cow<'_, [Step]> {
-        if self.own.is_empty() { Cow::Borrowed(&self.common) } else { self.iter().cloned().collect() }
+    pub(crate) fn in_one(&self) -> Arc<[Step]> {
+        if self.own.is_empty() { self.common.clone() } else { self.iter().cloned().collect() }
     }
 
     /// Is that list from here on and what is otherwise in this one, where that is less.

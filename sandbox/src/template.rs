@@ -45,7 +45,7 @@ use crate::{
 pub struct Template {
     build: Arc<TemplateBuild>,
     namespace: OwnedFd,
-    notes: Notes,
+    notes: Arc<Notes>,
     /// A launch found something else than what was built.
     stale: AtomicBool,
 }
@@ -55,14 +55,14 @@ impl Template {
     ///
     /// # Errors
     /// The step that failed, as a launch would tell it.
-    pub fn build(plan: &Plan) -> Result<Option<Self>, LaunchError> {
+    pub fn build(plan: &Plan) -> Result<Option<Arc<Self>>, LaunchError> {
         Self::build_with(plan, Fault::default())
     }
 
-    pub(crate) fn build_with(plan: &Plan, fault: Fault) -> Result<Option<Self>, LaunchError> {
+    pub(crate) fn build_with(plan: &Plan, fault: Fault) -> Result<Option<Arc<Self>>, LaunchError> {
         let Some(parts) = &plan.template else { return Ok(None) };
         let build = &parts.build;
-        let notes = Notes::blank(build.sources.len(), build.mount_points);
+        let notes = Arc::new(Notes::blank(build.sources.len(), build.mount_points));
         let outcome = Outcome::new();
         let made = making::namespaces(&making::Wanted {
             steps: &build.steps,
@@ -75,7 +75,8 @@ impl Template {
         });
         match made.and_then(|mut made| made.pop().ok_or(("pass namespaces on", Errno::EBADMSG))) {
             Ok(namespace) => {
-                Ok(Some(Self { build: build.clone(), namespace, notes, stale: AtomicBool::new(false) }))
+                let stale = AtomicBool::new(false);
+                Ok(Some(Arc::new(Self { build: build.clone(), namespace, notes, stale })))
             }
             Err((what, errno)) => Err(match outcome.failure() {
                 Some((step, errno)) => explain(plan, &build.steps, None, step, errno, 0),
@@ -107,7 +108,7 @@ impl Template {
         self.namespace.as_raw_fd()
     }
 
-    pub(crate) fn notes(&self) -> &Notes {
+    pub(crate) fn notes(&self) -> &Arc<Notes> {
         &self.notes
     }
 }
@@ -127,7 +128,7 @@ pub struct TemplateMeanwhile {
 #[derive(Debug)]
 struct Building {
     build: Arc<TemplateBuild>,
-    notes: Notes,
+    notes: Arc<Notes>,
     /// Nobody reads it: a launch is told no more than that none comes.
     outcome: Outcome,
     none: PointerArray,
@@ -168,7 +169,7 @@ impl TemplateMeanwhile {
         Notes::none();
         let building = Building {
             build: parts.build.clone(),
-            notes: Notes::blank(parts.build.sources.len(), parts.build.mount_points),
+            notes: Notes::blank(parts.build.sources.len(), parts.build.mount_points).into(),
             outcome: Outcome::new(),
             none: PointerArray::new(Vec::new()),
             socket: theirs.as_raw_fd(),
@@ -193,7 +194,7 @@ impl TemplateMeanwhile {
     }
 
     /// Those of its builder, who has written the last of them before it sends what it has built.
-    pub(crate) fn notes(&self) -> &Notes {
+    pub(crate) fn notes(&self) -> &Arc<Notes> {
         &self.builder.context().notes
     }
 }

@@ -6,6 +6,7 @@ use std::{
     fs::File,
     io::{BufRead, BufReader, Read},
     os::fd::AsFd,
+    sync::Arc,
 };
 
 use inside::{is_root, plan_for};
@@ -18,7 +19,7 @@ use sandbox::{
 
 /// A shell in a sandbox, which waits until it is dropped.
 struct Service {
-    plan: Plan,
+    plan: Arc<Plan>,
     launched: Launched,
     stdin: Option<std::io::PipeWriter>,
 }
@@ -53,7 +54,7 @@ fn namespaces_of(pid: u32) -> String {
 }
 
 /// What a script prints beside the service; `None`: by itself under the same policy.
-fn output(plan: &Plan, service: Option<&Service>, script: &str) -> String {
+fn output(plan: &Arc<Plan>, service: Option<&Service>, script: &str) -> String {
     let (mut reader, writer) = std::io::pipe().expect("a step of this test");
     let null = File::options().read(true).write(true).open("/dev/null").expect("a step of this test");
     let argv = ["/bin/sh", "-c", script].map(str::to_owned);

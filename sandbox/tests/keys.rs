@@ -6,6 +6,8 @@
 
 mod inside;
 
+use std::sync::Arc;
+
 use inside::{command, is_root, plan_for, try_plan_for};
 use nix::sys::wait::WaitStatus;
 use sandbox::{
@@ -15,7 +17,7 @@ use sandbox::{
 };
 
 /// `base/default` with these sections on top, compiled for this machine, or what is wrong with it.
-fn plan(sections: &str) -> Result<Plan, String> {
+fn plan(sections: &str) -> Result<Arc<Plan>, String> {
     try_plan_for("keys", sections).map_err(|report| report.to_string())
 }
 

@@ -8,6 +8,7 @@ use std::{
     io::Read,
     os::fd::{AsFd, AsRawFd},
     path::{Path, PathBuf},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -36,18 +37,18 @@ fn subject() -> Subject {
     Subject { name: "standby".to_owned(), root: "/".into(), sockets: vec![] }
 }
 
-fn plan(text: &str) -> Plan {
+fn plan(text: &str) -> Arc<Plan> {
     let policy =
         load_text(Path::new("test.toml"), text, &Store::new(vec![policies()])).expect("a step of this test");
     let kernel = Kernel::probe(None).expect("a step of this test");
     compile(&policy, &subject(), &kernel).expect("a step of this test")
 }
 
-fn parked(plan: &Plan) -> Standby {
+fn parked(plan: &Arc<Plan>) -> Standby {
     try_to_park(plan).expect("a step of this test")
 }
 
-fn try_to_park(plan: &Plan) -> Result<Standby, LaunchError> {
+fn try_to_park(plan: &Arc<Plan>) -> Result<Standby, LaunchError> {
     let null = File::open("/dev/null").expect("a step of this test");
     let standby = park(&Launch::new(plan, &[], [null.as_fd(); 3]))?;
     let deadline = Instant::now() + Duration::from_secs(30);
@@ -75,7 +76,7 @@ fn output(launched: &Launched, mut reader: impl Read) -> String {
     output
 }
 
-fn both(plan: &Plan, script: &str, environment: &[(String, String)], handed: Handed<'_>) -> Said {
+fn both(plan: &Arc<Plan>, script: &str, environment: &[(String, String)], handed: Handed<'_>) -> Said {
     let null = File::open("/dev/null").expect("a step of this test");
     let argv = shell(script);
     let (reader, writer) = std::io::pipe().expect("a step of this test");

@@ -22,7 +22,7 @@ use sandbox::{
     berth::Berth,
     compile::{Subject, compile},
     kernel::Kernel,
-    launch::{Ahead, Launch, launch},
+    launch::{Ahead, Launch, LaunchError, Launched, Underway, launch},
     netpool::{NetworkPool, PooledNetwork},
     policy::{Store, load_text},
     template::{MountWatch, Template, TemplateMeanwhile},
@@ -43,17 +43,38 @@ fn plan(text: &str) -> Arc<Plan> {
     let policy =
         load_text(Path::new("test.toml"), text, &Store::new(vec![policies()])).expect("a step of this test");
     let subject = Subject { name: "template".to_owned(), root: "/".into(), sockets: vec![] };
-    Arc::new(
-        compile(&policy, &subject, &Kernel::probe(None).expect("a step of this test"))
-            .expect("a step of this test"),
-    )
+    compile(&policy, &subject, &Kernel::probe(None).expect("a step of this test"))
+        .expect("a step of this test")
 }
 
-fn run(plan: &Plan, template: Option<&Template>, network: Option<PooledNetwork>, script: &str) -> String {
+fn run(
+    plan: &Arc<Plan>,
+    template: Option<&Arc<Template>>,
+    network: Option<PooledNetwork>,
+    script: &str,
+) -> String {
     run_ahead(plan, Ahead { template, network: Some(&network.into()), ..Ahead::default() }, script)
 }
 
-fn run_ahead(plan: &Plan, ahead: Ahead<'_>, script: &str) -> String {
+fn run_ahead(plan: &Arc<Plan>, ahead: Ahead<'_>, script: &str) -> String {
+    output(launch, plan, ahead, script).expect("a step of this test")
+}
+
+/// The same, by a launcher that does something else meanwhile.
+fn run_underway(plan: &Arc<Plan>, ahead: Ahead<'_>, script: &str) -> String {
+    output(underway, plan, ahead, script).expect("a step of this test")
+}
+
+fn underway(request: &Launch<'_>) -> Result<Launched, LaunchError> {
+    Underway::begin(request)?.launched()
+}
+
+fn output(
+    launch: fn(&Launch<'_>) -> Result<Launched, LaunchError>,
+    plan: &Arc<Plan>,
+    ahead: Ahead<'_>,
+    script: &str,
+) -> Result<String, LaunchError> {
     let null = File::open("/dev/null").expect("a step of this test");
     let (mut reader, writer) = std::io::pipe().expect("a step of this test");
     let launched = launch(&Launch {
@@ -63,13 +84,12 @@ fn run_ahead(plan: &Plan, ahead: Ahead<'_>, script: &str) -> String {
             &["/usr/bin/sh", "-c", script].map(str::to_owned),
             [null.as_fd(), writer.as_fd(), writer.as_fd()],
         )
-    })
-    .expect("a step of this test");
+    })?;
     drop(writer);
     let mut output = String::new();
     reader.read_to_string(&mut output).expect("a step of this test");
     waitid(Id::PIDFd(launched.pidfd.as_fd()), WaitPidFlag::WEXITED).expect("a step of this test");
-    output
+    Ok(output)
 }
 
 /// What a service can tell of its world. Ids of mounts and numbers of anonymous devices differ from launch to launch, and
@@ -108,7 +128,7 @@ fn all_that_ships_looks_the_same_with_a_template_and_a_pool_and_without() {
             assert!(["boot/hostname", "boot/sysctl", "unconfined"].contains(&name.as_str()), "{name}");
             continue;
         }
-        same(&Arc::new(plan), &mut pool);
+        same(&plan, &mut pool);
         compared.push(name);
     }
     eprintln!("compared: {compared:?}");
@@ -137,15 +157,20 @@ fn same(plan: &Arc<Plan>, pool: &mut NetworkPool) {
             assert_eq!(run_ahead(plan, ahead, LOOK), inline, "{}, its template on its way", plan.policy());
             assert!(begun.take().is_none(), "it was taken");
         }
-        if let Some(berth) = berth(plan, template.as_ref()) {
-            let look = run_ahead(plan, Ahead { berth: Some(&berth), ..Ahead::default() }, LOOK);
+        for template in [None, template.as_ref()] {
+            let look = run_underway(plan, Ahead { template, ..Ahead::default() }, LOOK);
+            assert_eq!(look, inline, "{}, while its launcher does something else", plan.policy());
+        }
+        for run in [run_ahead, run_underway] {
+            let Some(berth) = berth(plan, template.as_ref()) else { continue };
+            let look = run(plan, Ahead { berth: Some(&berth), ..Ahead::default() }, LOOK);
             assert_eq!(look, inline, "{}, from a berth", plan.policy());
             assert!(berth.take().is_none(), "it was taken");
         }
     }
 }
 
-fn berth(plan: &Arc<Plan>, template: Option<&Template>) -> Option<RefCell<Option<Berth>>> {
+fn berth(plan: &Arc<Plan>, template: Option<&Arc<Template>>) -> Option<RefCell<Option<Berth>>> {
     let made = Berth::make(plan, template?).expect("a step of this test");
     assert_eq!(made.is_some(), plan.has_berth());
     made.map(|berth| RefCell::new(Some(berth)))
@@ -315,15 +340,27 @@ fn a_folder_that_is_hidden_and_exchanged_is_hidden_all_the_same() {
     let look = format!("cat {}/file 2>/dev/null; echo looked", secret.display());
     assert_eq!(run(&plan, template.as_ref(), None, &look), "looked\n");
     let made_before = berth(&plan, template.as_ref());
+    let (other, another) =
+        (Template::build(&plan).expect("a step of this test"), berth(&plan, template.as_ref()));
     // The mount that hides it goes where the old folder goes.
     std::fs::rename(&secret, &aside).expect("a step of this test");
     make("new");
-    let is_current = || template.as_ref().is_some_and(Template::is_current);
+    let is_current = || template.as_ref().is_some_and(|template| template.is_current());
     assert!(is_current(), "what it shows is the same");
     assert_eq!(run(&plan, template.as_ref(), None, &look), "looked\n");
     assert!(!is_current(), "the launch found it stale");
     let ahead = Ahead { berth: made_before.as_ref(), ..Ahead::default() };
     assert_eq!(run_ahead(&plan, ahead, &look), "looked\n", "and that of a berth too");
+    // Who does something else meanwhile is told, and launches again.
+    for ahead in [
+        Ahead { template: other.as_ref(), ..Ahead::default() },
+        Ahead { berth: another.as_ref(), ..Ahead::default() },
+    ] {
+        let refused = output(underway, &plan, ahead, &look).expect_err("it is stale");
+        assert!(refused.is_stale(), "{refused}");
+        assert_eq!(run_underway(&plan, Ahead::default(), &look), "looked\n", "control");
+    }
+    assert!(!other.is_some_and(|other| other.is_current()), "and says so");
     assert!(
         Berth::make(&plan, template.as_ref().expect("it has one")).is_err(),
         "none is made from a stale one"

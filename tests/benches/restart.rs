@@ -200,7 +200,7 @@ impl House {
 /// Launches without a manager.
 struct Sandboxed {
     plan: Arc<Plan>,
-    template: Template,
+    template: Arc<Template>,
     base: PathBuf,
     null: File,
 }
@@ -210,11 +210,11 @@ impl Sandboxed {
         let shipped = Store::new(vec![e2e::workspace().join("policies")]);
         let policy = load_text(Path::new("restarted.toml"), &house.policy, &shipped)?;
         let kernel = Kernel::probe(None)?;
-        let plan = Arc::new(compile(
+        let plan = compile(
             &policy,
             &Subject { name: "restarted".to_owned(), root: "/".into(), sockets: vec![] },
             &kernel,
-        )?);
+        )?;
         let template = Template::build(&plan)?.context("base/default has a template")?;
         let base = kernel.cgroup_base.context("no cgroup2 tree is mounted")?;
         let base = base.join(format!("restart-bench-{}", std::process::id()));

@@ -132,7 +132,7 @@ impl Confined {
         // As motherd says it of itself.
         sandbox::inherited::dispositions_are_final()?;
         let subject = Subject { name: "bench".to_owned(), root: "/".into(), sockets: vec![] };
-        let plan = Arc::new(compile(policy, &subject, &kernel)?);
+        let plan = compile(policy, &subject, &kernel)?;
         let base = kernel.cgroup_base.context("no cgroup2 tree is mounted")?;
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
@@ -163,7 +163,7 @@ impl Confined {
     }
 
     /// One launch of the program in a cgroup of its own, to its end.
-    pub fn run(&self, template: Option<&Template>, network: Option<PooledNetwork>) -> Result<()> {
+    pub fn run(&self, template: Option<&Arc<Template>>, network: Option<PooledNetwork>) -> Result<()> {
         let ahead = Ahead { template, network: Some(&network.into()), ..Ahead::default() };
         self.run_from(ahead, None).map(drop)
     }

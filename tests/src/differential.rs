@@ -11,6 +11,7 @@ use std::io::Read;
 use std::os::fd::AsFd;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
 use nix::errno::Errno;
@@ -318,7 +319,7 @@ fn compare(
     scratch: &Scratch,
     (seed, text): (u64, &str),
     policy: &Policy,
-    plan: &Plan,
+    plan: &Arc<Plan>,
 ) -> Result<()> {
     let questions = questions(scratch);
     let acts: Vec<String> = questions.iter().map(|(_, _, act)| act.clone()).collect();
@@ -371,7 +372,7 @@ fn compare(
 }
 
 /// What the probe says of each act inside of the sandbox.
-fn probe(plan: &Plan, program: &str, acts: &[String]) -> Result<String> {
+fn probe(plan: &Arc<Plan>, program: &str, acts: &[String]) -> Result<String> {
     let (mut reader, writer) = std::io::pipe()?;
     let null = fs::File::options().read(true).write(true).open("/dev/null")?;
     let argv: Vec<String> =

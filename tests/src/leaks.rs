@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -105,7 +106,7 @@ pub fn run(launches: u64) -> Result<Vec<Line>> {
 struct Ways {
     strict: Confined,
     users: Confined,
-    template: Template,
+    template: Arc<Template>,
     pool: NetworkPool,
 }
 

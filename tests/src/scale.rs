@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -111,7 +112,7 @@ fn bare_loop(scale: &Scale, service: &Path) -> Result<f64> {
     let file = scratch.path("stamps");
     stamp_file(&file)?;
     let subject = |id| Subject { name: format!("svc-{id}"), root: "/".into(), sockets: vec![] };
-    let plans: Vec<Plan> =
+    let plans: Vec<Arc<Plan>> =
         (0..scale.services).map(|id| compile(&policy, &subject(id), &kernel)).collect::<Result<_, _>>()?;
     let null = File::options().read(true).write(true).open("/dev/null")?;
     let mut running: Vec<(OwnedFd, Cgroup)> = Vec::new();

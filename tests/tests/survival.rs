@@ -119,7 +119,7 @@ fn listed(list: &Value) -> Result<BTreeMap<String, String>> {
 fn who_starts_many_answers_hears_and_lets_be_what_is_not_wanted_any_more() -> Result<()> {
     let Some(mut scratch) = Scratch::new("who_starts_many_answers")? else { return Ok(()) };
     let programs = SoakPrograms::built()?;
-    let names: Vec<String> = (10..50).map(|number| format!("s{number}")).collect();
+    let names: Vec<String> = (10..90).map(|number| format!("s{number}")).collect();
     for name in &names {
         in_the_ledger(&scratch, name, name == "s10")?;
     }

@@ -1,6 +1,6 @@
 //! The tools that answer: `motherctl policy can`, `show`, `explain`, `diff` and `groups`.
 
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 
 use sandbox::{
     Plan,
@@ -31,7 +31,7 @@ fn loaded(global: &Global, name: &str) -> Result<Policy, Failure> {
 }
 
 /// For this machine, as a service of the policy's name.
-fn compiled(policy: &Policy) -> Result<Plan, Failure> {
+fn compiled(policy: &Policy) -> Result<Arc<Plan>, Failure> {
     let kernel = Kernel::probe(None).map_err(|error| Failure::new(1, &error))?;
     let subject = subject(Path::new(policy.name()));
     compile(policy, &subject, &kernel).map_err(|report| Failure::report(1, &report))

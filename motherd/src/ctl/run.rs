@@ -11,6 +11,7 @@ use std::{
     mem::ManuallyDrop,
     os::fd::{AsFd, OwnedFd},
     path::{Path, PathBuf},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -163,7 +164,7 @@ fn own_cgroup(base: &Path, name: &str, plan: &Plan) -> Result<Cgroup, Failure> {
 /// Launches the first of the programs that a command without a slash may mean: whether one is there is asked where it
 /// counts, in the sandbox, by executing it.
 fn launch_first(
-    plan: &Plan,
+    plan: &Arc<Plan>,
     command: &[String],
     cgroup: Option<&Cgroup>,
     ahead: Ahead<'_>,

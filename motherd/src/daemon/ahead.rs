@@ -13,7 +13,6 @@ use std::{
     cell::RefCell,
     io,
     os::fd::{BorrowedFd, OwnedFd},
-    rc::Rc,
     sync::Arc,
     time::Duration,
 };
@@ -46,7 +45,7 @@ const ENDED: usize = 4;
 /// What one launch takes out of the stock.
 #[derive(Debug, Default)]
 pub(super) struct Taken {
-    template: Option<Rc<Template>>,
+    template: Option<Arc<Template>>,
     network: RefCell<Option<PooledNetwork>>,
     berth: RefCell<Option<Berth>>,
 }
@@ -54,7 +53,7 @@ pub(super) struct Taken {
 impl Taken {
     pub(super) fn ahead(&self) -> Ahead<'_> {
         Ahead {
-            template: self.template.as_deref(),
+            template: self.template.as_ref(),
             network: Some(&self.network),
             berth: Some(&self.berth),
             ..Ahead::default()
@@ -93,7 +92,7 @@ pub(super) struct Stock {
 
 #[derive(Debug)]
 struct Kept {
-    template: Rc<Template>,
+    template: Arc<Template>,
     plan: Arc<Plan>,
 }
 
@@ -174,7 +173,7 @@ impl Stock {
     }
 
     /// The template for a launch, if one is there that is still what would be built.
-    fn template(&mut self, plan: &Arc<Plan>, now: Duration) -> Option<Rc<Template>> {
+    fn template(&mut self, plan: &Arc<Plan>, now: Duration) -> Option<Arc<Template>> {
         if self.closed || !plan.has_template() {
             return None;
         }
@@ -199,7 +198,7 @@ impl Stock {
 
     /// A template for a launch that is not the first without one: others will follow it before there is time to make it.
     /// Building one takes as long as what one launch saves by it twice.
-    fn make_for_many(&mut self, plan: &Arc<Plan>, now: Duration) -> Option<Rc<Template>> {
+    fn make_for_many(&mut self, plan: &Arc<Plan>, now: Duration) -> Option<Arc<Template>> {
         self.wanted.retain(|known| !known.shares_template_with(plan));
         self.make_template(plan.clone());
         let made =
@@ -311,7 +310,7 @@ impl Stock {
                 if self.templates.len() >= TEMPLATES {
                     self.templates.remove(0);
                 }
-                self.templates.push(Kept { template: Rc::new(template), plan });
+                self.templates.push(Kept { template, plan });
             }
             Ok(None) => {}
             Err(error) => tracing::warn!("{}: {error}; launches build their mounts", plan.policy()),
@@ -391,7 +390,7 @@ mod tests {
         );
         let built = stock.take(&two, Duration::ZERO).template.unwrap();
         let found = stock.take(&three, Duration::ZERO).template.unwrap();
-        assert!(Rc::ptr_eq(&built, &found) && built.is_of(&one));
+        assert!(Arc::ptr_eq(&built, &found) && built.is_of(&one));
         assert_eq!((stock.templates.len(), stock.wanted.len()), (1, 1));
     }
 

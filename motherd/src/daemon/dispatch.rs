@@ -30,9 +30,14 @@ use crate::{
     supervise::{Act, Event},
 };
 
-/// After this long epoll is asked: what a person does not notice, and many times what asking costs. Where tests have motherd end,
-/// every turn is a slice, so that it is known where they are.
-const SLICE: Duration = if cfg!(feature = "failpoints") { Duration::ZERO } else { Duration::from_millis(50) };
+/// After this long epoll is asked: what a person does not notice, and many times what asking costs.
+const SLICE: Duration = Duration::from_millis(50);
+
+/// Whether a slice that took this many turns has an end. Where tests have motherd end it is known where they are: two are one, so
+/// that a child is on its way while another is launched.
+fn is_over(taken: usize, now: Duration, until: Duration) -> bool {
+    if cfg!(feature = "failpoints") { taken >= 2 } else { taken > 0 && now >= until }
+}
 
 /// Turns that are still to come, the earliest first.
 #[derive(Debug, Default)]
@@ -92,15 +97,20 @@ impl Daemon {
         self.policies.go_on(looked_at.policies);
         self.slices = looked_at.slices;
         self.record();
-        let (until, mut taken) = (now() + SLICE, false);
-        while let Some(effect) = queue.pop_front() {
+        let (until, mut taken) = (now() + SLICE, 0);
+        loop {
+            if queue.front().is_none_or(|effect| !self.may_overlap(effect)) {
+                let events = self.land()?;
+                queue.extend(self.what_follows(events));
+            }
+            let Some(effect) = queue.pop_front() else { break };
             let now = now();
             if let Effect::Turn(id) = effect {
-                if taken && now >= until {
+                if is_over(taken, now, until) {
                     left.push_back(id);
                     continue;
                 }
-                taken = true;
+                taken += 1;
             }
             if let Confirmed::Instead(effects) = self.manager.confirm(&effect, now) {
                 self.record();
@@ -125,6 +135,19 @@ impl Daemon {
         }
         let events = self.execute(effect)?;
         failpoint::hit("dispatch.executed");
+        Ok(self.what_follows(events))
+    }
+
+    /// Whether this may be done while a child is on its way ([`Daemon::launch`]): to look at a service, and to launch another one.
+    fn may_overlap(&self, effect: &Effect) -> bool {
+        match effect {
+            Effect::Turn(_) => true,
+            Effect::Service(id, Act::Look | Act::Launch) => self.may_launch_meanwhile(*id),
+            Effect::Service(..) | Effect::Answer { .. } | Effect::Reply { .. } | Effect::End { .. } => false,
+        }
+    }
+
+    fn what_follows(&mut self, events: Vec<(Id, Event)>) -> Vec<Effect> {
         let mut effects = Vec::new();
         for (id, event) in events {
             let launched = matches!(event, Event::Launched { .. });
@@ -135,7 +158,7 @@ impl Daemon {
                 self.record();
             }
         }
-        Ok(effects)
+        effects
     }
 
     /// What follows from how things are now, whatever led there.

@@ -304,6 +304,8 @@ struct Daemon {
     watchdog: watchdog::Watchdog,
     rest: rest::Rest,
     turns: dispatch::Turns,
+    /// Whose child is on its way.
+    flying: Option<spawn::Flying>,
     /// Who may have ended for good since the last look.
     ended: BTreeSet<Id>,
     /// Populated cgroups of services that no file describes: paths below the base.
@@ -469,6 +471,7 @@ impl Daemon {
             report: None,
             rest: rest::Rest::default(),
             turns: dispatch::Turns::default(),
+            flying: None,
             watchdog: watchdog::Watchdog::new(words.watchdog.take(), replay.stored.remove(watchdog::SLOT)),
             ended: BTreeSet::new(),
             orphans: BTreeSet::new(),

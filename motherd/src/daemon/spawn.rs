@@ -4,12 +4,15 @@
 //! `Launching` (written before this is called) - the log pipe, kept by initldr - the cgroup with its limits - clone3
 //! into it, which writes the pid into the record before the child's first instruction. What it does not need in order to
 //! begin comes after the launches, before the next event ([`Daemon::complete_launches`]).
+//!
+//! While its child is on its way to execve, the next service's pipe and cgroup are made. Until the child has landed its service
+//! is `Launching`, and nothing but another launch is done: so whatever else is decided is decided of services that run or do not.
 
 use std::{
     collections::BTreeMap,
     fs::File,
     io,
-    os::fd::{AsFd, BorrowedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::PathBuf,
     sync::{Arc, atomic::Ordering},
 };
@@ -19,12 +22,13 @@ use sandbox::{
     Plan,
     cgroup::Cgroup,
     descriptors::far_up,
-    launch::{Handed, Launch, LaunchError, LaunchFailure, Launched, Parent, launch},
+    launch::{Handed, Launch, LaunchError, LaunchFailure, Launched, Parent, Underway},
     standby::{Missed, Release},
 };
 
 use super::{
     Daemon, Fatal,
+    ahead::Taken,
     events::{Source, watch},
     notify::Readiness,
     now,
@@ -77,8 +81,41 @@ impl Refusal {
     }
 }
 
+/// A launch whose child is on its way.
+#[derive(Debug)]
+pub(super) struct Flying {
+    id: Id,
+    underway: Underway,
+}
+
+/// A launch that came to its end.
+#[derive(Debug)]
+struct Landed {
+    id: Id,
+    launched: Result<Launched, LaunchError>,
+}
+
+/// What a process is launched by and into.
+struct Place {
+    plan: Arc<Plan>,
+    /// A pidfd of the process whose network it joins.
+    network: Option<OwnedFd>,
+    /// Who waits to be it.
+    standby: Option<sandbox::standby::Standby>,
+    /// `None` is what is in the stock then.
+    ready: Option<Taken>,
+}
+
+/// A launch that was begun.
+enum Begun {
+    /// A process that waited has gone on.
+    Released(Launched),
+    Underway(Underway),
+}
+
 impl Daemon {
-    /// Launches a service, and answers with the event that says how it went.
+    /// Begins to launch a service. Answers with the events that say how earlier launches went, and of this one where that is known:
+    /// its child may still be on its way, until [`Daemon::land`].
     pub(super) fn launch(&mut self, id: Id) -> Result<Vec<(Id, Event)>, Fatal> {
         let service = self.manager.graph().service(id);
         let name = service.name().to_owned();
@@ -86,15 +123,81 @@ impl Daemon {
         let prepared = self.prepare(id, &name, &program)?;
         let listening = self.prepare_sockets(id)?.and_then(|()| self.hand_over_sockets(id));
         let listening = listening.map_err(|(what, error)| Refusal::io(&what, &error));
+        let ready = self.prepare_ready(id, &name, &program)?;
+        let prepared = prepared.and(listening).and(ready);
+        let place = prepared.and_then(|()| self.make_place(id, &name, &program));
+        // Its child has had the time that all this took.
+        let landed = self.wait_for_landing();
+        let begun = place.and_then(|place| self.begin(id, &name, &program, place));
+        failpoint::hit("launch.under-way");
+        // The service has its own, and that is to be the only one.
+        self.hand_over_ready(id);
+        let mut events = match landed {
+            Some(landed) => self.landed(landed)?,
+            None => vec![],
+        };
+        match begun {
+            Ok(Begun::Underway(underway)) => self.flying = Some(Flying { id, underway }),
+            Ok(Begun::Released(launched)) => events.extend(self.launched(id, Ok(launched))?),
+            Err(refusal) => events.extend(self.launched(id, Err(refusal))?),
+        }
+        Ok(events)
+    }
+
+    /// Waits for who is on its way, and answers with the event that says how that went.
+    pub(super) fn land(&mut self) -> Result<Vec<(Id, Event)>, Fatal> {
+        match self.wait_for_landing() {
+            Some(landed) => self.landed(landed),
+            None => Ok(vec![]),
+        }
+    }
+
+    /// Whether another service's child is on its way, or nobody's.
+    pub(super) fn may_launch_meanwhile(&self, id: Id) -> bool {
+        self.flying.as_ref().is_none_or(|flying| flying.id != id)
+    }
+
+    fn wait_for_landing(&mut self) -> Option<Landed> {
+        let Flying { id, underway } = self.flying.take()?;
+        Some(Landed { id, launched: underway.launched() })
+    }
+
+    fn landed(&mut self, Landed { id, launched }: Landed) -> Result<Vec<(Id, Event)>, Fatal> {
+        let Some(program) = self.manager.graph().service(id).shared_program() else { return Ok(vec![]) };
+        let launched = match launched {
+            // Something on the host was renamed since that was made: now without.
+            Err(error) if error.is_stale() => self.launch_anew(id, &program),
+            Err(error) => Err(self.refusal(id, &program, &error)),
+            Ok(launched) => Ok(launched),
+        };
+        self.launched(id, launched)
+    }
+
+    /// Once more, with nothing that was ready.
+    fn launch_anew(&mut self, id: Id, program: &Program) -> Result<Launched, Refusal> {
+        let name = self.manager.graph().name(id).to_owned();
+        let plan = self.plan(id, &name, program)?;
+        let network = self.network(plan.network_of()).map_err(Refusal::passing)?;
+        match self.begin(
+            id,
+            &name,
+            program,
+            Place { plan, network, standby: None, ready: Some(Taken::default()) },
+        )? {
+            Begun::Released(launched) => Ok(launched),
+            Begun::Underway(underway) => {
+                underway.launched().map_err(|error| self.refusal(id, program, &error))
+            }
+        }
+    }
+
+    /// What is known of a process that was launched, or of one that was not.
+    fn launched(&mut self, id: Id, launched: Result<Launched, Refusal>) -> Result<Vec<(Id, Event)>, Fatal> {
+        let name = self.manager.graph().name(id).to_owned();
         let waited = match self.manager.unit(id).standby {
             Standby::Parked { process } => Some(process.pid),
             Standby::None | Standby::Parking | Standby::Later { .. } => None,
         };
-        let ready = self.prepare_ready(id, &name, &program)?;
-        let prepared = prepared.and(listening).and(ready);
-        let launched = prepared.and_then(|()| self.start_process(id, &name, &program));
-        // The service has its own, and that is to be the only one.
-        self.hand_over_ready(id);
         let event = match launched {
             Ok(Launched { pid, pidfd, mounts }) => {
                 failpoint::hit("launch.cloned");
@@ -126,7 +229,8 @@ impl Daemon {
         Ok(events)
     }
 
-    fn start_process(&mut self, id: Id, name: &str, program: &Program) -> Result<Launched, Refusal> {
+    /// What is there before any child is.
+    fn make_place(&mut self, id: Id, name: &str, program: &Program) -> Result<Place, Refusal> {
         let known = self.runtime.get(&id).and_then(|runtime| Some(runtime.planned.as_ref()?.plan().clone()));
         let plan = self.plan(id, name, program)?;
         let is_new = !known.as_ref().is_some_and(|known| Arc::ptr_eq(known, &plan));
@@ -159,6 +263,12 @@ impl Daemon {
         failpoint::hit("launch.cgroup-made");
         self.arm_pressure(id, &plan)?;
         self.begin_to_listen(id);
+        Ok(Place { plan, network, standby, ready: None })
+    }
+
+    /// Has who waits go on, or makes a child.
+    fn begin(&mut self, id: Id, name: &str, program: &Program, place: Place) -> Result<Begun, Refusal> {
+        let Place { plan, network, standby, ready } = place;
         let runtime = self.runtime.entry(id).or_default();
         let null = File::open("/dev/null").map_err(|error| Refusal::io("open /dev/null", &error))?;
         let Some(log) = &runtime.log else { return Err(Refusal::permanent("no log pipe")) };
@@ -181,19 +291,6 @@ impl Daemon {
         let (argv, stdio) = (&program.exec.value, [null.as_fd(), log.writer(), log.writer()]);
         let at = program.ready_fd.zip(runtime.ready.as_ref().and_then(Ready::writer));
         let handed = Handed { listen: &listen, own_pid, at };
-        let failed = |error: LaunchError| {
-            let sources = self.manager.graph().service(id).sources();
-            match error.kind() {
-                // Its owner ended just now, and is perhaps tried again.
-                LaunchFailure::Sandbox if network.is_some() && error.errno() == Errno::ESRCH => {
-                    Refusal::passing(error.to_string())
-                }
-                LaunchFailure::Sandbox => Refusal::by(Some(error.errno()), error.to_string()),
-                LaunchFailure::NotExecutable | LaunchFailure::NotFound => {
-                    Refusal::permanent(format!("{}: {error}", sources.locate(&program.exec.at)))
-                }
-            }
-        };
         if let Some(standby) = standby {
             // As the kernel writes it in a launch: before its first instruction that is the service's.
             pid_cell.store(standby.pid(), Ordering::Release);
@@ -202,15 +299,15 @@ impl Daemon {
             match standby.release(&Release { plan: &plan, argv, environment: &environment, stdio, handed }) {
                 Ok(launched) => {
                     failpoint::hit("standby.released");
-                    return Ok(launched);
+                    return Ok(Begun::Released(launched));
                 }
-                Err(Missed::Failed(error)) => return Err(failed(error)),
+                Err(Missed::Failed(error)) => return Err(self.refusal(id, program, &error)),
                 Err(Missed::Unfit(why)) => tracing::warn!("{name}: {why}"),
             }
             pid_cell.store(0, Ordering::Release);
         }
-        let ready = self.stock.take(&plan, now());
-        launch(&Launch {
+        let ready = ready.unwrap_or_else(|| self.stock.take(&plan, now()));
+        let underway = Underway::begin(&Launch {
             plan: &plan,
             argv,
             others: &[],
@@ -223,8 +320,25 @@ impl Daemon {
             parent: Parent::CallersParent,
             pid_cell: Some(pid_cell),
             timings: None,
-        })
-        .map_err(failed)
+        });
+        underway.map(Begun::Underway).map_err(|error| self.refusal(id, program, &error))
+    }
+
+    /// Why a service was not launched.
+    fn refusal(&self, id: Id, program: &Program, error: &LaunchError) -> Refusal {
+        let service = self.manager.graph().service(id);
+        let joins = self.runtime.get(&id).and_then(|runtime| runtime.planned.as_ref());
+        let joins = joins.is_some_and(|planned| planned.plan().network_of().is_some());
+        match error.kind() {
+            // Whose network it joins ended just now, and is perhaps tried again.
+            LaunchFailure::Sandbox if joins && error.errno() == Errno::ESRCH => {
+                Refusal::passing(error.to_string())
+            }
+            LaunchFailure::Sandbox => Refusal::by(Some(error.errno()), error.to_string()),
+            LaunchFailure::NotExecutable | LaunchFailure::NotFound => {
+                Refusal::permanent(format!("{}: {error}", service.sources().locate(&program.exec.at)))
+            }
+        }
     }
 
     /// The service's cgroup: where this is not its `first` process the one that is there, else a new one.

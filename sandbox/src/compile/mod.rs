@@ -28,7 +28,7 @@ mod tests;
 mod transcript;
 pub(crate) mod users;
 
-use std::{ffi::CString, path::PathBuf};
+use std::{ffi::CString, path::PathBuf, sync::Arc};
 
 pub use automatic::auto_id;
 pub use compiler::{Compiled, Compiler};
@@ -63,8 +63,8 @@ pub struct Subject {
 ///
 /// # Errors
 /// Everything that this machine cannot enforce or does not have, at its places.
-pub fn compile(policy: &Policy, subject: &Subject, kernel: &Kernel) -> Result<Plan, Report> {
-    compile_on(policy, subject, kernel, &RealHost::new(&subject.root))
+pub fn compile(policy: &Policy, subject: &Subject, kernel: &Kernel) -> Result<Arc<Plan>, Report> {
+    compile_on(policy, subject, kernel, &RealHost::new(&subject.root)).map(Arc::new)
 }
 
 /// The same, for a host that a test describes.

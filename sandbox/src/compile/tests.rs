@@ -23,7 +23,7 @@ use super::{
 use crate::{
     berth::Berth,
     diagnostic::Report,
-    launch::{Ahead, Fault, Launch, LaunchFailure, launch, launch_with},
+    launch::{Ahead, Fault, Launch, LaunchError, LaunchFailure, Launched, Underway, launch, launch_with},
     netpool::PooledNetwork,
     plan::{Op, Plan, Step},
     policy::{
@@ -586,11 +586,11 @@ fn a_processor_that_does_not_stop_speculating_is_an_error() {
     }
 }
 
-fn launch_true(plan: &Plan) -> Result<(), crate::launch::LaunchError> {
+fn launch_true(plan: &Arc<Plan>) -> Result<(), crate::launch::LaunchError> {
     launch_true_ahead(plan, Ahead::default())
 }
 
-fn launch_true_ahead(plan: &Plan, ahead: Ahead<'_>) -> Result<(), crate::launch::LaunchError> {
+fn launch_true_ahead(plan: &Arc<Plan>, ahead: Ahead<'_>) -> Result<(), crate::launch::LaunchError> {
     let null = File::options().read(true).write(true).open("/dev/null").unwrap();
     let launched = launch(&Launch {
         ahead,
@@ -652,9 +652,19 @@ fn every_kind_of_step_has_failed() {
 /// Each way in which a call can be refused.
 const ERRNOS: [Errno; 4] = [Errno::EPERM, Errno::ENOSYS, Errno::EINVAL, Errno::ENOMEM];
 
+type Way = fn(&Launch<'_>, Fault) -> Result<Launched, LaunchError>;
+
+/// Waiting, and doing something else.
+const WAYS: [Way; 2] = [launch_with, |request, fault| {
+    let underway = Underway::begin_with(request, fault)?;
+    let other = vec![0; 4096];
+    std::hint::black_box(&other);
+    underway.launched()
+}];
+
 /// What the parent does by itself: for a launch, for a template, for a namespace of the pool.
 fn fail_every_call() {
-    let plan = Arc::new(super::compile(&policy(strict()), &subject(), &this_machine()).unwrap());
+    let plan = super::compile(&policy(strict()), &subject(), &this_machine()).unwrap();
     let null = File::options().read(true).write(true).open("/dev/null").unwrap();
     let argv = ["/usr/bin/true".to_owned()];
     let request = Launch::new(&plan, &argv, [null.as_fd(), null.as_fd(), null.as_fd()]);
@@ -663,10 +673,12 @@ fn fail_every_call() {
     let mut refused = 0;
     for errno in ERRNOS {
         for call in ["landlock", "stdio", "clone3"] {
-            let error = launch_with(&request, Fault { at: None, call: Some((call, errno)) }).unwrap_err();
-            assert_eq!((error.kind(), error.errno()), (LaunchFailure::Sandbox, errno));
-            assert!(error.to_string().starts_with(call), "{error}");
-            refused += 1;
+            for launch in WAYS {
+                let error = launch(&request, Fault { at: None, call: Some((call, errno)) }).unwrap_err();
+                assert_eq!((error.kind(), error.errno()), (LaunchFailure::Sandbox, errno));
+                assert!(error.to_string().starts_with(call), "{error}");
+                refused += 1;
+            }
         }
         for call in ["socketpair", "clone3"] {
             let fault = Fault { at: None, call: Some((call, errno)) };
@@ -704,7 +716,7 @@ fn fail_every_call() {
 /// A launch that fails while its network is on its way leaves nothing behind; one whose network never comes makes its own, and
 /// one whose network stays down brings it up.
 fn fail_every_step_with_a_network_on_its_way() {
-    let plan = Arc::new(super::compile(&policy(strict()), &subject(), &this_machine()).unwrap());
+    let plan = super::compile(&policy(strict()), &subject(), &this_machine()).unwrap();
     assert!(plan.takes_network());
     let null = File::options().read(true).write(true).open("/dev/null").unwrap();
     let argv = ["/usr/bin/true".to_owned()];
@@ -738,7 +750,7 @@ fn fail_every_step_with_a_network_on_its_way() {
 
 /// A launch that fails while its template is being built leaves nothing behind; one whose template never comes builds everything.
 fn fail_every_step_with_a_template_on_its_way() {
-    let plan = Arc::new(super::compile(&policy(strict()), &subject(), &this_machine()).unwrap());
+    let plan = super::compile(&policy(strict()), &subject(), &this_machine()).unwrap();
     let parts = plan.template.as_ref().unwrap();
     let null = File::options().read(true).write(true).open("/dev/null").unwrap();
     let argv = ["/usr/bin/true".to_owned()];
@@ -787,7 +799,7 @@ struct NetworkSeen {
 }
 
 /// What a process of this plan sees of its network.
-fn network_seen(plan: &Plan, ahead: Option<PooledNetwork>) -> NetworkSeen {
+fn network_seen(plan: &Arc<Plan>, ahead: Option<PooledNetwork>) -> NetworkSeen {
     let null = File::options().read(true).write(true).open("/dev/null").unwrap();
     let (mut reader, writer) = std::io::pipe().unwrap();
     let argv = ["/usr/bin/cat", "/proc/self/net/dev", "/proc/self/net/fib_trie"].map(str::to_owned);
@@ -823,7 +835,7 @@ fn fail_every_step(rules: Confinement) {
 }
 
 fn fail_every_step_for(rules: Confinement, subject: &super::Subject) {
-    let plan = Arc::new(super::compile(&policy(rules), subject, &this_machine()).unwrap());
+    let plan = super::compile(&policy(rules), subject, &this_machine()).unwrap();
     let template = Template::build(&plan).unwrap();
     fail_every_step_of(&plan, &plan.steps.in_one(), None, &|| None);
     if let (Some(template), Some(parts)) = (&template, &plan.template) {
@@ -862,9 +874,9 @@ fn fail_every_step_ahead(plan: &Arc<Plan>, steps: &[Step], template: &Template) 
 }
 
 fn fail_every_step_of(
-    plan: &Plan,
+    plan: &Arc<Plan>,
     steps: &[Step],
-    template: Option<&Template>,
+    template: Option<&Arc<Template>>,
     berth: &dyn Fn() -> Option<Berth>,
 ) {
     let null = File::options().read(true).write(true).open("/dev/null").unwrap();
@@ -882,17 +894,22 @@ fn fail_every_step_of(
             continue;
         }
         for errno in ERRNOS {
-            kept.replace(berth());
-            let error = launch_with(&request, Fault { at: Some((number, errno)), call: None }).unwrap_err();
-            assert_eq!((error.kind(), error.errno()), (LaunchFailure::Sandbox, errno), "{step:?}");
-            assert_eq!(error.to_string(), told(plan, step, errno));
+            let fault = Fault { at: Some((number, errno)), call: None };
+            for launch in WAYS {
+                kept.replace(berth());
+                let error = launch(&request, fault).unwrap_err();
+                assert_eq!((error.kind(), error.errno()), (LaunchFailure::Sandbox, errno), "{step:?}");
+                assert_eq!(error.to_string(), told(plan, step, errno));
+            }
         }
     }
     for errno in ERRNOS {
         let fault = Fault { at: Some((crate::apply::OWN_DESCRIPTORS, errno)), call: None };
-        let error = launch_with(&request, fault).unwrap_err();
-        assert_eq!((error.kind(), error.errno()), (LaunchFailure::Sandbox, errno));
-        assert!(error.to_string().starts_with("close_range: "), "{error}");
+        for launch in WAYS {
+            let error = launch(&request, fault).unwrap_err();
+            assert_eq!((error.kind(), error.errno()), (LaunchFailure::Sandbox, errno));
+            assert!(error.to_string().starts_with("close_range: "), "{error}");
+        }
     }
     before.none_since();
     // The control: without a fault the command does run, and its word is the only one in the pipe.

@@ -9,11 +9,13 @@ use std::{
     mem::ManuallyDrop,
     os::fd::{AsFd, FromRawFd, OwnedFd, RawFd},
     ptr,
-    sync::atomic::AtomicU32,
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
 };
 
 use nix::{
     errno::Errno,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::{
         signal::{SigSet, SigmaskHow, sigprocmask},
         wait::{Id, WaitPidFlag, waitid},
@@ -97,62 +99,177 @@ extern "C" fn enter<C>(start: *const c_void) -> ! {
 /// # Errors
 /// What clone3(2) says.
 pub(crate) fn vfork_into<C>(request: &Request<'_>, context: &C, body: fn(&C) -> !) -> Result<OwnedFd, Errno> {
-    let stack = match SPARE.take() {
-        Some(stack) => stack,
-        None => Stack::map()?,
-    };
+    let stack = Stack::spare()?;
     let mut pidfd: RawFd = -1;
-    let mut flags = libc::CLONE_VM as u64
-        | libc::CLONE_VFORK as u64
-        | libc::CLONE_PIDFD as u64
-        | libc::CLONE_PARENT_SETTID as u64
-        | CLONE_CLEAR_SIGHAND
-        | request.namespaces;
-    if request.shares_descriptors {
-        flags |= libc::CLONE_FILES as u64;
-    }
-    let exit_signal = match request.relation {
-        Relation::Caller => libc::SIGCHLD as u64,
-        Relation::CallersParent => {
-            // The kernel insists on 0 here and uses the caller's own exit signal.
-            flags |= libc::CLONE_PARENT as u64;
-            0
-        }
-        Relation::Helper => 0,
-    };
-    let mut cgroup = 0;
-    if let Some(directory) = request.cgroup {
-        flags |= CLONE_INTO_CGROUP;
-        cgroup = u64::from(directory.cast_unsigned());
-    }
     let arguments = CloneArgs {
-        flags,
-        pidfd: ptr::from_mut(&mut pidfd) as u64,
-        parent_tid: request.pid_cell.as_ptr() as u64,
-        exit_signal,
-        stack: stack.base as u64,
-        stack_size: STACK_SIZE as u64,
-        cgroup,
-        ..CloneArgs::default()
+        flags: request.flags() | libc::CLONE_VFORK as u64,
+        ..request.arguments(&mut pidfd, &stack)
     };
     let start = Start { context, body };
-
-    let mut before = SigSet::empty();
-    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), Some(&mut before))?;
     // SAFETY: the arguments point at a full `clone_args` whose pidfd and parent_tid fields point at memory that
     // outlives the call; the stack is a fresh mapping used by nobody else; `enter::<C>` gets a `Start<C>` that lives
-    // in this frame, which CLONE_VFORK keeps suspended while the child runs. Signals are blocked, so no handler of
-    // this process can run on the child's stack.
-    let result = unsafe { clone3(&arguments, enter::<C>, ptr::from_ref(&start).cast()) };
-    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&before), None)?;
+    // in this frame, which CLONE_VFORK keeps suspended while the child runs.
+    let result = unsafe { clone3_masked(&arguments, enter::<C>, ptr::from_ref(&start).cast()) };
+    // CLONE_VFORK held this process until the child had exec'd or ended, if there was one: nobody is on the stack any more.
+    SPARE.set(Some(stack));
+    result?;
+    // SAFETY: clone3 succeeded with CLONE_PIDFD, so it stored a descriptor that is new and that nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(pidfd) })
+}
 
+impl Request<'_> {
+    fn flags(&self) -> u64 {
+        let mut flags = libc::CLONE_VM as u64
+            | libc::CLONE_PIDFD as u64
+            | libc::CLONE_PARENT_SETTID as u64
+            | CLONE_CLEAR_SIGHAND
+            | self.namespaces;
+        if self.shares_descriptors {
+            flags |= libc::CLONE_FILES as u64;
+        }
+        if self.relation == Relation::CallersParent {
+            flags |= libc::CLONE_PARENT as u64;
+        }
+        if self.cgroup.is_some() {
+            flags |= CLONE_INTO_CGROUP;
+        }
+        flags
+    }
+
+    /// All but its flags.
+    fn arguments(&self, pidfd: &mut RawFd, stack: &Stack) -> CloneArgs {
+        CloneArgs {
+            pidfd: ptr::from_mut(pidfd) as u64,
+            parent_tid: self.pid_cell.as_ptr() as u64,
+            exit_signal: match self.relation {
+                Relation::Caller => libc::SIGCHLD as u64,
+                // The kernel insists on 0 for the first and uses the caller's own exit signal.
+                Relation::CallersParent | Relation::Helper => 0,
+            },
+            stack: stack.base as u64,
+            stack_size: STACK_SIZE as u64,
+            cgroup: self.cgroup.map_or(0, |directory| u64::from(directory.cast_unsigned())),
+            ..CloneArgs::default()
+        }
+    }
+}
+
+/// [`clone3`] with all signals blocked, so that no handler of this process can run on the child's stack.
+///
+/// # Safety
+/// As for [`clone3`].
+unsafe fn clone3_masked(
+    arguments: &CloneArgs,
+    entry: extern "C" fn(*const c_void) -> !,
+    argument: *const c_void,
+) -> Result<(), Errno> {
+    let mut before = SigSet::empty();
+    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), Some(&mut before))?;
+    // SAFETY: the caller's.
+    let result = unsafe { clone3(arguments, entry, argument) };
+    // Whoever goes on with a child there is no word of would let go of what that child uses.
+    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&before), None).expect("a mask that was there just now");
     if result < 0 {
         return Err(Errno::from_raw(i32::try_from(-result).unwrap_or(libc::EINVAL)));
     }
-    // CLONE_VFORK held this process until the child had exec'd or ended: nobody is on the stack any more.
-    SPARE.set(Some(stack));
-    // SAFETY: clone3 succeeded with CLONE_PIDFD, so it stored a descriptor that is new and that nobody else owns.
-    Ok(unsafe { OwnedFd::from_raw_fd(pidfd) })
+    Ok(())
+}
+
+/// A child on its way to exec in this process's memory, while this process runs on: [`vfork_into`], but for its waiting.
+///
+/// What the child uses is its alone until it is gone from this memory: it goes along, and comes back ([`Flight::landed`]).
+#[derive(Debug)]
+pub(crate) struct Flight<C: Send + 'static> {
+    pidfd: Option<OwnedFd>,
+    aboard: ManuallyDrop<Box<Aboard<C>>>,
+    stack: Option<Stack>,
+}
+
+#[derive(Debug)]
+struct Aboard<C> {
+    context: C,
+    body: fn(&C) -> !,
+    /// Not 0 until the child has exec'd or ended: the kernel clears it then, and wakes who waits (CLONE_CHILD_CLEARTID).
+    here: AtomicU32,
+}
+
+extern "C" fn enter_aboard<C>(aboard: *const c_void) -> ! {
+    // SAFETY: `Flight::begin` passes a pointer to a boxed `Aboard` with this very `C`, which the `Flight` neither reaches nor
+    // lets go of, but for `here`, until the kernel has said by that word that this process is gone from this memory.
+    let aboard = unsafe { &*aboard.cast::<Aboard<C>>() };
+    (aboard.body)(&aboard.context)
+}
+
+/// So long between two looks whether the child has ended without a word: no kernel is known where it would.
+const LOOK: Duration = Duration::from_secs(1);
+
+impl<C: Send + 'static> Flight<C> {
+    /// Makes a child that runs `body(context)`, as [`vfork_into`] does. `body` must not allocate, lock, unwind or touch
+    /// thread-local storage: all of these are this process's too, which goes on.
+    ///
+    /// # Errors
+    /// What clone3(2) says.
+    pub(crate) fn begin(request: &Request<'_>, context: C, body: fn(&C) -> !) -> Result<Self, Errno> {
+        let stack = Stack::spare()?;
+        let aboard = Box::new(Aboard { context, body, here: AtomicU32::new(1) });
+        let mut pidfd: RawFd = -1;
+        let arguments = CloneArgs {
+            flags: request.flags() | libc::CLONE_CHILD_CLEARTID as u64,
+            child_tid: aboard.here.as_ptr() as u64,
+            ..request.arguments(&mut pidfd, &stack)
+        };
+        // SAFETY: the arguments point at a full `clone_args`; the kernel stores the pidfd and the pid before the call returns,
+        // while `pidfd` is in this frame and the cell is borrowed. The stack and `aboard` are kept in the `Flight` until the
+        // child is gone from this memory, and what `body` may do does not meet what this process does meanwhile.
+        let result = unsafe { clone3_masked(&arguments, enter_aboard::<C>, ptr::from_ref(&*aboard).cast()) };
+        if let Err(errno) = result {
+            SPARE.set(Some(stack));
+            return Err(errno);
+        }
+        // SAFETY: clone3 succeeded with CLONE_PIDFD, so it stored a descriptor that is new and that nobody else owns.
+        let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+        Ok(Self { pidfd: Some(pidfd), aboard: ManuallyDrop::new(aboard), stack: Some(stack) })
+    }
+
+    /// Waits until the child has exec'd or ended. Answers a pidfd of it, and what went along.
+    pub(crate) fn landed(mut self) -> (OwnedFd, C) {
+        self.wait();
+        let mut this = ManuallyDrop::new(self);
+        SPARE.set(this.stack.take());
+        let pidfd = this.pidfd.take().expect("it is there until this");
+        // SAFETY: `this` is never dropped, and nothing reaches the field after it; the child, who had a reference, is gone.
+        let aboard = unsafe { ManuallyDrop::take(&mut this.aboard) };
+        (pidfd, aboard.context)
+    }
+
+    fn wait(&mut self) {
+        while self.aboard.here.load(Ordering::Acquire) != 0 {
+            // Woken, or cleared by now, or interrupted, or it is time to look: it looks again in any case.
+            let _woken = raw::futex_wait_for_kernel(&self.aboard.here, 1, LOOK);
+            if self.aboard.here.load(Ordering::Acquire) != 0 && self.has_ended() {
+                return;
+            }
+        }
+    }
+
+    /// A pidfd is readable from the end of its process on (pidfd_open(2)).
+    fn has_ended(&self) -> bool {
+        let mut polled = self.pidfd.iter().map(|pidfd| PollFd::new(pidfd.as_fd(), PollFlags::POLLIN));
+        polled.next().is_some_and(|polled| {
+            let mut fds = [polled];
+            poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
+        })
+    }
+}
+
+impl<C: Send + 'static> Drop for Flight<C> {
+    fn drop(&mut self) {
+        self.wait();
+        SPARE.set(self.stack.take());
+        // SAFETY: this is the owner's drop, which runs once (`landed` forgets it), and nothing reads the field after it; the
+        // child, who had a reference, is gone.
+        unsafe { ManuallyDrop::drop(&mut self.aboard) };
+    }
 }
 
 thread_local! {
@@ -275,10 +392,7 @@ struct Body {
 }
 
 fn meanwhile(flags: u64, body: Body) -> Result<Holder, Errno> {
-    let stack = match SPARE.take() {
-        Some(stack) => stack,
-        None => Stack::map()?,
-    };
+    let stack = Stack::spare()?;
     let (mut pidfd, pid): (RawFd, AtomicU32) = (-1, AtomicU32::new(0));
     let arguments = CloneArgs {
         flags: libc::CLONE_VM as u64
@@ -294,18 +408,12 @@ fn meanwhile(flags: u64, body: Body) -> Result<Holder, Errno> {
         stack_size: STACK_SIZE as u64,
         ..CloneArgs::default()
     };
-    let mut before = SigSet::empty();
-    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), Some(&mut before))?;
     // SAFETY: the arguments point at a full `clone_args`; the kernel stores the pidfd and the pid before the call
     // returns, while both are in this frame. The stack is nobody else's, kept in the `Holder` until the process is
     // gone. The entry is one that a `Body` may have: it reaches nothing through its argument but what was made for two,
     // and writes to nothing else but that stack; it has all signals blocked, so this process's memory is otherwise only
     // read, as code and literals.
-    let result = unsafe { clone3(&arguments, body.entry, body.argument) };
-    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&before), None)?;
-    if result < 0 {
-        return Err(Errno::from_raw(i32::try_from(-result).unwrap_or(libc::EINVAL)));
-    }
+    unsafe { clone3_masked(&arguments, body.entry, body.argument) }?;
     let pid = nix::unistd::Pid::from_raw(pid.into_inner().cast_signed());
     // SAFETY: clone3 succeeded with CLONE_PIDFD, so it stored a descriptor that is new and that nobody else owns.
     let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
@@ -416,6 +524,11 @@ struct Stack {
 const GUARD: usize = 4096;
 
 impl Stack {
+    /// The one of this thread's last child, or a new one.
+    fn spare() -> Result<Self, Errno> {
+        SPARE.take().map_or_else(Self::map, Ok)
+    }
+
     fn map() -> Result<Self, Errno> {
         // SAFETY: an anonymous mapping at an address of the kernel's choice touches no memory that exists.
         let mapping = unsafe {
@@ -444,8 +557,8 @@ impl Stack {
 
 impl Drop for Stack {
     fn drop(&mut self) {
-        // SAFETY: this is the very mapping that `map` made, and the child that used it has exec'd or ended, since
-        // CLONE_VFORK held the parent until then.
+        // SAFETY: this is the very mapping that `map` made, and the child that used it has exec'd or ended: nobody lets go of
+        // a stack before.
         if unsafe { libc::munmap(self.mapping, STACK_SIZE + GUARD) } != 0 {
             tracing::warn!(errno = ?Errno::last(), "munmap of a child's stack");
         }

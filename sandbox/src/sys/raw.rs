@@ -375,14 +375,24 @@ pub(crate) fn readlink(directory: RawFd, path: &CStr, into: &mut [u8]) -> Answer
     unsafe { syscall(libc::SYS_readlinkat, arguments) }
 }
 
-/// futex(2), FUTEX_WAIT: sleeps while the word is `seen`, until it is woken or the time is over.
+/// futex(2), FUTEX_WAIT: sleeps while the word is `seen`, until it is woken by [`futex_wake`] or the time is over.
 pub(crate) fn futex_wait(word: &AtomicU32, seen: u32, limit: Option<Duration>) -> Answer<()> {
+    wait_on(word, seen, limit, libc::FUTEX_PRIVATE_FLAG)
+}
+
+/// The same, for a word of which the kernel tells: it does that as if the word could be of many processes
+/// (set_tid_address(2)).
+pub(crate) fn futex_wait_for_kernel(word: &AtomicU32, seen: u32, limit: Duration) -> Answer<()> {
+    wait_on(word, seen, Some(limit), 0)
+}
+
+fn wait_on(word: &AtomicU32, seen: u32, limit: Option<Duration>, flags: i32) -> Answer<()> {
     let limit = limit.map(|limit| libc::timespec {
         tv_sec: limit.as_secs().cast_signed(),
         tv_nsec: limit.subsec_nanos().into(),
     });
     let pointer = limit.as_ref().map_or(0, |limit| ptr::from_ref(limit) as usize);
-    let arguments = [word.as_ptr() as usize, FUTEX_WAIT_PRIVATE, seen as usize, pointer, 0, 0];
+    let arguments = [word.as_ptr() as usize, int(libc::FUTEX_WAIT | flags), seen as usize, pointer, 0, 0];
     // SAFETY: the first argument points at an aligned word that lives across the call and that the kernel only reads; the fourth
     // is null or points at a `timespec` on this stack, which is only read.
     unsafe { syscall(libc::SYS_futex, arguments) }.map(drop)
@@ -395,7 +405,6 @@ pub(crate) fn futex_wake(word: &AtomicU32) -> Answer<()> {
     unsafe { syscall(libc::SYS_futex, arguments) }.map(drop)
 }
 
-const FUTEX_WAIT_PRIVATE: usize = (libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG) as usize;
 const FUTEX_WAKE_PRIVATE: usize = (libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG) as usize;
 
 /// fstat(2): whether `fd` is this character device.
@@ -824,6 +833,8 @@ pub(crate) struct PointerArray {
 
 // SAFETY: the pointers are of strings that it owns, none of which changes but by atomic stores (`PidVariable`).
 unsafe impl Sync for PointerArray {}
+// SAFETY: as above; it frees them as any thread may.
+unsafe impl Send for PointerArray {}
 
 /// `NAME=` and room for a pid and the NUL after it: filled in by the child, which alone knows its pid, without allocating.
 #[derive(Debug)]

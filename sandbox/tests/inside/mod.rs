@@ -10,7 +10,7 @@ use std::{
     os::{fd::AsFd, unix::fs::PermissionsExt},
     path::{Path, PathBuf},
     sync::{
-        OnceLock,
+        Arc, OnceLock,
         atomic::{AtomicU32, Ordering},
     },
 };
@@ -75,12 +75,12 @@ fn try_policy(lines: &str) -> Result<Policy, Report> {
 }
 
 /// That policy for this machine, as the service `name`.
-pub(crate) fn plan_for(name: &str, lines: &str) -> Plan {
+pub(crate) fn plan_for(name: &str, lines: &str) -> Arc<Plan> {
     try_plan_for(name, lines).unwrap_or_else(|report| panic!("{lines}\n{report}"))
 }
 
 /// The same, or everything that is wrong with it.
-pub(crate) fn try_plan_for(name: &str, lines: &str) -> Result<Plan, Report> {
+pub(crate) fn try_plan_for(name: &str, lines: &str) -> Result<Arc<Plan>, Report> {
     let kernel = Kernel::probe(None).expect("this machine can be asked");
     let subject = Subject { name: name.to_owned(), root: "/".into(), sockets: vec![] };
     compile(&try_policy(lines)?, &subject, &kernel)
@@ -97,7 +97,7 @@ pub(crate) fn run(lines: &str, script: &str) -> Ran {
 }
 
 /// The same in a cgroup of its own, with what the plan puts on it; `None` where there is no cgroup2 tree.
-pub(crate) fn run_in_cgroup(plan: &Plan, script: &str) -> Option<Result<Ran, String>> {
+pub(crate) fn run_in_cgroup(plan: &Arc<Plan>, script: &str) -> Option<Result<Ran, String>> {
     let kernel = Kernel::probe(None).expect("this machine can be asked");
     let base = kernel.cgroup_base?;
     static NUMBER: AtomicU32 = AtomicU32::new(0);
@@ -113,11 +113,11 @@ pub(crate) fn run_in_cgroup(plan: &Plan, script: &str) -> Option<Result<Ran, Str
 }
 
 /// The same, for a plan, without the limits and programs of a cgroup.
-pub(crate) fn run_plan(plan: &Plan, script: &str) -> Result<Ran, String> {
+pub(crate) fn run_plan(plan: &Arc<Plan>, script: &str) -> Result<Ran, String> {
     shell(plan, script, None)
 }
 
-fn shell(plan: &Plan, script: &str, cgroup: Option<&Cgroup>) -> Result<Ran, String> {
+fn shell(plan: &Arc<Plan>, script: &str, cgroup: Option<&Cgroup>) -> Result<Ran, String> {
     let (output, ended) =
         command_in(plan, &["/bin/sh", "-c", script], cgroup).map_err(|error| error.to_string())?;
     let status = match (ended, ended.pid()) {
@@ -129,12 +129,12 @@ fn shell(plan: &Plan, script: &str, cgroup: Option<&Cgroup>) -> Result<Ran, Stri
 }
 
 /// Runs a command under a plan: what it printed on both, and how it ended.
-pub(crate) fn command(plan: &Plan, argv: &[&str]) -> Result<(String, WaitStatus), LaunchError> {
+pub(crate) fn command(plan: &Arc<Plan>, argv: &[&str]) -> Result<(String, WaitStatus), LaunchError> {
     command_in(plan, argv, None)
 }
 
 fn command_in(
-    plan: &Plan,
+    plan: &Arc<Plan>,
     argv: &[&str],
     cgroup: Option<&Cgroup>,
 ) -> Result<(String, WaitStatus), LaunchError> {

@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
@@ -103,7 +104,7 @@ impl Lab {
     }
 
     /// `base/default` with these sections on top, compiled for this machine.
-    pub fn plan(&self, sections: &str) -> Result<Plan> {
+    pub fn plan(&self, sections: &str) -> Result<Arc<Plan>> {
         let text = format!("extends = [\"lab\"]\n{sections}");
         let store = Store::new(vec![self.dir.join("policies")]);
         let policy =
@@ -132,7 +133,7 @@ impl Lab {
     pub fn start_program(
         &self,
         program: &str,
-        plan: &Plan,
+        plan: &Arc<Plan>,
         words: &[&str],
         cgroup: Option<&Cgroup>,
         stdin: Option<BorrowedFd<'_>>,
@@ -270,7 +271,7 @@ impl Lab {
         let Some(root) = &self.kernel.cgroup_root else { return Ok(None) };
         let base = self.dir.file_name().context("it has a name")?.to_string_lossy().into_owned();
         let relative = format!("{base}-{name}");
-        Ok(Some(OwnCgroup(Cgroup::create(root, &relative, &self.plan(sections)?)?)))
+        Ok(Some(OwnCgroup(Cgroup::create(root, &relative, &*self.plan(sections)?)?)))
     }
 }
 
