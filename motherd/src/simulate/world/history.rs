@@ -176,6 +176,7 @@ impl World {
         let life = self.crashes;
         self.queue.clear();
         self.behind.clear();
+        self.flying = None;
         self.asked.clear();
         let began = self.now;
         self.now += Duration::from_millis(self.dice.roll(3_000));

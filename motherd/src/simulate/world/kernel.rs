@@ -109,7 +109,8 @@ impl World {
                 self.event(id, Event::Standby(StandbyEvent::Gone { failed: true }))?;
             }
             let permanent = self.dice.one_in(3);
-            return self.event(id, Event::LaunchFailed { why: "no".to_owned(), permanent });
+            let event = Event::LaunchFailed { why: "no".to_owned(), permanent };
+            return self.fly(id, event, released.is_some());
         }
         let pid = released.unwrap_or(pid);
         let body = self.body_mut(id);
@@ -124,7 +125,34 @@ impl World {
             // Made, and motherd ends before it knows.
             return self.crash();
         }
-        self.event(id, Event::Launched { pid })
+        self.fly(id, Event::Launched { pid }, released.is_some())
+    }
+
+    /// A child is on its way, after the one before has landed. Of one that waited it is known at once how it went on.
+    fn fly(&mut self, id: Id, event: Event, waited: bool) -> Held {
+        if let Some((id, event)) = self.flying.replace((id, event)) {
+            self.event(id, event)?;
+        }
+        if waited || self.dice.one_in(2) { self.land() } else { Ok(()) }
+    }
+
+    /// What motherd waits for before it does anything else than to look or to launch.
+    pub(super) fn land(&mut self) -> Held {
+        match self.flying.take() {
+            Some((id, event)) => self.event(id, event),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether this may be done while a child is on its way (`Daemon::may_overlap`).
+    pub(super) fn may_overlap(&self, effect: &Effect) -> bool {
+        match effect {
+            Effect::Turn(_) => true,
+            Effect::Service(id, Act::Look | Act::Launch) => {
+                self.flying.as_ref().is_none_or(|(flying, _)| flying != id)
+            }
+            Effect::Service(..) | Effect::Answer { .. } | Effect::Reply { .. } | Effect::End { .. } => false,
+        }
     }
 
     /// The main process ends; motherd is told later.

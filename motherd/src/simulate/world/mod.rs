@@ -79,6 +79,8 @@ pub(super) struct World {
     pub(super) queue: VecDeque<Effect>,
     /// Turns that were left when a slice was over: other things happen before they come.
     pub(super) behind: VecDeque<Effect>,
+    /// Whose child is on its way, and how that will have gone.
+    flying: Option<(Id, Event)>,
     pub(super) now: Duration,
     pub(super) asked: BTreeMap<u64, Asked>,
     /// When the machine ended, and what was said to be left.
@@ -119,6 +121,7 @@ impl World {
             exits: VecDeque::new(),
             queue: VecDeque::new(),
             behind: VecDeque::new(),
+            flying: None,
             now: Duration::from_secs(10),
             asked: BTreeMap::new(),
             ended: None,
@@ -265,7 +268,11 @@ impl World {
     /// Executes what is to be done, of its turns perhaps some: a slice. motherd may end before each of it.
     fn run(&mut self) -> Held {
         let mut turns = if self.unlucky(2) { 1 + self.dice.roll(3) } else { u64::MAX };
-        while let Some(effect) = self.queue.pop_front() {
+        loop {
+            if self.queue.front().is_none_or(|effect| !self.may_overlap(effect)) {
+                self.land()?;
+            }
+            let Some(effect) = self.queue.pop_front() else { return Ok(()) };
             if self.unlucky(80) {
                 return self.crash();
             }
@@ -280,7 +287,6 @@ impl World {
                 self.execute(effect)?;
             }
         }
-        Ok(())
     }
 
     /// The next slice of the turns that were left.
