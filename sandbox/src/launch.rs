@@ -348,7 +348,13 @@ fn launch_from(
     let mark = |what| request.timings.into_iter().for_each(|timings| timings.mark(what));
     let Prepared { carried, namespaces, pooled: _pooled } = prepare(request, from, beside, parking, fault)?;
     let (own_cell, context) = (AtomicU32::new(0), carried.context(request.timings));
-    let clone = clone_request(request, namespaces, &own_cell);
+    let clone = clone::Request {
+        namespaces,
+        cgroup: request.cgroup.map(|cgroup| cgroup.directory().as_raw_fd()),
+        relation: request.parent.into(),
+        pid_cell: request.pid_cell.unwrap_or(&own_cell),
+        shares_descriptors: true,
+    };
     fault.tells("clone3")?;
     let pidfd = clone::vfork_into(&clone, &context, |context| apply::run(context))
         .map_err(|errno| LaunchError::parent_side("clone3", errno))?;
@@ -364,16 +370,12 @@ fn launch_from(
     }
 }
 
-fn clone_request<'a>(request: &Launch<'a>, namespaces: u64, own_cell: &'a AtomicU32) -> clone::Request<'a> {
-    clone::Request {
-        namespaces,
-        cgroup: request.cgroup.map(|cgroup| cgroup.directory().as_raw_fd()),
-        relation: match request.parent {
-            Parent::Caller => clone::Relation::Caller,
-            Parent::CallersParent => clone::Relation::CallersParent,
-        },
-        pid_cell: request.pid_cell.unwrap_or(own_cell),
-        shares_descriptors: true,
+impl std::convert::From<Parent> for clone::Relation {
+    fn from(parent: Parent) -> Self {
+        match parent {
+            Parent::Caller => Self::Caller,
+            Parent::CallersParent => Self::CallersParent,
+        }
     }
 }
 
@@ -397,19 +399,21 @@ fn failed(
     explain(plan, &carried.steps, program, step, errno, pid)
 }
 
-/// A launch whose child is on its way, in this process's memory but on its own, while this process does something else.
+/// A launch whose child is on its way, in this process's memory but on its own, while this process does something else: a thread
+/// waits for it.
 ///
 /// What may be changed meanwhile: everything but what was handed over for it here. Whoever drops one waits for its end.
 #[derive(Debug)]
 pub struct Underway {
+    /// The first of the fields: what the others are is needed until it has landed.
     flight: Flight<Carried>,
+    pid: &'static AtomicU32,
     plan: Arc<Plan>,
     program: Option<String>,
     parent: Parent,
-    pid: u32,
     ready: Ready,
-    /// The child has its own copy, but only when it has begun.
-    _network: Option<OwnedFd>,
+    /// Descriptors of which the child has its own when it has begun, and not before.
+    _given: [Option<OwnedFd>; 2],
 }
 
 /// What was ready for it.
@@ -421,19 +425,26 @@ struct Ready {
 }
 
 impl Underway {
-    /// Begins a launch, with what is ready; [`LaunchError::is_stale`] tells of what was not as it should be, here or in
-    /// [`Underway::launched`].
+    /// Begins a launch, with what is ready; [`LaunchError::is_stale`] tells of what was not as it should be in
+    /// [`Underway::launched`]. The kernel writes the pid into `pid` before the child's first instruction.
     ///
-    /// Neither [`Launch::others`] nor [`Ahead::meanwhile`] nor [`Launch::timings`] is for this: they are left out.
+    /// Neither [`Launch::pid_cell`] nor [`Launch::others`] nor [`Ahead::meanwhile`] nor [`Launch::timings`] is for this: they are
+    /// left out.
     ///
     /// # Errors
     /// Nothing runs then.
-    pub fn begin(request: &Launch<'_>) -> Result<Self, LaunchError> {
-        Self::begin_with(request, Fault::default())
+    pub fn begin(request: &Launch<'_>, pid: &'static AtomicU32) -> Result<Self, LaunchError> {
+        Self::begin_with(request, pid, Fault::default())
     }
 
-    pub(crate) fn begin_with(request: &Launch<'_>, fault: Fault) -> Result<Self, LaunchError> {
-        let network = request.network.map(|process| copy_above(process, 0)).transpose()?;
+    pub(crate) fn begin_with(
+        request: &Launch<'_>,
+        pid: &'static AtomicU32,
+        fault: Fault,
+    ) -> Result<Self, LaunchError> {
+        let copy = |fd| copy_above(fd, 0);
+        let network = request.network.map(copy).transpose()?;
+        let cgroup = request.cgroup.map(|cgroup| copy(cgroup.directory())).transpose()?;
         let berth = request.ahead.berth.and_then(RefCell::take);
         let template = request.ahead.template.filter(|_| berth.is_none()).cloned();
         let from = match (&berth, &template) {
@@ -444,20 +455,24 @@ impl Underway {
         let request =
             &Launch { network: network.as_ref().map(AsFd::as_fd), others: &[], timings: None, ..*request };
         let Prepared { carried, namespaces, pooled } = prepare(request, from, None, None, fault)?;
-        let own_cell = AtomicU32::new(0);
-        let clone = clone_request(request, namespaces, &own_cell);
+        let clone = clone::Request {
+            namespaces,
+            cgroup: cgroup.as_ref().map(AsRawFd::as_raw_fd),
+            relation: request.parent.into(),
+            pid_cell: pid,
+            shares_descriptors: true,
+        };
         fault.tells("clone3")?;
         let flight = Flight::begin(&clone, carried, |carried: &Carried| apply::run(&carried.context(None)))
             .map_err(|errno| LaunchError::parent_side("clone3", errno))?;
-        let pid = clone.pid_cell.load(Ordering::Acquire);
         Ok(Self {
             flight,
+            pid,
             plan: request.plan.clone(),
             program: request.argv.first().cloned(),
             parent: request.parent,
-            pid,
             ready: Ready { template, berth, _pooled: pooled },
-            _network: network,
+            _given: [network, cgroup],
         })
     }
 
@@ -466,8 +481,10 @@ impl Underway {
     /// # Errors
     /// As for [`launch`], but that one is stale where that would have launched without what was ready.
     pub fn launched(self) -> Result<Launched, LaunchError> {
-        let Self { flight, plan, program, parent, pid, ready, _network } = self;
+        let Self { flight, pid, plan, program, parent, ready, _given } = self;
         let (pidfd, carried) = flight.landed();
+        let pidfd = pidfd.map_err(|errno| LaunchError::parent_side("clone3", errno))?;
+        let pid = pid.load(Ordering::Acquire);
         match carried.outcome.failure() {
             None => Ok(Launched { pid, pidfd, mounts: ready.berth.map(Berth::into_mounts) }),
             Some(failure) => {
