@@ -404,7 +404,7 @@ impl Table {
 
     /// Where the kernel writes the pid of a service that is recorded as being launched.
     #[must_use]
-    pub fn cell(&self, name: &str) -> Option<&'static AtomicU32> {
+    pub fn cell(&self, name: &str) -> Option<&AtomicU32> {
         self.by_name.get(name).map(|place| self.memory.cell(self.shape.record_at(place.index)))
     }
 

@@ -345,16 +345,15 @@ fn launch_from(
     parking: Option<&Parking<'_>>,
     fault: Fault,
 ) -> Result<Launched, LaunchError> {
+    go(request, prepare(request, from, beside, parking, fault)?, fault)
+}
+
+/// Makes the child and waits for it.
+fn go(request: &Launch<'_>, prepared: Prepared, fault: Fault) -> Result<Launched, LaunchError> {
     let mark = |what| request.timings.into_iter().for_each(|timings| timings.mark(what));
-    let Prepared { carried, namespaces, pooled: _pooled } = prepare(request, from, beside, parking, fault)?;
+    let Prepared { carried, namespaces, pooled: _pooled } = prepared;
     let (own_cell, context) = (AtomicU32::new(0), carried.context(request.timings));
-    let clone = clone::Request {
-        namespaces,
-        cgroup: request.cgroup.map(|cgroup| cgroup.directory().as_raw_fd()),
-        relation: request.parent.into(),
-        pid_cell: request.pid_cell.unwrap_or(&own_cell),
-        shares_descriptors: true,
-    };
+    let clone = clone_request(request, namespaces, &own_cell);
     fault.tells("clone3")?;
     let pidfd = clone::vfork_into(&clone, &context, |context| apply::run(context))
         .map_err(|errno| LaunchError::parent_side("clone3", errno))?;
@@ -370,12 +369,16 @@ fn launch_from(
     }
 }
 
-impl std::convert::From<Parent> for clone::Relation {
-    fn from(parent: Parent) -> Self {
-        match parent {
-            Parent::Caller => Self::Caller,
-            Parent::CallersParent => Self::CallersParent,
-        }
+fn clone_request<'a>(request: &Launch<'a>, namespaces: u64, own_cell: &'a AtomicU32) -> clone::Request<'a> {
+    clone::Request {
+        namespaces,
+        cgroup: request.cgroup.map(|cgroup| cgroup.directory().as_raw_fd()),
+        relation: match request.parent {
+            Parent::Caller => clone::Relation::Caller,
+            Parent::CallersParent => clone::Relation::CallersParent,
+        },
+        pid_cell: request.pid_cell.unwrap_or(own_cell),
+        shares_descriptors: true,
     }
 }
 
@@ -399,21 +402,33 @@ fn failed(
     explain(plan, &carried.steps, program, step, errno, pid)
 }
 
-/// A launch whose child is on its way, in this process's memory but on its own, while this process does something else: a thread
-/// waits for it.
+/// A launch whose child is on its way, in this process's memory but on its own, while this process does something else.
 ///
 /// What may be changed meanwhile: everything but what was handed over for it here. Whoever drops one waits for its end.
+///
+/// Where a plan asks for another score for the OOM killer than its launcher has, the launch is waited for at once: the kernel
+/// writes it to all that share the memory of who writes it, but for a child that CLONE_VFORK holds its parent for
+/// (`__set_oom_adj` in fs/proc/base.c).
 #[derive(Debug)]
-pub struct Underway {
+pub struct Underway(Stage);
+
+#[derive(Debug)]
+enum Stage {
+    Flying(Box<Flying>),
+    Landed(Result<Launched, LaunchError>),
+}
+
+#[derive(Debug)]
+struct Flying {
     /// The first of the fields: what the others are is needed until it has landed.
     flight: Flight<Carried>,
-    pid: &'static AtomicU32,
     plan: Arc<Plan>,
     program: Option<String>,
     parent: Parent,
+    pid: u32,
     ready: Ready,
-    /// Descriptors of which the child has its own when it has begun, and not before.
-    _given: [Option<OwnedFd>; 2],
+    /// The child has its own copy, but only when it has begun.
+    _network: Option<OwnedFd>,
 }
 
 /// What was ready for it.
@@ -425,26 +440,19 @@ struct Ready {
 }
 
 impl Underway {
-    /// Begins a launch, with what is ready; [`LaunchError::is_stale`] tells of what was not as it should be in
-    /// [`Underway::launched`]. The kernel writes the pid into `pid` before the child's first instruction.
+    /// Begins a launch, with what is ready; [`LaunchError::is_stale`] tells of what was not as it should be, here or in
+    /// [`Underway::launched`].
     ///
-    /// Neither [`Launch::pid_cell`] nor [`Launch::others`] nor [`Ahead::meanwhile`] nor [`Launch::timings`] is for this: they are
-    /// left out.
+    /// Neither [`Launch::others`] nor [`Ahead::meanwhile`] nor [`Launch::timings`] is for this: they are left out.
     ///
     /// # Errors
     /// Nothing runs then.
-    pub fn begin(request: &Launch<'_>, pid: &'static AtomicU32) -> Result<Self, LaunchError> {
-        Self::begin_with(request, pid, Fault::default())
+    pub fn begin(request: &Launch<'_>) -> Result<Self, LaunchError> {
+        Self::begin_with(request, Fault::default())
     }
 
-    pub(crate) fn begin_with(
-        request: &Launch<'_>,
-        pid: &'static AtomicU32,
-        fault: Fault,
-    ) -> Result<Self, LaunchError> {
-        let copy = |fd| copy_above(fd, 0);
-        let network = request.network.map(copy).transpose()?;
-        let cgroup = request.cgroup.map(|cgroup| copy(cgroup.directory())).transpose()?;
+    pub(crate) fn begin_with(request: &Launch<'_>, fault: Fault) -> Result<Self, LaunchError> {
+        let network = request.network.map(|process| copy_above(process, 0)).transpose()?;
         let berth = request.ahead.berth.and_then(RefCell::take);
         let template = request.ahead.template.filter(|_| berth.is_none()).cloned();
         let from = match (&berth, &template) {
@@ -454,26 +462,27 @@ impl Underway {
         };
         let request =
             &Launch { network: network.as_ref().map(AsFd::as_fd), others: &[], timings: None, ..*request };
-        let Prepared { carried, namespaces, pooled } = prepare(request, from, None, None, fault)?;
-        let clone = clone::Request {
-            namespaces,
-            cgroup: cgroup.as_ref().map(AsRawFd::as_raw_fd),
-            relation: request.parent.into(),
-            pid_cell: pid,
-            shares_descriptors: true,
-        };
+        let prepared = prepare(request, from, None, None, fault)?;
+        if prepared.carried.changes_score() {
+            let launched = go(request, prepared, fault);
+            return Ok(Self(Stage::Landed(Ready { template, berth, _pooled: None }.tell(launched))));
+        }
+        let Prepared { carried, namespaces, pooled } = prepared;
+        let own_cell = AtomicU32::new(0);
+        let clone = clone_request(request, namespaces, &own_cell);
         fault.tells("clone3")?;
         let flight = Flight::begin(&clone, carried, |carried: &Carried| apply::run(&carried.context(None)))
             .map_err(|errno| LaunchError::parent_side("clone3", errno))?;
-        Ok(Self {
+        let pid = clone.pid_cell.load(Ordering::Acquire);
+        Ok(Self(Stage::Flying(Box::new(Flying {
             flight,
-            pid,
             plan: request.plan.clone(),
             program: request.argv.first().cloned(),
             parent: request.parent,
+            pid,
             ready: Ready { template, berth, _pooled: pooled },
-            _given: [network, cgroup],
-        })
+            _network: network,
+        }))))
     }
 
     /// Waits until it has exec'd.
@@ -481,17 +490,30 @@ impl Underway {
     /// # Errors
     /// As for [`launch`], but that one is stale where that would have launched without what was ready.
     pub fn launched(self) -> Result<Launched, LaunchError> {
-        let Self { flight, pid, plan, program, parent, ready, _given } = self;
+        let flying = match self.0 {
+            Stage::Landed(launched) => return launched,
+            Stage::Flying(flying) => *flying,
+        };
+        let Flying { flight, plan, program, parent, pid, ready, _network } = flying;
         let (pidfd, carried) = flight.landed();
-        let pidfd = pidfd.map_err(|errno| LaunchError::parent_side("clone3", errno))?;
-        let pid = pid.load(Ordering::Acquire);
-        match carried.outcome.failure() {
-            None => Ok(Launched { pid, pidfd, mounts: ready.berth.map(Berth::into_mounts) }),
+        ready.tell(match carried.outcome.failure() {
+            None => Ok(Launched { pid, pidfd, mounts: None }),
             Some(failure) => {
                 let programs: Vec<&String> = program.iter().collect();
-                let error = failed(&plan, &carried, &programs, failure, (parent, pid, &pidfd));
+                Err(failed(&plan, &carried, &programs, failure, (parent, pid, &pidfd)))
+            }
+        })
+    }
+}
+
+impl Ready {
+    /// How the launch went that had it.
+    fn tell(self, launched: Result<Launched, LaunchError>) -> Result<Launched, LaunchError> {
+        match launched {
+            Ok(launched) => Ok(Launched { mounts: self.berth.map(Berth::into_mounts), ..launched }),
+            Err(error) => {
                 if error.stale {
-                    ready.template.iter().for_each(|template| template.found_stale());
+                    self.template.iter().for_each(|template| template.found_stale());
                 }
                 Err(error)
             }
@@ -527,6 +549,12 @@ struct Carried {
 }
 
 impl Carried {
+    /// Whether the child will write another score for the OOM killer than the launcher has.
+    fn changes_score(&self) -> bool {
+        let has = |text: &[u8]| self.oom_score_adj.as_deref() == Some(text);
+        self.steps.iter().any(|step| matches!(&step.op, Op::OomScoreAdj(text) if !has(text)))
+    }
+
     /// As the child takes it. Nothing is allocated for this.
     fn context<'a>(&'a self, timings: Option<&'a Timings>) -> Context<'a> {
         Context {

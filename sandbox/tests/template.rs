@@ -66,7 +66,7 @@ fn run_underway(plan: &Arc<Plan>, ahead: Ahead<'_>, script: &str) -> String {
 }
 
 fn underway(request: &Launch<'_>) -> Result<Launched, LaunchError> {
-    Underway::begin(request, Box::leak(Box::default()))?.launched()
+    Underway::begin(request)?.launched()
 }
 
 fn output(

@@ -7,7 +7,6 @@ use std::{
     io::Read,
     os::fd::AsFd,
     sync::atomic::{AtomicU32, Ordering},
-    time::{Duration, Instant},
 };
 
 use inside::{is_root, plan_for};
@@ -19,23 +18,6 @@ use nix::{
     unistd::Pid,
 };
 use sandbox::launch::{Handed, Launch, LaunchFailure, Underway};
-
-/// Where the kernel writes a pid.
-fn cell() -> &'static AtomicU32 {
-    Box::leak(Box::default())
-}
-
-/// The pid that the kernel writes there.
-fn written(cell: &AtomicU32) -> Pid {
-    let end = Instant::now() + Duration::from_secs(60);
-    loop {
-        match cell.load(Ordering::Acquire) {
-            0 => assert!(Instant::now() < end, "no child is made"),
-            pid => return Pid::from_raw(pid.cast_signed()),
-        }
-        std::thread::yield_now();
-    }
-}
 
 #[test]
 fn many_are_under_way_at_once_and_each_is_what_was_asked_for() {
@@ -52,18 +34,20 @@ fn many_are_under_way_at_once_and_each_is_what_was_asked_for() {
         let environment = [("NUMBER".to_owned(), number.to_string())];
         let (given, mut text) = std::io::pipe().expect("a pipe can be made");
         std::io::Write::write_all(&mut text, format!("given to {number}\n").as_bytes()).expect("it has room");
-        let cell = cell();
+        let cell = AtomicU32::new(0);
         let request = Launch {
+            pid_cell: Some(&cell),
             environment: &environment,
             handed: Handed { at: Some((7, given.as_fd())), own_pid: &["OWN"], ..Handed::default() },
             ..Launch::new(&plan, &argv, [null.as_fd(), writer.as_fd(), writer.as_fd()])
         };
-        begun.push((number, reader, Underway::begin(&request, cell).expect("it can be begun"), cell));
+        let underway = Underway::begin(&request).expect("it can be begun");
+        begun.push((number, reader, underway, cell.load(Ordering::Acquire)));
     }
     // The last one first.
-    while let Some((number, mut reader, underway, cell)) = begun.pop() {
+    while let Some((number, mut reader, underway, pid)) = begun.pop() {
         let launched = underway.launched().expect("it runs");
-        assert_eq!(launched.pid, cell.load(Ordering::Acquire), "the cell has its pid");
+        assert_eq!(launched.pid, pid, "the cell has its pid");
         let mut output = String::new();
         reader.read_to_string(&mut output).expect("shells write UTF-8 here");
         // PID 1 of its namespace.
@@ -83,14 +67,16 @@ fn who_lets_go_of_one_under_way_takes_nothing_from_it() {
     for _ in 0..20 {
         let (mut reader, writer) = std::io::pipe().expect("a pipe can be made");
         let argv = ["/bin/echo", "it was executed"].map(str::to_owned);
-        let cell = cell();
+        let cell = AtomicU32::new(0);
         let request = Launch::new(&plan, &argv, [null.as_fd(), writer.as_fd(), writer.as_fd()]);
-        drop(Underway::begin(&request, cell).expect("it can be begun"));
+        let request = Launch { pid_cell: Some(&cell), ..request };
+        drop(Underway::begin(&request).expect("it can be begun"));
         drop(writer);
         let mut output = String::new();
         reader.read_to_string(&mut output).expect("it is a text");
         assert_eq!(output, "it was executed\n");
-        waitid(Id::Pid(written(cell)), WaitPidFlag::WEXITED).expect("it is our child");
+        let pid = Pid::from_raw(cell.load(Ordering::Acquire).cast_signed());
+        waitid(Id::Pid(pid), WaitPidFlag::WEXITED).expect("it is our child");
     }
 }
 
@@ -105,10 +91,11 @@ fn one_that_is_killed_on_its_way_is_waited_for_no_longer() {
     for _ in 0..40 {
         let (mut reader, writer) = std::io::pipe().expect("a pipe can be made");
         let argv = ["/bin/sh", "-c", "echo executed; exec sleep 60"].map(str::to_owned);
-        let cell = cell();
+        let cell = AtomicU32::new(0);
         let request = Launch::new(&plan, &argv, [null.as_fd(), writer.as_fd(), writer.as_fd()]);
-        let underway = Underway::begin(&request, cell).expect("it can be begun");
-        let pid = written(cell);
+        let request = Launch { pid_cell: Some(&cell), ..request };
+        let underway = Underway::begin(&request).expect("it can be begun");
+        let pid = Pid::from_raw(cell.load(Ordering::Acquire).cast_signed());
         kill(pid, Signal::SIGKILL).expect("it is our child");
         let launched = underway.launched().expect("no step of it failed");
         drop(writer);
@@ -130,8 +117,7 @@ fn one_that_fails_says_why_and_is_reaped() {
     let null = File::open("/dev/null").expect("it is there");
     let argv = ["/usr/bin/no-such-program".to_owned()];
     let request = Launch::new(&plan, &argv, [null.as_fd(); 3]);
-    let error =
-        Underway::begin(&request, cell()).expect("it can be begun").launched().expect_err("there is none");
+    let error = Underway::begin(&request).expect("it can be begun").launched().expect_err("there is none");
     assert_eq!(error.kind(), LaunchFailure::NotFound);
     assert_eq!(error.to_string(), "execve /usr/bin/no-such-program: ENOENT");
     assert!(!std::path::Path::new(&format!("/proc/{}", error.pid())).exists(), "it was reaped");
@@ -158,8 +144,7 @@ fn what_a_child_sets_of_itself_its_launcher_does_not_get() {
         let argv = ["/bin/sh", "-c", "read score < /proc/self/oom_score_adj; echo $score $(nice)"];
         let argv = argv.map(str::to_owned);
         let request = Launch::new(&plan, &argv, [null.as_fd(), writer.as_fd(), writer.as_fd()]);
-        let launched =
-            Underway::begin(&request, cell()).expect("it can be begun").launched().expect("it runs");
+        let launched = Underway::begin(&request).expect("it can be begun").launched().expect("it runs");
         drop(writer);
         let mut output = String::new();
         reader.read_to_string(&mut output).expect("it is a text");

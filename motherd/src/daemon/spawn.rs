@@ -307,7 +307,7 @@ impl Daemon {
             pid_cell.store(0, Ordering::Release);
         }
         let ready = ready.unwrap_or_else(|| self.stock.take(&plan, now()));
-        let launch = Launch {
+        let underway = Underway::begin(&Launch {
             plan: &plan,
             argv,
             others: &[],
@@ -318,10 +318,9 @@ impl Daemon {
             network: network.as_ref().map(AsFd::as_fd),
             ahead: ready.ahead(),
             parent: Parent::CallersParent,
-            pid_cell: None,
+            pid_cell: Some(pid_cell),
             timings: None,
-        };
-        let underway = Underway::begin(&launch, pid_cell);
+        });
         underway.map(Begun::Underway).map_err(|error| self.refusal(id, program, &error))
     }
 

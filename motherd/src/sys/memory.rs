@@ -117,10 +117,10 @@ impl Shared {
 
     /// A cell that the kernel may write to at any time (clone3's `parent_tid`). Its four bytes are reached in no other
     /// way: the layout of `state` keeps them apart from what `read` and `write` copy.
-    pub(crate) fn cell(&self, offset: usize) -> &'static AtomicU32 {
+    pub(crate) fn cell(&self, offset: usize) -> &AtomicU32 {
         assert!(offset.is_multiple_of(4) && offset + 4 <= self.len, "a cell lies in the mapping, aligned");
-        // SAFETY: aligned (the mapping begins on a page, and the offset was just checked) and inside the mapping, which is
-        // never undone; an atomic allows for other writers, of which the kernel is one.
+        // SAFETY: aligned (the mapping begins on a page, and the offset was just checked) and inside the mapping, which
+        // outlives `&self`; an atomic allows for other writers, of which the kernel is one.
         unsafe { AtomicU32::from_ptr(self.start.as_ptr().wrapping_add(offset).cast()) }
     }
 }

@@ -656,7 +656,7 @@ type Way = fn(&Launch<'_>, Fault) -> Result<Launched, LaunchError>;
 
 /// Waiting, and doing something else.
 const WAYS: [Way; 2] = [launch_with, |request, fault| {
-    let underway = Underway::begin_with(request, Box::leak(Box::default()), fault)?;
+    let underway = Underway::begin_with(request, fault)?;
     let other = vec![0; 4096];
     std::hint::black_box(&other);
     underway.launched()

@@ -9,11 +9,13 @@ use std::{
     mem::ManuallyDrop,
     os::fd::{AsFd, FromRawFd, OwnedFd, RawFd},
     ptr,
-    sync::atomic::{AtomicI32, AtomicIsize, AtomicU32, Ordering},
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
 };
 
 use nix::{
     errno::Errno,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::{
         signal::{SigSet, SigmaskHow, sigprocmask},
         wait::{Id, WaitPidFlag, waitid},
@@ -24,7 +26,7 @@ use crate::sys::raw;
 
 /// `struct clone_args` up to `cgroup` (clone(2), CLONE_ARGS_SIZE_VER2).
 #[repr(C, align(8))]
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct CloneArgs {
     flags: u64,
     pidfd: u64,
@@ -101,7 +103,7 @@ pub(crate) fn vfork_into<C>(request: &Request<'_>, context: &C, body: fn(&C) -> 
     let mut pidfd: RawFd = -1;
     let arguments = CloneArgs {
         flags: request.flags() | libc::CLONE_VFORK as u64,
-        ..request.arguments(ptr::from_mut(&mut pidfd), &stack)
+        ..request.arguments(&mut pidfd, &stack)
     };
     let start = Start { context, body };
     // SAFETY: the arguments point at a full `clone_args` whose pidfd and parent_tid fields point at memory that
@@ -135,9 +137,9 @@ impl Request<'_> {
     }
 
     /// All but its flags.
-    fn arguments(&self, pidfd: *mut RawFd, stack: &Stack) -> CloneArgs {
+    fn arguments(&self, pidfd: &mut RawFd, stack: &Stack) -> CloneArgs {
         CloneArgs {
-            pidfd: pidfd as u64,
+            pidfd: ptr::from_mut(pidfd) as u64,
             parent_tid: self.pid_cell.as_ptr() as u64,
             exit_signal: match self.relation {
                 Relation::Caller => libc::SIGCHLD as u64,
@@ -167,23 +169,18 @@ unsafe fn clone3_masked(
     let result = unsafe { clone3(arguments, entry, argument) };
     // Whoever goes on with a child there is no word of would let go of what that child uses.
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&before), None).expect("a mask that was there just now");
-    succeeded(result)
+    if result < 0 {
+        return Err(Errno::from_raw(i32::try_from(-result).unwrap_or(libc::EINVAL)));
+    }
+    Ok(())
 }
 
-/// What clone3(2) answered.
-fn succeeded(answer: isize) -> Result<(), Errno> {
-    if answer < 0 { Err(Errno::from_raw(i32::try_from(-answer).unwrap_or(libc::EINVAL))) } else { Ok(()) }
-}
-
-/// A child on its way to exec in this process's memory, while this process runs on: [`vfork_into`] by a thread that waits in its
-/// place, and does nothing else.
-///
-/// Without CLONE_VFORK what a child writes to its oom_score_adj is written to that of everybody who shares its memory
-/// (`__set_oom_adj` in fs/proc/base.c), and the other way round.
+/// A child on its way to exec in this process's memory, while this process runs on: [`vfork_into`], but for its waiting.
 ///
 /// What the child uses is its alone until it is gone from this memory: it goes along, and comes back ([`Flight::landed`]).
 #[derive(Debug)]
 pub(crate) struct Flight<C: Send + 'static> {
+    pidfd: Option<OwnedFd>,
     aboard: ManuallyDrop<Box<Aboard<C>>>,
     stack: Option<Stack>,
 }
@@ -192,109 +189,86 @@ pub(crate) struct Flight<C: Send + 'static> {
 struct Aboard<C> {
     context: C,
     body: fn(&C) -> !,
-    /// What the thread calls clone3 with.
-    arguments: CloneArgs,
-    /// What that answered.
-    answer: AtomicIsize,
-    pidfd: AtomicI32,
-    /// Not 0 until the thread has ended: the kernel clears it then, and wakes who waits (CLONE_CHILD_CLEARTID).
+    /// Not 0 until the child has exec'd or ended: the kernel clears it then, and wakes who waits (CLONE_CHILD_CLEARTID).
     here: AtomicU32,
 }
 
-/// What the thread runs. It has no thread-local storage of its own, so it touches none: it makes a child, which holds it here until
-/// that has exec'd or ended, and ends.
-extern "C" fn wait_in_its_place<C>(aboard: *const c_void) -> ! {
+extern "C" fn enter_aboard<C>(aboard: *const c_void) -> ! {
     // SAFETY: `Flight::begin` passes a pointer to a boxed `Aboard` with this very `C`, which the `Flight` neither reaches nor
-    // lets go of, but for `here`, until the kernel has said by that word that this thread has ended.
+    // lets go of, but for `here`, until the kernel has said by that word that this process is gone from this memory.
     let aboard = unsafe { &*aboard.cast::<Aboard<C>>() };
-    let start = Start { context: &aboard.context, body: aboard.body };
-    // SAFETY: the arguments point at a full `clone_args` whose pidfd field points into `aboard` and whose parent_tid is of a
-    // cell that is there for good; its stack is used by nobody else; `enter::<C>` gets a `Start<C>` that lives in this frame,
-    // which CLONE_VFORK keeps suspended while the child runs. All signals are blocked in this thread.
-    let answer = unsafe { clone3(&aboard.arguments, enter::<C>, ptr::from_ref(&start).cast()) };
-    aboard.answer.store(answer, Ordering::Release);
-    raw::exit_thread()
+    (aboard.body)(&aboard.context)
 }
 
-/// Of a child's stack so much is for the thread that makes it: the frames of [`wait_in_its_place`], in a debug build too.
-const THREAD_STACK_SIZE: usize = 16 << 10;
+/// So long between two looks whether the child has ended without a word: no kernel is known where it would.
+const LOOK: Duration = Duration::from_secs(1);
 
 impl<C: Send + 'static> Flight<C> {
-    /// Has a child made that runs `body(context)`, as [`vfork_into`] does. `body` must not allocate, lock, unwind or touch
-    /// thread-local storage: all of these are this process's too, which goes on. Descriptors of the request have to stay open
-    /// until it has landed.
+    /// Makes a child that runs `body(context)`, as [`vfork_into`] does. `body` must not allocate, lock, unwind or touch
+    /// thread-local storage: all of these are this process's too, which goes on.
     ///
     /// # Errors
-    /// What clone3(2) says of the thread; of the child see [`Flight::landed`].
-    pub(crate) fn begin(request: &Request<'static>, context: C, body: fn(&C) -> !) -> Result<Self, Errno> {
+    /// What clone3(2) says.
+    pub(crate) fn begin(request: &Request<'_>, context: C, body: fn(&C) -> !) -> Result<Self, Errno> {
         let stack = Stack::spare()?;
-        let mut aboard = Box::new(Aboard {
-            context,
-            body,
-            arguments: CloneArgs::default(),
-            answer: AtomicIsize::new(0),
-            pidfd: AtomicI32::new(-1),
-            here: AtomicU32::new(1),
-        });
-        let (childs, threads) = (STACK_SIZE - THREAD_STACK_SIZE, THREAD_STACK_SIZE);
-        aboard.arguments = CloneArgs {
-            flags: request.flags() | libc::CLONE_VFORK as u64,
-            stack_size: childs as u64,
-            ..request.arguments(aboard.pidfd.as_ptr(), &stack)
-        };
-        let thread = CloneArgs {
-            flags: (libc::CLONE_VM
-                | libc::CLONE_FS
-                | libc::CLONE_FILES
-                | libc::CLONE_SIGHAND
-                | libc::CLONE_THREAD
-                | libc::CLONE_SYSVSEM
-                | libc::CLONE_CHILD_CLEARTID) as u64,
+        let aboard = Box::new(Aboard { context, body, here: AtomicU32::new(1) });
+        let mut pidfd: RawFd = -1;
+        let arguments = CloneArgs {
+            flags: request.flags() | libc::CLONE_CHILD_CLEARTID as u64,
             child_tid: aboard.here.as_ptr() as u64,
-            stack: stack.base as u64 + childs as u64,
-            stack_size: threads as u64,
-            ..CloneArgs::default()
+            ..request.arguments(&mut pidfd, &stack)
         };
-        let argument = ptr::from_ref(&*aboard).cast();
-        // SAFETY: the arguments point at a full `clone_args`. The stack, of which the child has the lower part and the thread the
-        // upper, and `aboard` are kept in the `Flight` until the thread has ended, and so until the child is gone from this
-        // memory; neither touches thread-local storage, and what `body` may do does not meet what this process does meanwhile.
-        if let Err(errno) = unsafe { clone3_masked(&thread, wait_in_its_place::<C>, argument) } {
+        // SAFETY: the arguments point at a full `clone_args`; the kernel stores the pidfd and the pid before the call returns,
+        // while `pidfd` is in this frame and the cell is borrowed. The stack and `aboard` are kept in the `Flight` until the
+        // child is gone from this memory, and what `body` may do does not meet what this process does meanwhile.
+        let result = unsafe { clone3_masked(&arguments, enter_aboard::<C>, ptr::from_ref(&*aboard).cast()) };
+        if let Err(errno) = result {
             SPARE.set(Some(stack));
             return Err(errno);
         }
-        Ok(Self { aboard: ManuallyDrop::new(aboard), stack: Some(stack) })
+        // SAFETY: clone3 succeeded with CLONE_PIDFD, so it stored a descriptor that is new and that nobody else owns.
+        let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+        Ok(Self { pidfd: Some(pidfd), aboard: ManuallyDrop::new(aboard), stack: Some(stack) })
     }
 
-    /// Waits until the child has exec'd or ended. Answers a pidfd of it, or what clone3(2) said, and what went along.
-    pub(crate) fn landed(self) -> (Result<OwnedFd, Errno>, C) {
+    /// Waits until the child has exec'd or ended. Answers a pidfd of it, and what went along.
+    pub(crate) fn landed(mut self) -> (OwnedFd, C) {
+        self.wait();
         let mut this = ManuallyDrop::new(self);
-        // SAFETY: `this` is not reached again, and never dropped.
-        unsafe { this.end() }
+        SPARE.set(this.stack.take());
+        let pidfd = this.pidfd.take().expect("it is there until this");
+        // SAFETY: `this` is never dropped, and nothing reaches the field after it; the child, who had a reference, is gone.
+        let aboard = unsafe { ManuallyDrop::take(&mut this.aboard) };
+        (pidfd, aboard.context)
     }
 
-    /// # Safety
-    /// Nothing of it may be reached after this.
-    unsafe fn end(&mut self) -> (Result<OwnedFd, Errno>, C) {
+    fn wait(&mut self) {
         while self.aboard.here.load(Ordering::Acquire) != 0 {
-            // Woken, or cleared by now, or interrupted: it looks again in any case.
-            let _woken = raw::futex_wait_for_kernel(&self.aboard.here, 1);
+            // Woken, or cleared by now, or interrupted, or it is time to look: it looks again in any case.
+            let _woken = raw::futex_wait_for_kernel(&self.aboard.here, 1, LOOK);
+            if self.aboard.here.load(Ordering::Acquire) != 0 && self.has_ended() {
+                return;
+            }
         }
-        SPARE.set(self.stack.take());
-        // SAFETY: the caller's; and the thread, who had a reference, is gone.
-        let aboard = unsafe { ManuallyDrop::take(&mut self.aboard) };
-        let made = succeeded(aboard.answer.load(Ordering::Acquire)).map(|()| {
-            // SAFETY: clone3 succeeded with CLONE_PIDFD, so it stored a descriptor that is new and that nobody else owns.
-            unsafe { OwnedFd::from_raw_fd(aboard.pidfd.load(Ordering::Acquire)) }
-        });
-        (made, aboard.context)
+    }
+
+    /// A pidfd is readable from the end of its process on (pidfd_open(2)).
+    fn has_ended(&self) -> bool {
+        let mut polled = self.pidfd.iter().map(|pidfd| PollFd::new(pidfd.as_fd(), PollFlags::POLLIN));
+        polled.next().is_some_and(|polled| {
+            let mut fds = [polled];
+            poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
+        })
     }
 }
 
 impl<C: Send + 'static> Drop for Flight<C> {
     fn drop(&mut self) {
-        // SAFETY: this is the owner's drop, which runs once (`landed` forgets it), and nothing is reached after it.
-        drop(unsafe { self.end() });
+        self.wait();
+        SPARE.set(self.stack.take());
+        // SAFETY: this is the owner's drop, which runs once (`landed` forgets it), and nothing reads the field after it; the
+        // child, who had a reference, is gone.
+        unsafe { ManuallyDrop::drop(&mut self.aboard) };
     }
 }
 

@@ -102,16 +102,6 @@ pub(crate) fn exit_group(status: i32) -> ! {
     }
 }
 
-/// exit(2) as the kernel has it: ends this thread, and the process with the last of them.
-pub(crate) fn exit_thread() -> ! {
-    loop {
-        // As above.
-        if numbers(libc::SYS_exit, [0; 6]).is_err() {
-            continue;
-        }
-    }
-}
-
 /// close(2)
 pub(crate) fn close(fd: RawFd) -> Answer<()> {
     numbers(libc::SYS_close, [int(fd), 0, 0, 0, 0, 0]).map(drop)
@@ -392,8 +382,8 @@ pub(crate) fn futex_wait(word: &AtomicU32, seen: u32, limit: Option<Duration>) -
 
 /// The same, for a word of which the kernel tells: it does that as if the word could be of many processes
 /// (set_tid_address(2)).
-pub(crate) fn futex_wait_for_kernel(word: &AtomicU32, seen: u32) -> Answer<()> {
-    wait_on(word, seen, None, 0)
+pub(crate) fn futex_wait_for_kernel(word: &AtomicU32, seen: u32, limit: Duration) -> Answer<()> {
+    wait_on(word, seen, Some(limit), 0)
 }
 
 fn wait_on(word: &AtomicU32, seen: u32, limit: Option<Duration>, flags: i32) -> Answer<()> {
