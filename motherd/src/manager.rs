@@ -98,6 +98,18 @@ pub enum Effect {
     },
 }
 
+impl Effect {
+    /// Whether it may be done while a child of this service is on its way to execve: to look at a service, and to launch another
+    /// one.
+    pub(crate) fn may_overlap(&self, flying: Id) -> bool {
+        match self {
+            Self::Turn(_) => true,
+            Self::Service(id, Act::Look | Act::Launch) => *id != flying,
+            Self::Service(..) | Self::Answer { .. } | Self::Reply { .. } | Self::End { .. } => false,
+        }
+    }
+}
+
 /// The machine is on its way down.
 #[derive(Debug, Clone, Copy)]
 enum Ending {

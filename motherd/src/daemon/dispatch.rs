@@ -99,7 +99,9 @@ impl Daemon {
         self.record();
         let (until, mut taken) = (now() + SLICE, 0);
         loop {
-            if queue.front().is_none_or(|effect| !self.may_overlap(effect)) {
+            if let Some(flying) = self.flying()
+                && queue.front().is_none_or(|effect| !effect.may_overlap(flying))
+            {
                 let events = self.land()?;
                 queue.extend(self.what_follows(events));
             }
@@ -136,15 +138,6 @@ impl Daemon {
         let events = self.execute(effect)?;
         failpoint::hit("dispatch.executed");
         Ok(self.what_follows(events))
-    }
-
-    /// Whether this may be done while a child is on its way ([`Daemon::launch`]): to look at a service, and to launch another one.
-    fn may_overlap(&self, effect: &Effect) -> bool {
-        match effect {
-            Effect::Turn(_) => true,
-            Effect::Service(id, Act::Look | Act::Launch) => self.may_launch_meanwhile(*id),
-            Effect::Service(..) | Effect::Answer { .. } | Effect::Reply { .. } | Effect::End { .. } => false,
-        }
     }
 
     fn what_follows(&mut self, events: Vec<(Id, Event)>) -> Vec<Effect> {

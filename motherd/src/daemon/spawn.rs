@@ -152,9 +152,9 @@ impl Daemon {
         }
     }
 
-    /// Whether another service's child is on its way, or nobody's.
-    pub(super) fn may_launch_meanwhile(&self, id: Id) -> bool {
-        self.flying.as_ref().is_none_or(|flying| flying.id != id)
+    /// Whose child is on its way.
+    pub(super) fn flying(&self) -> Option<Id> {
+        self.flying.as_ref().map(|flying| flying.id)
     }
 
     fn wait_for_landing(&mut self) -> Option<Landed> {

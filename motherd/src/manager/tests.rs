@@ -874,3 +874,27 @@ fn a_place_is_given_to_another_service_once_nobody_asks_about_the_one_before() {
     manager.grow(graph(&["web", "other"]));
     assert_ne!(id(&manager, "other"), place);
 }
+
+#[test]
+fn while_a_child_is_on_its_way_others_are_launched_and_nothing_else_is_done() {
+    let (flying, other) = (Id(0), Id(1));
+    for effect in [
+        Effect::Turn(flying),
+        Effect::Turn(other),
+        Effect::Service(other, Act::Launch),
+        Effect::Service(other, Act::Look),
+    ] {
+        assert!(effect.may_overlap(flying), "{effect:?}");
+    }
+    for effect in [
+        Effect::Service(flying, Act::Launch),
+        Effect::Service(flying, Act::Look),
+        Effect::Service(flying, Act::Kill),
+        Effect::Service(other, Act::Kill),
+        Effect::Service(other, Act::Sweep),
+        Effect::Answer { token: 1 },
+        Effect::End { how: End::PowerOff, left: vec![] },
+    ] {
+        assert!(!effect.may_overlap(flying), "{effect:?}");
+    }
+}

@@ -144,17 +144,6 @@ impl World {
         }
     }
 
-    /// Whether this may be done while a child is on its way (`Daemon::may_overlap`).
-    pub(super) fn may_overlap(&self, effect: &Effect) -> bool {
-        match effect {
-            Effect::Turn(_) => true,
-            Effect::Service(id, Act::Look | Act::Launch) => {
-                self.flying.as_ref().is_none_or(|(flying, _)| flying != id)
-            }
-            Effect::Service(..) | Effect::Answer { .. } | Effect::Reply { .. } | Effect::End { .. } => false,
-        }
-    }
-
     /// The main process ends; motherd is told later.
     pub(super) fn die(&mut self, id: Id, how: ExitHow, status: i32) {
         let (slot, at) = (self.slot(id), self.now);

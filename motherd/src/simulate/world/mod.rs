@@ -269,7 +269,9 @@ impl World {
     fn run(&mut self) -> Held {
         let mut turns = if self.unlucky(2) { 1 + self.dice.roll(3) } else { u64::MAX };
         loop {
-            if self.queue.front().is_none_or(|effect| !self.may_overlap(effect)) {
+            if let Some((flying, _)) = self.flying
+                && self.queue.front().is_none_or(|effect| !effect.may_overlap(flying))
+            {
                 self.land()?;
             }
             let Some(effect) = self.queue.pop_front() else { return Ok(()) };
