@@ -21,7 +21,7 @@ use crate::{
     inherited,
     making::MOST,
     netpool::Network,
-    plan::{Joined, Op, SLOTS, Slot, Step},
+    plan::{Joined, Op, Owner, SLOTS, Slot, Step},
     sys::raw::{self, Answer, PointerArray},
     timings::Timings,
     userns::UserNamespace,
@@ -37,6 +37,8 @@ const HAND_OVER: u32 = u32::MAX - 2;
 pub(crate) const OWN_DESCRIPTORS: u32 = u32::MAX - 3;
 /// No step failed.
 const NONE: u32 = u32::MAX;
+/// More than the longest options of mount(2) that a plan has: three numbers, and two ids.
+const OPTIONS: usize = 256;
 /// The child's exit status where it never ran the program. The parent goes by [`Outcome`], not by this.
 const EXIT_NOT_CONFINED: i32 = 125;
 
@@ -122,6 +124,8 @@ pub(crate) struct Context<'a> {
     /// The launcher's own, as the child begins with it; `None` if it is not known.
     pub(crate) oom_score_adj: Option<&'a [u8]>,
     pub(crate) credentials: &'a [Option<Secret>],
+    /// Who the service is; `None` where what is made is for more than one.
+    pub(crate) owner: Option<&'a Owner>,
     pub(crate) namespaces: Option<&'a UserNamespace>,
     /// A pidfd: the process whose network is joined.
     pub(crate) network: Option<RawFd>,
@@ -167,6 +171,7 @@ impl<'a> Context<'a> {
             ruleset: None,
             oom_score_adj: None,
             credentials: &[],
+            owner: None,
             namespaces: None,
             network: None,
             beside: None,
@@ -189,6 +194,11 @@ impl<'a> Context<'a> {
 }
 
 impl Context<'_> {
+    /// Who the service is, as far as there is one.
+    fn owner(&self) -> Answer<&Owner> {
+        self.owner.ok_or(Errno::EINVAL)
+    }
+
     /// The highest number that a step uses. What lies above is not even copied: a launcher that has thousands of
     /// descriptors, and has most of them far up, launches as fast as one that has ten.
     fn highest_descriptor(&self) -> RawFd {
@@ -414,14 +424,19 @@ fn apply(op: &Op, context: &Context<'_>, slots: &mut Slots) -> Answer<()> {
             let noted = context.notes.mount_points.get(*index).ok_or(Errno::EBADF)?;
             if noted.is(raw::identity(libc::AT_FDCWD, path)?) { Ok(()) } else { Err(Errno::ESTALE) }
         }
-        Op::NewFilesystem { kind, options, attributes, into } => {
-            let context = raw::fsopen(kind)?;
+        Op::NewFilesystem { kind, options, owned, attributes, into } => {
+            let filesystem = raw::fsopen(kind)?;
             for (key, value) in options {
-                raw::fsconfig(context, key, value)?;
+                raw::fsconfig(filesystem, key, value)?;
             }
-            raw::fscreate(context)?;
-            let mount = raw::fsmount(context, *attributes)?;
-            raw::close(context)?;
+            if *owned {
+                for (key, value) in &context.owner()?.options {
+                    raw::fsconfig(filesystem, key, value)?;
+                }
+            }
+            raw::fscreate(filesystem)?;
+            let mount = raw::fsmount(filesystem, *attributes)?;
+            raw::close(filesystem)?;
             slots.put(*into, mount)
         }
         Op::Mkdir { at, name, mode } => raw::mkdir(slots.get(*at)?, name, *mode),
@@ -474,12 +489,16 @@ fn apply(op: &Op, context: &Context<'_>, slots: &mut Slots) -> Answer<()> {
             raw::close(raw::open(libc::AT_FDCWD, path, libc::O_CREAT | libc::O_WRONLY, 0o644)?)
         }
         Op::PivotRoot { tree, shed } => pivot_into(slots.get(*tree)?, shed),
-        Op::Mount { kind, target, through_links, attributes: _, flags, options, like } => {
+        Op::Mount { kind, target, through_links, attributes: _, flags, options, owned, like } => {
             // By way of the working directory, since mount(2) takes a path and would follow a magic link in it.
             let target = raw::open_target(target, *through_links)?;
             raw::fchdir(target)?;
             match like {
                 Some(path) => raw::bind_here(path)?,
+                None if *owned => {
+                    let mut room = [0; OPTIONS];
+                    raw::mount_here(kind, *flags, joined(&mut room, options, &context.owner()?.joined)?)?;
+                }
                 None => raw::mount_here(kind, *flags, options)?,
             }
             raw::close(target)
@@ -490,10 +509,11 @@ fn apply(op: &Op, context: &Context<'_>, slots: &mut Slots) -> Answer<()> {
         }
         Op::DropBounding(capability) => raw::prctl(libc::PR_CAPBSET_DROP, usize::from(*capability), 0),
         Op::SetGroups(groups) => raw::setgroups(groups),
-        Op::SetGid(gid) => raw::setresgid(*gid),
-        Op::SetUid { uid, keep_capabilities } => {
+        Op::SetGid => raw::setresgid(context.owner()?.inside[1]),
+        Op::SetUid { keep_capabilities } => {
+            let [uid, _] = context.owner()?.inside;
             raw::prctl(libc::PR_SET_KEEPCAPS, usize::from(*keep_capabilities), 0)?;
-            raw::setresuid(*uid)
+            raw::setresuid(uid)
         }
         Op::SetCapabilities { permitted, effective, inheritable } => {
             raw::capset(*permitted, *effective, *inheritable)
@@ -536,6 +556,17 @@ fn up_by_now(socket: RawFd) -> Answer<()> {
 /// An ignored signal stays ignored over exec, and Rust's start-up ignores SIGPIPE: a service must not inherit that.
 fn default_signals() -> Answer<()> {
     inherited::signals_to_reset().try_for_each(raw::default_disposition)
+}
+
+/// Both with a comma in between, in `room`.
+fn joined<'a>(room: &'a mut [u8; OPTIONS], options: &CStr, more: &CStr) -> Answer<&'a CStr> {
+    let mut end = 0;
+    for part in [options.to_bytes(), b",", more.to_bytes_with_nul()] {
+        let place = room.get_mut(end..end + part.len()).ok_or(Errno::E2BIG)?;
+        place.copy_from_slice(part);
+        end += part.len();
+    }
+    CStr::from_bytes_until_nul(room).map_err(|_| Errno::E2BIG)
 }
 
 fn write_file(path: &std::ffi::CStr, text: &[u8]) -> Answer<()> {
@@ -624,4 +655,31 @@ fn add_landlock_path(
         answer => answer,
     }?;
     raw::close(node)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_are_joined_as_far_as_there_is_room() {
+        let mut room = [0; OPTIONS];
+        let both = joined(&mut room, c"size=1,mode=755", c"uid=7,gid=8");
+        assert_eq!(both, Ok(c"size=1,mode=755,uid=7,gid=8"));
+        let text = |length: usize| CString::new("x".repeat(length)).unwrap();
+        // The comma and the NUL are in it.
+        let fits = text(OPTIONS - 2 - 3);
+        assert_eq!(joined(&mut room, &fits, c"yyy").map(|both| both.to_bytes().len()), Ok(OPTIONS - 1));
+        assert_eq!(joined(&mut room, &text(OPTIONS - 2 - 2), c"yyy"), Err(Errno::E2BIG));
+    }
+
+    #[test]
+    fn what_is_the_services_own_is_made_for_no_template() {
+        let (none, outcome) = (PointerArray::new(Vec::new()), Outcome::new());
+        let context = Context::of_steps(&[], Notes::none(), &outcome, &none, crate::launch::Fault::default());
+        let mut slots = Slots([-1; SLOTS]);
+        for op in [Op::SetUid { keep_capabilities: false }, Op::SetGid] {
+            assert_eq!(apply(&op, &context, &mut slots), Err(Errno::EINVAL), "{op:?}");
+        }
+    }
 }

@@ -63,6 +63,7 @@ impl Berth {
             flags: wanted.made,
             names: &names,
             template: Some(template),
+            owner: Some(&plan.owner()),
             notes: &notes,
             outcome: &outcome,
             fault,

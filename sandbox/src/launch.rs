@@ -26,7 +26,7 @@ use crate::{
     credentials::Secret,
     inherited,
     netpool::{Network, PooledNetwork},
-    plan::{CredentialPlan, Op, Phase, Plan, Step, TemplatePlan, UserNamespacePlan},
+    plan::{CredentialPlan, Op, Owner, Phase, Plan, Step, TemplatePlan, UserNamespacePlan},
     sys::{
         clone::{self, Flight},
         parked,
@@ -531,6 +531,7 @@ struct Carried {
     ruleset: Option<OwnedFd>,
     oom_score_adj: Option<Box<[u8]>>,
     credentials: Vec<Option<Secret>>,
+    owner: Owner,
     namespaces: Option<UserNamespace>,
     network: Option<RawFd>,
     pooled: Option<Network>,
@@ -565,6 +566,7 @@ impl Carried {
             ruleset: self.ruleset.as_ref().map(AsRawFd::as_raw_fd),
             oom_score_adj: self.oom_score_adj.as_deref(),
             credentials: &self.credentials,
+            owner: Some(&self.owner),
             namespaces: self.namespaces.as_ref(),
             network: self.network,
             pooled: self.pooled,
@@ -661,13 +663,16 @@ fn prepare(
     let namespaces = plan.user_namespace.as_ref().map(|wanted| user_namespace(plan, wanted)).transpose()?;
     let id_maps: Result<Vec<_>, _> = plan.id_maps.iter().map(|wanted| user_namespace(plan, wanted)).collect();
     let credentials: Result<Vec<_>, _> = plan.credentials.iter().map(|wanted| secret(plan, wanted)).collect();
+    // Asking costs a call.
+    let has_score = steps.iter().any(|step| matches!(step.op, Op::OomScoreAdj(_)));
     let carried = Carried {
         stdio,
         handed,
         beside,
         ruleset,
-        oom_score_adj: inherited::oom_score_adj(),
+        oom_score_adj: has_score.then(inherited::oom_score_adj).flatten(),
         credentials: credentials?,
+        owner: plan.owner(),
         namespaces,
         network: request.network.map(|process| process.as_raw_fd()),
         pooled: pooled.as_ref().map(|network| network.within(&steps)),
@@ -742,7 +747,8 @@ pub(crate) fn explain(
         Some(step) => {
             let place =
                 step.at.as_ref().map(|at| format!("{}: ", plan.sources.locate(at))).unwrap_or_default();
-            let object = if step.object.is_empty() { String::new() } else { format!(": {}", step.object) };
+            let object = plan.object(step);
+            let object = if object.is_empty() { String::new() } else { format!(": {object}") };
             (LaunchFailure::Sandbox, format!("{place}{}{object}", step.op.name()))
         }
         None if errno == Errno::ENOENT => (LaunchFailure::NotFound, format!("execve {program}")),

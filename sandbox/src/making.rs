@@ -18,7 +18,7 @@ use nix::{
 use crate::{
     apply::{self, Context, Making, Mounts, Notes, Outcome},
     launch::Fault,
-    plan::Step,
+    plan::{Owner, Step},
     sys::{self, clone, raw::PointerArray},
     template::Template,
 };
@@ -36,6 +36,8 @@ pub(crate) struct Wanted<'a> {
     pub(crate) names: &'a [&'a CStr],
     /// What [`crate::plan::Op::EnterTemplate`] enters.
     pub(crate) template: Option<&'a Template>,
+    /// For which service.
+    pub(crate) owner: Option<&'a Owner>,
     /// What the steps note.
     pub(crate) notes: &'a Notes,
     /// Where a step that fails is told.
@@ -52,6 +54,7 @@ pub(crate) fn namespaces(wanted: &Wanted<'_>) -> Result<Vec<OwnedFd>, (&'static 
         .map_err(|errno| ("socketpair", errno))?;
     let (none, cell) = (PointerArray::new(Vec::new()), AtomicU32::new(0));
     let context = Context {
+        owner: wanted.owner,
         template: wanted.template.map(|template| Mounts::OfAll(template.namespace())),
         notes: wanted.template.map_or(Notes::none(), |template| template.notes()),
         ..Context::of_steps(wanted.steps, wanted.notes, wanted.outcome, &none, wanted.fault)

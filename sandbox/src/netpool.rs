@@ -119,6 +119,7 @@ impl PooledNetwork {
             flags: u64::from(libc::CLONE_NEWNET.cast_unsigned()),
             names: &[c"net"],
             template: None,
+            owner: None,
             notes: &notes,
             outcome: &outcome,
             fault,

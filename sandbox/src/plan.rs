@@ -4,6 +4,7 @@
 //! The order of the steps lives here, once, in [`Phase`]; each phase's doc says why it stands where it stands.
 
 use std::{
+    borrow::Cow,
     ffi::{CStr, CString},
     fmt,
     ops::Deref,
@@ -140,6 +141,25 @@ impl UserNamespacePlan {
     }
 }
 
+/// Who a service is. Steps that say so do not say who that is: so they are the same for all services of a policy.
+#[derive(Debug)]
+pub(crate) struct Owner {
+    /// Its user and its group, as it sees them.
+    pub(crate) inside: [u32; 2],
+    /// The same as the host sees them, and as a file system takes them.
+    pub(crate) options: [(&'static CStr, CString); 2],
+    /// These as mount(2) has them.
+    pub(crate) joined: CString,
+}
+
+impl Owner {
+    fn new(inside: [u32; 2], [uid, gid]: [u32; 2]) -> Self {
+        let number = |id: u32| CString::new(id.to_string()).unwrap_or_default();
+        let joined = CString::new(format!("uid={uid},gid={gid}")).unwrap_or_default();
+        Self { inside, options: [(c"uid", number(uid)), (c"gid", number(gid))], joined }
+    }
+}
+
 /// One act of the child. Everything in it was prepared by the parent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Op {
@@ -203,8 +223,14 @@ pub(crate) enum Op {
     /// What the template has mounted at a path stands there still. A folder that is renamed on the host takes what is
     /// mounted on it along, in every namespace.
     StillMounted { path: CString, index: usize },
-    /// A new file system, detached. `options` as for fsconfig(2); an empty value is a flag.
-    NewFilesystem { kind: CString, options: Vec<(CString, CString)>, attributes: u64, into: Slot },
+    /// A new file system, detached. `options` as for fsconfig(2); an empty value is a flag. One that is `owned` is the service's.
+    NewFilesystem {
+        kind: CString,
+        options: Vec<(CString, CString)>,
+        owned: bool,
+        attributes: u64,
+        into: Slot,
+    },
     /// A directory in a detached or attached mount, by its slot.
     Mkdir { at: Slot, name: CString, mode: u32 },
     /// fchownat(2), not following links.
@@ -238,6 +264,8 @@ pub(crate) enum Op {
         attributes: u64,
         flags: u64,
         options: CString,
+        /// It is the service's.
+        owned: bool,
         /// It is at this path already and cannot be written to: what is there is bound, for a third of what making another
         /// one costs.
         like: Option<CString>,
@@ -259,10 +287,10 @@ pub(crate) enum Op {
     DropBounding(u8),
     /// setgroups(2)
     SetGroups(Box<[u32]>),
-    /// setresgid(2)
-    SetGid(u32),
-    /// setresuid(2); with `keep_capabilities` the permitted set survives it.
-    SetUid { uid: u32, keep_capabilities: bool },
+    /// setresgid(2), to the service's.
+    SetGid,
+    /// setresuid(2), to the service's; with `keep_capabilities` the permitted set survives it.
+    SetUid { keep_capabilities: bool },
     /// capset(2)
     SetCapabilities { permitted: u64, effective: u64, inheritable: u64 },
     /// PR_CAP_AMBIENT_RAISE
@@ -523,6 +551,8 @@ pub struct Plan {
     pub(crate) gid: u32,
     /// The user as it sees itself; another than `uid` in a user namespace of its own.
     pub(crate) inside_uid: u32,
+    /// And its group.
+    pub(crate) inside_gid: u32,
     pub(crate) left_out: Arc<[LeftOut]>,
 }
 
@@ -554,6 +584,7 @@ impl Plan {
             uid,
             gid,
             inside_uid,
+            inside_gid,
             left_out,
         } = self
         else {
@@ -564,7 +595,8 @@ impl Plan {
             (None, None) => true,
             (Some(_), None) | (None, Some(_)) => false,
         };
-        let (ids, other_ids) = ([uid, gid, inside_uid], [&other.uid, &other.gid, &other.inside_uid]);
+        let ids = [uid, gid, inside_uid, inside_gid];
+        let other_ids = [&other.uid, &other.gid, &other.inside_uid, &other.inside_gid];
         other.user_namespace.is_none()
             && other.template.is_none()
             && id_maps.is_empty()
@@ -576,6 +608,22 @@ impl Plan {
             && (steps, landlock, environment) == (&other.steps, &other.landlock, &other.environment)
             && (controllers, cgroup, pressure, left_out)
                 == (&other.controllers, &other.cgroup, &other.pressure, &other.left_out)
+    }
+
+    /// What a step of it concerns, for people.
+    pub(crate) fn object<'a>(&self, step: &'a Step) -> Cow<'a, str> {
+        if matches!(step.op, Op::SetUid { .. }) {
+            self.inside_uid.to_string().into()
+        } else if matches!(step.op, Op::SetGid) {
+            self.inside_gid.to_string().into()
+        } else {
+            step.object.as_str().into()
+        }
+    }
+
+    /// Who the service is, for its steps.
+    pub(crate) fn owner(&self) -> Owner {
+        Owner::new([self.inside_uid, self.inside_gid], [self.uid, self.gid])
     }
 
     /// The name of the policy it was compiled from.
@@ -724,7 +772,7 @@ impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "policy {}, uid {}, gid {}", self.policy, self.uid, self.gid)?;
         for (number, step) in self.steps.iter().enumerate() {
-            write!(f, "{number:4} {} {}", step.op.name(), step.object)?;
+            write!(f, "{number:4} {} {}", step.op.name(), self.object(step))?;
             match &step.at {
                 Some(at) => writeln!(f, "  ({})", self.sources.locate(at))?,
                 None => writeln!(f)?,
@@ -783,7 +831,7 @@ impl Op {
             Self::Chdir(_) => "working directory",
             Self::DropBounding(_) => "drop from the bounding set",
             Self::SetGroups(_) => "setgroups",
-            Self::SetGid(_) => "setgid",
+            Self::SetGid => "setgid",
             Self::SetUid { .. } => "setuid",
             Self::SetCapabilities { .. } => "capset",
             Self::RaiseAmbient(_) => "raise ambient",

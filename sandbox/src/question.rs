@@ -775,7 +775,7 @@ fn of_slot(plan: &Plan, slot: Slot) -> (Source<'_>, u64) {
             Op::CloneTree { path, into } if *into == slot && step.phase == Phase::Collect => {
                 source = Source::Host(path.to_string_lossy().into_owned());
             }
-            Op::NewFilesystem { kind, options, attributes: own, into } if *into == slot => {
+            Op::NewFilesystem { kind, options, attributes: own, into, .. } if *into == slot => {
                 let mode = options.iter().find(|(key, _)| key.as_c_str() == c"mode");
                 let mode = mode.and_then(|(_, mode)| u32::from_str_radix(mode.to_str().ok()?, 8).ok());
                 source = Source::Fresh { kind: kind.to_str().unwrap_or_default(), mode, nodes: Vec::new() };

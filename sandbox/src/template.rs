@@ -69,6 +69,7 @@ impl Template {
             flags: u64::from(libc::CLONE_NEWNS.cast_unsigned()),
             names: &[c"mnt"],
             template: None,
+            owner: None,
             notes: &notes,
             outcome: &outcome,
             fault,

@@ -20,7 +20,7 @@ use nix::{
 use sandbox::{
     Plan,
     berth::Berth,
-    compile::{Subject, compile},
+    compile::{Compiler, Subject, compile},
     kernel::Kernel,
     launch::{Ahead, Launch, LaunchError, Launched, Underway, launch},
     netpool::{NetworkPool, PooledNetwork},
@@ -193,6 +193,37 @@ fn trees_beneath_what_a_launch_makes_and_masked_files_are_the_same_too() {
         let plan = plan(text);
         assert!(plan.has_template(), "{text}");
         same(&plan, &mut pool);
+    }
+}
+
+/// Their steps are the same: who a service is comes with its launch.
+#[test]
+fn services_that_share_a_template_each_own_what_is_theirs() {
+    if !is_root() {
+        return;
+    }
+    let store = Store::new(vec![policies()]);
+    let policy = store.load("base/default").expect("a step of this test");
+    let compiler = Compiler::new(policy, Kernel::probe(None).expect("a step of this test"));
+    let plan = |name: &str| {
+        let subject = Subject { name: name.to_owned(), root: "/".into(), sockets: vec![] };
+        compiler.compile(&subject).expect("a step of this test").plan
+    };
+    let [web, db] = ["web", "db"].map(plan);
+    assert_ne!(web.uid(), db.uid());
+    assert!(web.shares_template_with(&db));
+    let template = Template::build(&web).expect("a step of this test");
+    let look = "id -u; id -g; id -G; stat -c '%u %g' /tmp /run /dev/shm; stat -c '%u %g' /dev /dev/null";
+    for plan in [&web, &db, &web] {
+        let (uid, gid) = (plan.uid(), plan.gid());
+        let own = format!("{uid}\n{gid}\n{gid}\n");
+        let expected = own + &format!("{uid} {gid}\n").repeat(3) + &"0 0\n".repeat(2);
+        for template in [None, template.as_ref()] {
+            assert_eq!(run(plan, template, None, look), expected);
+            assert_eq!(run_underway(plan, Ahead { template, ..Ahead::default() }, look), expected);
+        }
+        let berth = berth(plan, template.as_ref()).expect("a step of this test");
+        assert_eq!(run_ahead(plan, Ahead { berth: Some(&berth), ..Ahead::default() }, look), expected);
     }
 }
 

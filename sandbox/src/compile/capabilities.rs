@@ -38,7 +38,7 @@ pub(crate) fn compile(rules: &Confinement, ids: &Ids, uid: u32, builder: &mut Bu
         }
     }
     let user_at = Some(rules.process.user.at.clone());
-    builder.step(Phase::Identity, Op::SetUid { uid, keep_capabilities: true }, uid.to_string(), user_at);
+    builder.step(Phase::Identity, Op::SetUid { keep_capabilities: true }, "", user_at);
     let sets = Op::SetCapabilities { permitted: during, effective: during, inheritable: ambient };
     builder.step(Phase::Identity, sets, "to the kept ones and CAP_SETPCAP", None);
     for raised in &capabilities.ambient {

@@ -194,7 +194,7 @@ fn unconfined(policy: &Policy, mut builder: Builder<'_>) -> Plan {
         programs: (builder.kernel.cgroup_bpf == Some(true)).then(Vec::new),
         environment: vec![("PATH".to_owned(), process::DEFAULT_PATH.to_owned())],
         credentials: Vec::new(),
-        identity: process::Identity { uid: 0, host_uid: 0, host_gid: 0 },
+        identity: process::Identity { uid: 0, gid: 0, host_uid: 0, host_gid: 0 },
     };
     builder.finish(policy, outcome)
 }
@@ -305,6 +305,7 @@ impl<'a> Builder<'a> {
             uid: outcome.identity.host_uid,
             gid: outcome.identity.host_gid,
             inside_uid: outcome.identity.uid,
+            inside_gid: outcome.identity.gid,
             left_out: self.left_out.into(),
         }
     }

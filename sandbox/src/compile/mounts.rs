@@ -557,7 +557,7 @@ fn new_root(rules: &Confinement, view: &View, shed: &[CString], builder: &mut Bu
             builder.step(Phase::Root, op, root, blame);
         }
         None => {
-            let options = tmpfs_options(1 << 20, 1024, 0o755, (0, 0));
+            let options = tmpfs_options(1 << 20, 1024, 0o755, Whose::Root);
             let op = filesystem_op(c"tmpfs", options, NOSUID | NODEV, slot);
             builder.step(Phase::Collect, op, "empty root", at.clone());
             // Mount points are made in it first, so it is sealed last.
@@ -627,51 +627,71 @@ fn must_exist(entry: &Entry, on_host: &str, builder: &mut Builder<'_>) {
     }
 }
 
-fn filesystem_op(
-    kind: &std::ffi::CStr,
-    mut options: Vec<(CString, CString)>,
-    attributes: u64,
-    into: Slot,
-) -> Op {
+/// What a new file system is made with.
+#[derive(Debug, Default)]
+struct Options {
+    /// Keys and values; an empty value is a flag.
+    each: Vec<(CString, CString)>,
+    /// Its root is the service's own.
+    owned: bool,
+}
+
+impl From<Vec<(CString, CString)>> for Options {
+    fn from(each: Vec<(CString, CString)>) -> Self {
+        Self { each, owned: false }
+    }
+}
+
+/// Whose the root of a tmpfs is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Whose {
+    Root,
+    Service,
+}
+
+fn filesystem_op(kind: &std::ffi::CStr, options: Options, attributes: u64, into: Slot) -> Op {
+    let Options { each: mut options, owned } = options;
     // Listings show the source; without one they say "none".
     options.push((c_string("source"), kind.to_owned()));
-    Op::NewFilesystem { kind: kind.to_owned(), options, attributes, into }
+    Op::NewFilesystem { kind: kind.to_owned(), options, owned, attributes, into }
 }
 
 fn option(key: &str, value: &str) -> (CString, CString) {
     (c_string(key), c_string(value))
 }
 
-fn tmpfs_options(size: u64, inodes: u64, mode: u32, (uid, gid): (u32, u32)) -> Vec<(CString, CString)> {
-    vec![
+fn tmpfs_options(size: u64, inodes: u64, mode: u32, whose: Whose) -> Options {
+    let mut each = vec![
         option("size", &size.to_string()),
         option("nr_inodes", &inodes.to_string()),
         option("mode", &format!("{mode:o}")),
-        option("uid", &uid.to_string()),
-        option("gid", &gid.to_string()),
-    ]
+    ];
+    if whose == Whose::Root {
+        each.extend([option("uid", "0"), option("gid", "0")]);
+    }
+    Options { each, owned: whose == Whose::Service }
 }
 
 fn entry_steps(entry: &Entry, ids: (u32, u32), cgroup: Share, builder: &mut Builder<'_>) {
     match &entry.kind {
         Kind::Tmpfs(tmpfs) => {
             // Owned by the service, or a mode of 0755 would shut it out of its own /run.
-            let options = tmpfs_options(tmpfs.size_bytes, tmpfs.inodes, tmpfs.mode, ids);
+            let options = tmpfs_options(tmpfs.size_bytes, tmpfs.inodes, tmpfs.mode, Whose::Service);
             let noexec = if tmpfs.noexec.unwrap_or(false) { NOEXEC } else { 0 };
-            new_mount(entry, &entry.path, c"tmpfs", &options, NOSUID | NODEV | noexec, builder);
+            new_mount(entry, &entry.path, c"tmpfs", options, NOSUID | NODEV | noexec, builder);
         }
         Kind::Proc(view) => proc(entry, *view, builder),
-        Kind::Dev(more) => dev(entry, *more, ids, builder),
+        Kind::Dev(more) => dev(entry, *more, builder),
         Kind::Sys => sys(entry, cgroup, builder),
         Kind::Credentials(names) => credentials(entry, names, ids, builder),
         Kind::Overlay(wanted) => overlay(entry, wanted, ids, builder),
         Kind::Hidden(FileKind::Directory) => {
-            let options = tmpfs_options(4096, 2, 0, (0, 0));
+            let options = tmpfs_options(4096, 2, 0, Whose::Root);
             // One empty folder that nobody can write to is as good as another.
             let shared = builder.is_sharing();
             let like = builder.hidden.clone().filter(|(_, first)| *first || !shared).map(|(path, _)| path);
             let attributes = RDONLY | NOSUID | NODEV | NOEXEC;
-            mount_like(entry, &entry.path, c"tmpfs", &options, attributes, like, builder);
+            mount_like(entry, &entry.path, c"tmpfs", options, attributes, like, builder);
             builder.hidden.get_or_insert((c_string(&entry.path), shared));
         }
         Kind::Hidden(FileKind::Other) => mask_file(entry, &entry.path, builder),
@@ -697,7 +717,7 @@ fn credentials(entry: &Entry, names: &[String], (uid, gid): (u32, u32), builder:
     let slot = builder.slot(Some(&entry.at));
     let at = || Some(entry.at.clone());
     let attributes = NOSUID | NODEV | NOEXEC | NOSYMFOLLOW;
-    let op = filesystem_op(c"ramfs", vec![option("mode", "0500")], attributes, slot);
+    let op = filesystem_op(c"ramfs", vec![option("mode", "0500")].into(), attributes, slot);
     builder.step(builder.mounting, op, CREDENTIALS_DIRECTORY, at());
     for (index, name) in names.iter().enumerate() {
         let op = Op::WriteCredential { at: slot, index, name: c_string(name), uid, gid };
@@ -718,7 +738,7 @@ fn overlay(entry: &Entry, wanted: &Overlay, (uid, gid): (u32, u32), builder: &mu
     let stage = builder.slot(Some(&entry.at));
     // Three more than the policy asks for: the root, the upper and the work folder; and one for each layer.
     let inodes = wanted.inodes + 3 + u64::try_from(wanted.lower.len()).unwrap_or(0);
-    let options = tmpfs_options(wanted.size_bytes, inodes, 0o755, (0, 0));
+    let options = tmpfs_options(wanted.size_bytes, inodes, 0o755, Whose::Root);
     let op = filesystem_op(c"tmpfs", options, NOSUID | NODEV, stage);
     builder.step(Phase::Overlay, op, &entry.path, at());
     let mut folder = |name: &str, mode: u32| {
@@ -745,7 +765,12 @@ fn overlay(entry: &Entry, wanted: &Overlay, (uid, gid): (u32, u32), builder: &mu
         vec![option("lowerdir", &names.join(":")), option("upperdir", "upper"), option("workdir", "work")];
     let slot = builder.slot(Some(&entry.at));
     let attributes = NOSUID | NODEV | if wanted.noexec.unwrap_or(false) { NOEXEC } else { 0 };
-    builder.step(Phase::Overlay, filesystem_op(c"overlay", options, attributes, slot), &entry.path, at());
+    builder.step(
+        Phase::Overlay,
+        filesystem_op(c"overlay", options.into(), attributes, slot),
+        &entry.path,
+        at(),
+    );
     builder.step(Phase::Overlay, Op::Unstage, &entry.path, at());
     attach(entry, &entry.path, slot, builder);
 }
@@ -770,7 +795,7 @@ fn new_mount(
     entry: &Entry,
     path: &str,
     kind: &std::ffi::CStr,
-    options: &[(CString, CString)],
+    options: Options,
     attributes: u64,
     builder: &mut Builder<'_>,
 ) {
@@ -782,19 +807,20 @@ fn mount_like(
     entry: &Entry,
     path: &str,
     kind: &std::ffi::CStr,
-    options: &[(CString, CString)],
+    options: Options,
     attributes: u64,
     like: Option<CString>,
     builder: &mut Builder<'_>,
 ) {
     if builder.kernel.ordinary_user.is_some() {
         let slot = builder.slot(Some(&entry.at));
-        let op = filesystem_op(kind, options.to_vec(), attributes, slot);
+        let op = filesystem_op(kind, options, attributes, slot);
         builder.step(builder.mounting, op, path, Some(entry.at.clone()));
         return attach(entry, path, slot, builder);
     }
     let text = |option: &CString| option.to_string_lossy().into_owned();
-    let written: Vec<String> = options
+    let Options { each, owned } = options;
+    let written: Vec<String> = each
         .iter()
         .map(
             |(key, value)| {
@@ -813,7 +839,7 @@ fn mount_like(
     .fold(0, |flags, flag| flags | flag);
     let options = c_string(&written.join(","));
     let (kind, target, through_links) = (kind.to_owned(), c_string(path), builder.through_links);
-    let op = Op::Mount { kind, target, through_links, attributes, flags, options, like };
+    let op = Op::Mount { kind, target, through_links, attributes, flags, options, owned, like };
     builder.step(builder.mounting, op, path, Some(entry.at.clone()));
 }
 
@@ -839,7 +865,7 @@ fn proc(entry: &Entry, view: ProcView, builder: &mut Builder<'_>) {
         ProcView::SelfOnly => vec![option("hidepid", "ptraceable"), option("subset", "pid")],
         ProcView::Full | ProcView::None => Vec::new(),
     };
-    new_mount(entry, "/proc", c"proc", &options, NOSUID | NODEV | NOEXEC, builder);
+    new_mount(entry, "/proc", c"proc", options.into(), NOSUID | NODEV | NOEXEC, builder);
     if view != ProcView::Full {
         return;
     }
@@ -867,12 +893,13 @@ fn proc(entry: &Entry, view: ProcView, builder: &mut Builder<'_>) {
     }
 }
 
-fn dev(entry: &Entry, more: u64, ids: (u32, u32), builder: &mut Builder<'_>) {
+fn dev(entry: &Entry, more: u64, builder: &mut Builder<'_>) {
     // A node can lie in folders of its own: `/dev/bus/usb/001/001` takes four.
     let inodes = 64 + more * 4;
     let at = Some(entry.at.clone());
     let slot = builder.slot(at.as_ref());
-    let op = filesystem_op(c"tmpfs", tmpfs_options(64 << 10, inodes, 0o755, (0, 0)), NOSUID | NOEXEC, slot);
+    let op =
+        filesystem_op(c"tmpfs", tmpfs_options(64 << 10, inodes, 0o755, Whose::Root), NOSUID | NOEXEC, slot);
     builder.step(builder.mounting, op, "/dev", at.clone());
     // Only root of the host makes device nodes; for an ordinary user the host's own are bound.
     let bound = builder.kernel.ordinary_user.is_some();
@@ -902,9 +929,9 @@ fn dev(entry: &Entry, more: u64, ids: (u32, u32), builder: &mut Builder<'_>) {
     }
     let shared = builder.sharing(false);
     let options = vec![option("newinstance", ""), option("ptmxmode", "0666"), option("mode", "0620")];
-    new_mount(entry, "/dev/pts", c"devpts", &options, NOSUID | NOEXEC, builder);
-    let options = tmpfs_options(64 << 20, 16 << 10, 0o1777, ids);
-    new_mount(entry, "/dev/shm", c"tmpfs", &options, NOSUID | NODEV | NOEXEC, builder);
+    new_mount(entry, "/dev/pts", c"devpts", options.into(), NOSUID | NOEXEC, builder);
+    let options = tmpfs_options(64 << 20, 16 << 10, 0o1777, Whose::Service);
+    new_mount(entry, "/dev/shm", c"tmpfs", options, NOSUID | NODEV | NOEXEC, builder);
     builder.sharing(shared);
     let op = Op::SetAttributes { of: slot, set: RDONLY, recursive: false };
     builder.step(Phase::Seal, op, "/dev", at);
@@ -913,10 +940,10 @@ fn dev(entry: &Entry, more: u64, ids: (u32, u32), builder: &mut Builder<'_>) {
 fn sys(entry: &Entry, cgroup: Share, builder: &mut Builder<'_>) {
     let attributes = RDONLY | NOSUID | NODEV | NOEXEC;
     builder.mounting = Phase::NetworkMount;
-    new_mount(entry, "/sys", c"sysfs", &[], attributes, builder);
+    new_mount(entry, "/sys", c"sysfs", Options::default(), attributes, builder);
     // In a cgroup namespace of its own the service sees its own cgroup as the root; in the host's it sees none.
     if cgroup == Share::Private && builder.kernel.cgroup_root.is_some() {
-        new_mount(entry, "/sys/fs/cgroup", c"cgroup2", &[], attributes, builder);
+        new_mount(entry, "/sys/fs/cgroup", c"cgroup2", Options::default(), attributes, builder);
     }
     builder.mounting = Phase::Mount;
 }

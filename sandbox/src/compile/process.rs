@@ -20,6 +20,8 @@ pub(crate) const DEFAULT_PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
 pub(crate) struct Identity {
     /// Its user, as it sees it.
     pub(crate) uid: u32,
+    /// Its group, as it sees it.
+    pub(crate) gid: u32,
     /// Its user, as the host sees it.
     pub(crate) host_uid: u32,
     /// Its group, as the host sees it.
@@ -133,8 +135,8 @@ fn identity(rules: &Confinement, ids: &Ids, builder: &mut Builder<'_>) -> Identi
     if builder.kernel.ordinary_user.is_none() {
         builder.step(Phase::Identity, Op::SetGroups(groups.into_boxed_slice()), listed, at);
     }
-    builder.step(Phase::Identity, Op::SetGid(gid), gid.to_string(), Some(process.group.at.clone()));
-    Identity { uid, host_uid, host_gid }
+    builder.step(Phase::Identity, Op::SetGid, "", Some(process.group.at.clone()));
+    Identity { uid, gid, host_uid, host_gid }
 }
 
 /// What `auto` is: by the service's name, or in a user namespace of its own the same for all, since its range differs.

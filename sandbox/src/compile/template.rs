@@ -47,7 +47,8 @@ pub(crate) fn split(steps: &[Step], namespaces: u64, without_id_maps: bool) -> O
     })
 }
 
-/// Whether each file system that the template makes is read-only at the end: what is shared must not be written to.
+/// Whether each file system that the template makes is read-only at the end, and no service's: what is shared must not be written
+/// to.
 fn seals_its_own(shared: &[&Step]) -> bool {
     let read_only = |attributes: u64| attributes & libc::MOUNT_ATTR_RDONLY != 0;
     let sealed = |slot: Slot| {
@@ -56,8 +57,10 @@ fn seals_its_own(shared: &[&Step]) -> bool {
             .any(|step| matches!(step.op, Op::SetAttributes { of, set, .. } if of == slot && read_only(set)))
     };
     shared.iter().all(|step| match &step.op {
-        Op::NewFilesystem { attributes, into, .. } => read_only(*attributes) || sealed(*into),
-        Op::Mount { flags, .. } => flags & libc::MS_RDONLY != 0,
+        Op::NewFilesystem { attributes, owned, into, .. } => {
+            !owned && (read_only(*attributes) || sealed(*into))
+        }
+        Op::Mount { flags, owned, .. } => !owned && flags & libc::MS_RDONLY != 0,
         _ => true,
     })
 }
@@ -138,4 +141,29 @@ fn collected(steps: &[&Step]) -> Vec<Step> {
 fn entering(phase: Phase, op: Op, mount_points: &[Step]) -> Step {
     let at = mount_points.first().and_then(|step| step.at.clone());
     Step::new(Action { phase, op, object: String::new(), at, shared: false })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compile::c_string;
+
+    #[test]
+    fn what_is_a_services_own_is_not_shared() {
+        let mount = |owned| {
+            let op = Op::Mount {
+                kind: c_string("tmpfs"),
+                target: c_string("/x"),
+                through_links: false,
+                attributes: libc::MOUNT_ATTR_RDONLY,
+                flags: libc::MS_RDONLY,
+                options: c_string("size=1"),
+                owned,
+                like: None,
+            };
+            Step::new(Action { phase: Phase::Mount, op, object: String::new(), at: None, shared: true })
+        };
+        assert!(seals_its_own(&[&mount(false)]), "control");
+        assert!(!seals_its_own(&[&mount(true)]));
+    }
 }

@@ -623,7 +623,7 @@ fn idmapped(from: &str, to: &str) -> Bind {
 /// What a launch says that failed there: the place in the file, the step, what it concerns, and the errno.
 fn told(plan: &Plan, step: &Step, errno: Errno) -> String {
     let place = step.at.as_ref().map(|at| plan.sources.locate(at).to_string());
-    let object = Some(step.object.clone()).filter(|object| !object.is_empty());
+    let object = Some(plan.object(step).into_owned()).filter(|object| !object.is_empty());
     let words = [place, Some(step.op.name().to_owned()), object, Some(format!("{errno:?}"))];
     FAILED.lock().unwrap().insert(step.op.name());
     words.into_iter().flatten().collect::<Vec<_>>().join(": ")
