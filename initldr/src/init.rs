@@ -18,7 +18,7 @@ use initldr::{abi::*, outbox::Outbox, phase::Effect, phase::Event, phase::Phase}
 const BATCH: u32 = 256;
 /// Where children end in a storm, 32 rounds reap at once, and then one in this time does: by the armful, so that neither this
 /// process nor motherd is woken for each. The exit of a service is told so much later then, at worst.
-const PACE: Duration = Duration::from_millis(5);
+const PACE: Duration = Duration::from_millis(20);
 /// So many messages are read off a link that has ended. A socket holds some 280 of them; a process that inherited the
 /// other end of a dead motherd's link could go on sending for ever.
 const LAST_WORDS: u32 = 4096;
