@@ -53,6 +53,43 @@ pub struct Edges {
     pub kept_by: Vec<Id>,
 }
 
+impl Edges {
+    fn lists(&mut self) -> [&mut Vec<Id>; 14] {
+        let Self {
+            needs,
+            bonds,
+            prepared_by,
+            requires,
+            wants,
+            after,
+            conflicts,
+            earlier,
+            later,
+            required_by,
+            sustains,
+            bonded,
+            prepares,
+            kept_by,
+        } = self;
+        [
+            needs,
+            bonds,
+            prepared_by,
+            requires,
+            wants,
+            after,
+            conflicts,
+            earlier,
+            later,
+            required_by,
+            sustains,
+            bonded,
+            prepares,
+            kept_by,
+        ]
+    }
+}
+
 /// Services and their dependencies.
 #[derive(Debug, Clone, Default)]
 pub struct Graph {
@@ -178,6 +215,7 @@ impl Graph {
                 }
             }
         }
+        edges.iter_mut().flat_map(Edges::lists).for_each(once_each);
         let order = order(&edges);
         let mut different: HashSet<Arc<Edges>> = HashSet::new();
         let edges = edges.into_iter().map(|edges| match different.get(&edges) {
@@ -317,41 +355,41 @@ fn connect(edges: &mut [Edges], id: Id, relation: Relation, other: Id, tolerates
     let own = &mut edges[id.0];
     match relation {
         Relation::Needs => {
-            push_new(&mut own.needs, other);
+            own.needs.push(other);
             if !tolerates {
-                push_new(&mut own.bonds, other);
+                own.bonds.push(other);
             }
         }
-        Relation::BoundTo => push_new(&mut own.bonds, other),
-        Relation::PreparedBy => push_new(&mut own.prepared_by, other),
-        Relation::Wants => push_new(&mut own.wants, other),
-        Relation::After | Relation::Before => push_new(&mut edges[second.0].after, first),
-        Relation::Conflicts => push_new(&mut own.conflicts, other),
+        Relation::BoundTo => own.bonds.push(other),
+        Relation::PreparedBy => own.prepared_by.push(other),
+        Relation::Wants => own.wants.push(other),
+        Relation::After | Relation::Before => edges[second.0].after.push(first),
+        Relation::Conflicts => own.conflicts.push(other),
         Relation::Milestone => {}
     }
     let bonded = relation == Relation::BoundTo || relation == Relation::Needs && !tolerates;
     if bonded {
-        push_new(&mut edges[other.0].bonded, id);
+        edges[other.0].bonded.push(id);
     }
     match relation {
-        Relation::Needs | Relation::BoundTo => push_new(&mut edges[other.0].sustains, id),
+        Relation::Needs | Relation::BoundTo => edges[other.0].sustains.push(id),
         Relation::PreparedBy => {
-            push_new(&mut edges[other.0].sustains, id);
-            push_new(&mut edges[other.0].prepares, id);
+            edges[other.0].sustains.push(id);
+            edges[other.0].prepares.push(id);
         }
-        Relation::Conflicts => push_new(&mut edges[other.0].conflicts, id),
+        Relation::Conflicts => edges[other.0].conflicts.push(id),
         Relation::Milestone | Relation::Wants | Relation::After | Relation::Before => {}
     }
     if relation.is_required() {
-        push_new(&mut edges[id.0].requires, other);
-        push_new(&mut edges[other.0].required_by, id);
+        edges[id.0].requires.push(other);
+        edges[other.0].required_by.push(id);
     }
     if relation.starts() {
-        push_new(&mut edges[other.0].kept_by, id);
+        edges[other.0].kept_by.push(id);
     }
     if relation.orders() {
-        push_new(&mut edges[second.0].earlier, first);
-        push_new(&mut edges[first.0].later, second);
+        edges[second.0].earlier.push(first);
+        edges[first.0].later.push(second);
     }
 }
 
@@ -375,9 +413,11 @@ fn order(edges: &[Edges]) -> Vec<Id> {
     order
 }
 
-fn push_new(list: &mut Vec<Id>, id: Id) {
-    if !list.contains(&id) {
-        list.push(id);
+/// Keeps the first of each.
+fn once_each(list: &mut Vec<Id>) {
+    if list.len() > 1 {
+        let mut seen = HashSet::with_capacity(list.len());
+        list.retain(|id| seen.insert(*id));
     }
 }
 
