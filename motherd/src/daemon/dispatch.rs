@@ -105,6 +105,9 @@ impl Daemon {
                 let events = self.land()?;
                 queue.extend(self.what_follows(events));
             }
+            if self.flying().is_none() {
+                self.keep_processes()?;
+            }
             let Some(effect) = queue.pop_front() else { break };
             let now = now();
             if let Effect::Turn(id) = effect {

@@ -80,6 +80,7 @@ impl Daemon {
         match made {
             Ok(log) => {
                 failpoint::hit("launch.log-made");
+                self.keep_processes()?;
                 self.link.store(&log_slot(name), log.reader())?;
                 failpoint::hit("launch.log-kept");
                 self.runtime.entry(id).or_default().log = Some(log);

@@ -5,6 +5,9 @@
 //! into it, which writes the pid into the record before the child's first instruction. What it does not need in order to
 //! begin comes after the launches, before the next event ([`Daemon::complete_launches`]).
 //!
+//! Its pidfd goes to initldr together with the next service's pipe ([`Daemon::keep_processes`]): until then it is found by that pid
+//! alone, and by its cgroup.
+//!
 //! While its child is on its way to execve, the next service's pipe and cgroup are made. Until the child has landed its service
 //! is `Launching`, and nothing but another launch is done: so whatever else is decided is decided of services that run or do not.
 
@@ -201,14 +204,12 @@ impl Daemon {
         let event = match launched {
             Ok(Launched { pid, pidfd, mounts }) => {
                 failpoint::hit("launch.cloned");
-                self.link.store(&process_slot(&name), pidfd.as_fd())?;
-                failpoint::hit("launch.process-kept");
                 let runtime = self.runtime.entry(id).or_default();
                 runtime.pidfd = Some(far_up(pidfd));
                 runtime.namespaces = mounts.map(far_up).into_iter().collect();
                 runtime.policy = runtime.planned.as_ref().map(Planned::digest);
-                runtime.process_kept = true;
                 runtime.start_ticks = 0;
+                self.fresh.processes.push(id);
                 self.fresh.services.push((id, pid));
                 self.timer_started(id)?;
                 self.rest.launched(now());
@@ -384,8 +385,12 @@ impl Daemon {
         // A service whose pipe is not kept would notice the end of motherd.
         let may_say = program.may_say().then(|| notify_slot(name));
         let ready = program.ready_fd.map(|_| super::ready::ready_slot(name));
+        // Those of who was launched just now are not sent yet.
+        let unkept = self.flying().into_iter().chain(self.fresh.processes.iter().copied());
+        let unkept = unkept.map(|id| process_slot(self.manager.graph().name(id)));
         let slots = [Some(process_slot(name)), Some(super::output::log_slot(name)), may_say, ready];
-        if let Err(why) = self.link.has_room_for(slots.iter().flatten().map(String::as_str)) {
+        let slots: Vec<String> = slots.into_iter().flatten().chain(unkept).collect();
+        if let Err(why) = self.link.has_room_for(slots.iter().map(String::as_str)) {
             return Ok(Err(Refusal::passing(why)));
         }
         match self.prepare_log(id, name, program)? {

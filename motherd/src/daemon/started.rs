@@ -14,12 +14,14 @@ use std::{
 
 use sandbox::descriptors::far_up;
 
-use super::{Daemon, policies::Planned, proc};
+use super::{Daemon, Fatal, policies::Planned, proc, spawn::process_slot};
 use crate::{failpoint, graph::Id, sys::process::pidfd_send_signal};
 
 /// Who has come so far.
 #[derive(Debug, Default)]
 pub(super) struct Fresh {
+    /// initldr does not keep their main processes yet.
+    pub(super) processes: Vec<Id>,
     /// Their log pipes are new.
     pub(super) logs: Vec<Id>,
     /// Their main processes are, and these are their pids.
@@ -27,6 +29,19 @@ pub(super) struct Fresh {
 }
 
 impl Daemon {
+    /// Has the main processes kept that are new. Not at once: where initldr is sent something else right after it, it is woken once
+    /// for both.
+    pub(super) fn keep_processes(&mut self) -> Result<(), Fatal> {
+        for id in std::mem::take(&mut self.fresh.processes) {
+            let Some(runtime) = self.runtime.get_mut(&id) else { continue };
+            let Some(pidfd) = &runtime.pidfd else { continue };
+            self.link.store(&process_slot(self.manager.graph().name(id)), pidfd.as_fd())?;
+            runtime.process_kept = true;
+            failpoint::hit("launch.process-kept");
+        }
+        Ok(())
+    }
+
     /// The rest of the launches that were made.
     pub(super) fn complete_launches(&mut self) {
         for id in std::mem::take(&mut self.fresh.logs) {
