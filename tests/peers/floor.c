@@ -1,6 +1,7 @@
 /*
  * The floor: an init of forty lines. It starts N services, reaps, and starts again at once what has ended. It has no
- * configuration, no log and no way to be asked. With SANDBOX each service is confined (sandbox.h).
+ * configuration, no log and no way to be asked. With CGROUP each service has a cgroup and a pipe (cgroup.h), with SANDBOX it is
+ * confined (sandbox.h).
  */
 #include "bench.h"
 
@@ -8,8 +9,10 @@
 static int pids[MOST];
 static int count;
 
-#ifdef SANDBOX
+#if defined SANDBOX
 #include "sandbox.h"
+#elif defined CGROUP
+#include "cgroup.h"
 #else
 INLINE void prepare(void) {}
 INLINE void confine(void) {}

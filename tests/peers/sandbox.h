@@ -13,6 +13,7 @@
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 
+#include "cgroup.h"
 #include "filter.h"
 
 #define PR_SET_NO_NEW_PRIVS 38
@@ -21,27 +22,8 @@
 /* noroot, and all of them locked but what is not set; no ambient capability. */
 #define SECUREBITS 235
 #define AT_RECURSIVE 0x8000
-#define CGROUPS "/sys/fs/cgroup"
 #define ENOENT 2
 #define UID 61000
-
-static inline void must(long result, int step)
-{
-	if (result < 0)
-		leave(100 + step);
-}
-
-static inline void write_to(const char *path, const char *text)
-{
-	word size = 0;
-	long fd = CALL2(__NR_open, path, O_WRONLY | O_CLOEXEC);
-
-	while (text[size])
-		size++;
-	must(fd, 1);
-	must(CALL3(__NR_write, fd, text, size), 2);
-	CALL1(__NR_close, fd);
-}
 
 /* Reading, writing and making the devices of a small /dev, as the device controller asks (BPF_PROG_TYPE_CGROUP_DEVICE). */
 #define INSN(op, to, from, skip, value) \
@@ -84,19 +66,15 @@ static const struct { const char *file, *value; } limits[] = {
 	{ "/memory.swap.max", "0" }, { "/memory.oom.group", "1" }, { "/pids.max", "64" },
 };
 
-/* The service's cgroup with its limits, made before its first start; a directory of it. */
+/* The service's cgroup with its limits. */
 static inline int cgroup_of(int id)
 {
 	char path[128], file[160];
 	union bpf_attr attach;
 	word limit;
-	long made;
-	int fd;
+	int is_new, fd = cgroup_at(path, id, &is_new);
 
-	put_number(put(path, CGROUPS "/svc-"), id);
-	made = CALL2(__NR_mkdir, path, 0755);
-	fd = CALL2(__NR_open, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (made == 0 && fd >= 0) {
+	if (is_new && fd >= 0) {
 		for (limit = 0; limit < sizeof limits / sizeof *limits; limit++) {
 			put(put(file, path), limits[limit].file);
 			write_to(file, limits[limit].value);

@@ -7,6 +7,8 @@ use std::time::Duration;
 pub enum Contender {
     /// `tests/peers/floor.c`: vfork and exec, reap, start again at once.
     Floor,
+    /// The same, with a cgroup, a pipe and a pidfd for each service: `tests/peers/cgroup.h`.
+    FloorCgroup,
     /// The same, with a sandbox for each service: `tests/peers/sandbox.h`.
     FloorSandboxed,
     /// With the policy `unconfined`: a cgroup, a log and supervision.
@@ -38,8 +40,9 @@ pub type Words = &'static [&'static str];
 
 impl Contender {
     /// In the order in which they run: each floor before those that are compared with it.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Floor,
+        Self::FloorCgroup,
         Self::FloorSandboxed,
         Self::MotherD,
         Self::MotherDSandboxed,
@@ -59,6 +62,7 @@ impl Contender {
     pub fn name(self) -> &'static str {
         match self {
             Self::Floor => "floor",
+            Self::FloorCgroup => "floor-cg",
             Self::FloorSandboxed => "floor-sbx",
             Self::MotherD => "motherd",
             Self::MotherDSandboxed => "motherd-sbx",
@@ -84,7 +88,7 @@ impl Contender {
     #[must_use]
     pub fn package(self) -> Option<&'static str> {
         match self {
-            Self::Floor | Self::FloorSandboxed => None,
+            Self::Floor | Self::FloorCgroup | Self::FloorSandboxed => None,
             Self::MotherD | Self::MotherDSandboxed | Self::MotherDStandby => None,
             Self::Busybox => Some("busybox-static"),
             Self::Sysvinit => Some("sysvinit-core"),
@@ -132,6 +136,7 @@ impl Contender {
         let count = services.to_string();
         let (path, argv): (&str, Vec<&str>) = match self {
             Self::Floor => ("/bench/floor", vec!["floor", &count]),
+            Self::FloorCgroup => ("/bench/floor-cg", vec!["floor-cg", &count]),
             Self::FloorSandboxed => ("/bench/floor-sbx", vec!["floor-sbx", &count]),
             Self::MotherD | Self::MotherDSandboxed | Self::MotherDStandby => {
                 ("/usr/sbin/initldr", vec!["initldr"])
@@ -151,7 +156,7 @@ impl Contender {
     #[must_use]
     pub fn questions(self) -> &'static [(&'static str, Words)] {
         match self {
-            Self::Floor | Self::FloorSandboxed | Self::Busybox | Self::Sysvinit => &[],
+            Self::Floor | Self::FloorCgroup | Self::FloorSandboxed | Self::Busybox | Self::Sysvinit => &[],
             Self::MotherD | Self::MotherDSandboxed | Self::MotherDStandby => &[
                 ("list", &["motherctl", "list"]),
                 ("status of one", &["motherctl", "status", "svc-7"]),

@@ -29,7 +29,7 @@ pub fn of(contender: Contender, services: usize) -> Vec<(String, Contents)> {
     let mut files = Files::default();
     let ids = 0..services;
     match contender {
-        Contender::Floor | Contender::FloorSandboxed => {}
+        Contender::Floor | Contender::FloorCgroup | Contender::FloorSandboxed => {}
         Contender::MotherD | Contender::MotherDSandboxed | Contender::MotherDStandby => {
             let confined = contender.is_sandboxed();
             let standby = if contender == Contender::MotherDStandby { "standby = true\n" } else { "" };

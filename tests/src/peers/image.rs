@@ -16,6 +16,7 @@ use crate::programs::PeersPrograms;
 fn programs(contender: Contender) -> &'static [&'static str] {
     match contender {
         Contender::Floor
+        | Contender::FloorCgroup
         | Contender::FloorSandboxed
         | Contender::MotherD
         | Contender::MotherDSandboxed
@@ -49,6 +50,7 @@ pub fn write(contender: Contender) -> Result<(PathBuf, String)> {
         ("service", None, SERVICE),
         ("storm", None, "/bench/storm"),
         ("floor", None, "/bench/floor"),
+        ("floor", Some("-DCGROUP"), "/bench/floor-cg"),
         ("floor", Some("-DSANDBOX"), "/bench/floor-sbx"),
     ] {
         image.program(&compiled(source, defines, to)?, to)?;
