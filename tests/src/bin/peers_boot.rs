@@ -17,8 +17,8 @@ usage: peers_boot [--only NAME,...] [--services N,...] [--measure WORD,...] [--r
 Boots each contender in QEMU with each number of services and prints tables: times as ratios to the floor of this run.
 Whoever cannot be fetched is skipped, and counted at the end.
 
-  --only NAME,...      floor floor-cg floor-sbx motherd motherd-sbx motherd-standby busybox sysvinit finit runit
-                       s6 systemd systemd-sbx openrc
+  --only NAME,...      floor floor-cg floor-sbx floor-standby motherd motherd-sbx motherd-standby busybox sysvinit
+                       finit runit s6 systemd systemd-sbx openrc
   --services N,...     1,50,200,500 if it is not given
   --measure WORD,...   what else is measured once the services run: memory, idle=SECONDS, questions with the largest
                        number; restarts, orphans=N, crash with 50, or with the largest where 50 is not asked for.

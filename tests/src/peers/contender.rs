@@ -11,6 +11,8 @@ pub enum Contender {
     FloorCgroup,
     /// The same, with a sandbox for each service: `tests/peers/sandbox.h`.
     FloorSandboxed,
+    /// The same, with a process for each service that waits to be the next one.
+    FloorStandby,
     /// With the policy `unconfined`: a cgroup, a log and supervision.
     MotherD,
     /// With all of `base/default`.
@@ -40,10 +42,11 @@ pub type Words = &'static [&'static str];
 
 impl Contender {
     /// In the order in which they run: each floor before those that are compared with it.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Floor,
         Self::FloorCgroup,
         Self::FloorSandboxed,
+        Self::FloorStandby,
         Self::MotherD,
         Self::MotherDSandboxed,
         Self::MotherDStandby,
@@ -64,6 +67,7 @@ impl Contender {
             Self::Floor => "floor",
             Self::FloorCgroup => "floor-cg",
             Self::FloorSandboxed => "floor-sbx",
+            Self::FloorStandby => "floor-standby",
             Self::MotherD => "motherd",
             Self::MotherDSandboxed => "motherd-sbx",
             Self::MotherDStandby => "motherd-standby",
@@ -88,7 +92,7 @@ impl Contender {
     #[must_use]
     pub fn package(self) -> Option<&'static str> {
         match self {
-            Self::Floor | Self::FloorCgroup | Self::FloorSandboxed => None,
+            Self::Floor | Self::FloorCgroup | Self::FloorSandboxed | Self::FloorStandby => None,
             Self::MotherD | Self::MotherDSandboxed | Self::MotherDStandby => None,
             Self::Busybox => Some("busybox-static"),
             Self::Sysvinit => Some("sysvinit-core"),
@@ -103,9 +107,20 @@ impl Contender {
     /// Whether its services are confined, so that the floor to compare it with is the one that confines too.
     #[must_use]
     pub fn is_sandboxed(self) -> bool {
-        let sandboxed =
-            [Self::FloorSandboxed, Self::MotherDSandboxed, Self::MotherDStandby, Self::SystemdSandboxed];
+        let sandboxed = [
+            Self::FloorSandboxed,
+            Self::FloorStandby,
+            Self::MotherDSandboxed,
+            Self::MotherDStandby,
+            Self::SystemdSandboxed,
+        ];
         sandboxed.contains(&self)
+    }
+
+    /// Whether it is the measure of others: it is told in its command all that it is told.
+    #[must_use]
+    pub fn is_floor(self) -> bool {
+        matches!(self, Self::Floor | Self::FloorCgroup | Self::FloorSandboxed | Self::FloorStandby)
     }
 
     /// Whether it is MotherD in one of its forms.
@@ -119,7 +134,12 @@ impl Contender {
     pub fn most_services(self) -> usize {
         // Some 0.6 s for each of openrc's, and 0.2 s for each that systemd confines; two confined processes for each with a
         // standby.
-        let few = [(Self::Openrc, 50), (Self::SystemdSandboxed, 200), (Self::MotherDStandby, 200)];
+        let few = [
+            (Self::Openrc, 50),
+            (Self::SystemdSandboxed, 200),
+            (Self::FloorStandby, 200),
+            (Self::MotherDStandby, 200),
+        ];
         few.into_iter().find(|(slow, _)| *slow == self).map_or(usize::MAX, |(_, most)| most)
     }
 
@@ -138,6 +158,7 @@ impl Contender {
             Self::Floor => ("/bench/floor", vec!["floor", &count]),
             Self::FloorCgroup => ("/bench/floor-cg", vec!["floor-cg", &count]),
             Self::FloorSandboxed => ("/bench/floor-sbx", vec!["floor-sbx", &count]),
+            Self::FloorStandby => ("/bench/floor-standby", vec!["floor-standby", &count]),
             Self::MotherD | Self::MotherDSandboxed | Self::MotherDStandby => {
                 ("/usr/sbin/initldr", vec!["initldr"])
             }
@@ -156,7 +177,12 @@ impl Contender {
     #[must_use]
     pub fn questions(self) -> &'static [(&'static str, Words)] {
         match self {
-            Self::Floor | Self::FloorCgroup | Self::FloorSandboxed | Self::Busybox | Self::Sysvinit => &[],
+            Self::Floor
+            | Self::FloorCgroup
+            | Self::FloorSandboxed
+            | Self::FloorStandby
+            | Self::Busybox
+            | Self::Sysvinit => &[],
             Self::MotherD | Self::MotherDSandboxed | Self::MotherDStandby => &[
                 ("list", &["motherctl", "list"]),
                 ("status of one", &["motherctl", "status", "svc-7"]),

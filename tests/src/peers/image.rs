@@ -18,6 +18,7 @@ fn programs(contender: Contender) -> &'static [&'static str] {
         Contender::Floor
         | Contender::FloorCgroup
         | Contender::FloorSandboxed
+        | Contender::FloorStandby
         | Contender::MotherD
         | Contender::MotherDSandboxed
         | Contender::MotherDStandby
@@ -52,6 +53,7 @@ pub fn write(contender: Contender) -> Result<(PathBuf, String)> {
         ("floor", None, "/bench/floor"),
         ("floor", Some("-DCGROUP"), "/bench/floor-cg"),
         ("floor", Some("-DSANDBOX"), "/bench/floor-sbx"),
+        ("floor", Some("-DSTANDBY"), "/bench/floor-standby"),
     ] {
         image.program(&compiled(source, defines, to)?, to)?;
     }
