@@ -19,6 +19,8 @@ use crate::peers::report;
 const RESTARTS: usize = 25;
 /// Whoever is not back by then is counted as never.
 const NEVER: Duration = Duration::from_secs(4);
+/// Before each of them is killed: what the one before left to be done is done.
+const REST: Duration = Duration::from_millis(250);
 /// So often each question is asked, after once that is not counted.
 const QUESTIONS: usize = 5;
 /// After the last service began, until everybody is at rest.
@@ -131,6 +133,7 @@ fn restarts(order: &Order, line: &mut Line) -> Result<()> {
         if order.contender == Contender::MotherDStandby {
             wait_for_standby(id)?;
         }
+        sleep(REST);
         match restart(id)? {
             Some(time) => times.push(time.as_secs_f64() * 1e3),
             None => never += 1.0,
