@@ -385,6 +385,12 @@ impl Pair {
         let deadline = Instant::now() + Duration::from_secs(30);
         let adopting = point.starts_with("adopt.") || point.starts_with("replay.");
         let mut refused = String::new();
+        let named = |kind: Kind| -> Vec<String> {
+            self.load.names(|other| other == kind).into_iter().map(str::to_owned).collect()
+        };
+        let all = [named(Kind::Churn), named(Kind::Once)].concat();
+        // Where there are few services there are two of a kind.
+        let kinds = self.load.names(|kind| kind == Kind::Churn).len().clamp(1, 3);
         for round in 0.. {
             if !armed.exists() {
                 break;
@@ -393,7 +399,7 @@ impl Pair {
                 Instant::now() < deadline,
                 "{point} is not reached by anything that was tried; {refused}"
             );
-            let number = round % 3;
+            let number = round % kinds;
             if adopting {
                 // A service that ends while there is no motherd is what an adoption can have to deal with.
                 let pids = audit::main_pids(&self.places)?;
@@ -406,7 +412,7 @@ impl Pair {
             }
             if point.starts_with("upgrade.") {
                 // Of what is installed already: nothing is written anywhere.
-                let initldr = point == "upgrade.asked" || number == 2;
+                let initldr = point == "upgrade.asked" || round % 3 == 2;
                 if let Err(error) = call(&self.places.socket, "Upgrade", json!({ "initldr": initldr })) {
                     refused = format!("{error:#}");
                 }
@@ -431,6 +437,9 @@ impl Pair {
                 ("Restart", vec![once.clone()]),
                 ("Stop", vec![churn.clone(), once.clone()]),
                 ("Start", vec![churn, once]),
+                // More turns than a slice takes.
+                ("Stop", all.clone()),
+                ("Start", all.clone()),
             ];
             for (method, services) in requests {
                 if armed.exists() {
