@@ -154,9 +154,9 @@ pub(crate) struct Owner {
 
 impl Owner {
     fn new(inside: [u32; 2], [uid, gid]: [u32; 2]) -> Self {
-        let number = |id: u32| CString::new(id.to_string()).unwrap_or_default();
-        let joined = CString::new(format!("uid={uid},gid={gid}")).unwrap_or_default();
-        Self { inside, options: [(c"uid", number(uid)), (c"gid", number(gid))], joined }
+        let text = |text: String| CString::new(text).expect("there is no NUL in a number");
+        let options = [(c"uid", text(uid.to_string())), (c"gid", text(gid.to_string()))];
+        Self { inside, options, joined: text(format!("uid={uid},gid={gid}")) }
     }
 }
 

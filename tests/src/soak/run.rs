@@ -388,9 +388,10 @@ impl Pair {
         let named = |kind: Kind| -> Vec<String> {
             self.load.names(|other| other == kind).into_iter().map(str::to_owned).collect()
         };
-        let all = [named(Kind::Churn), named(Kind::Once)].concat();
+        let (churning, once) = (named(Kind::Churn), named(Kind::Once));
         // Where there are few services there are two of a kind.
-        let kinds = self.load.names(|kind| kind == Kind::Churn).len().clamp(1, 3);
+        let kinds = churning.len().clamp(1, 3);
+        let all = [churning, once].concat();
         for round in 0.. {
             if !armed.exists() {
                 break;
