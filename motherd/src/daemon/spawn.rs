@@ -15,9 +15,12 @@ use std::{
     collections::BTreeMap,
     fs::File,
     io,
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd},
     path::PathBuf,
-    sync::{Arc, atomic::Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
 };
 
 use nix::{errno::Errno, sys::epoll::EpollFlags};
@@ -26,13 +29,14 @@ use sandbox::{
     cgroup::Cgroup,
     descriptors::far_up,
     launch::{Handed, Launch, LaunchError, LaunchFailure, Launched, Parent, Underway},
-    standby::{Missed, Release},
+    standby::{Missed, Release, Standby},
 };
 
 use super::{
     Daemon, Fatal,
     ahead::Taken,
     events::{Source, watch},
+    log::Log,
     notify::Readiness,
     now,
     policies::Planned,
@@ -43,7 +47,7 @@ use crate::{
     failpoint,
     graph::Id,
     service::{Program, Start},
-    supervise::{Event, Standby, StandbyEvent},
+    supervise::{self, Event, StandbyEvent},
 };
 
 /// Why a launch did not take place.
@@ -103,10 +107,27 @@ struct Place {
     plan: Arc<Plan>,
     /// A pidfd of the process whose network it joins.
     network: Option<OwnedFd>,
-    /// Who waits to be it.
-    standby: Option<sandbox::standby::Standby>,
-    /// `None` is what is in the stock then.
-    ready: Option<Taken>,
+}
+
+/// What a process is given: as much as belongs to one run.
+struct Given<'a> {
+    environment: Vec<(String, String)>,
+    null: File,
+    log: BorrowedFd<'a>,
+    listen: Vec<(&'a str, BorrowedFd<'a>)>,
+    /// Variables that have its own pid.
+    own_pid: &'static [&'static str],
+    at: Option<(RawFd, BorrowedFd<'a>)>,
+}
+
+impl Given<'_> {
+    fn stdio(&self) -> [BorrowedFd<'_>; 3] {
+        [self.null.as_fd(), self.log, self.log]
+    }
+
+    fn handed(&self) -> Handed<'_> {
+        Handed { listen: &self.listen, own_pid: self.own_pid, at: self.at }
+    }
 }
 
 /// A launch that was begun.
@@ -131,7 +152,7 @@ impl Daemon {
         let place = prepared.and_then(|()| self.make_place(id, &name, &program));
         // Its child has had the time that all this took.
         let landed = self.wait_for_landing();
-        let begun = place.and_then(|place| self.begin(id, &name, &program, place));
+        let begun = place.and_then(|(place, standby)| self.begin(id, &name, &program, &place, standby));
         failpoint::hit("launch.under-way");
         // The service has its own, and that is to be the only one.
         self.hand_over_ready(id);
@@ -181,25 +202,16 @@ impl Daemon {
         let name = self.manager.graph().name(id).to_owned();
         let plan = self.plan(id, &name, program)?;
         let network = self.network(plan.network_of()).map_err(Refusal::passing)?;
-        match self.begin(
-            id,
-            &name,
-            program,
-            Place { plan, network, standby: None, ready: Some(Taken::default()) },
-        )? {
-            Begun::Released(launched) => Ok(launched),
-            Begun::Underway(underway) => {
-                underway.launched().map_err(|error| self.refusal(id, program, &error))
-            }
-        }
+        let underway = self.begin_child(id, &name, program, &Place { plan, network }, &Taken::default())?;
+        underway.launched().map_err(|error| self.refusal(id, program, &error))
     }
 
     /// What is known of a process that was launched, or of one that was not.
     fn launched(&mut self, id: Id, launched: Result<Launched, Refusal>) -> Result<Vec<(Id, Event)>, Fatal> {
         let name = self.manager.graph().name(id).to_owned();
         let waited = match self.manager.unit(id).standby {
-            Standby::Parked { process } => Some(process.pid),
-            Standby::None | Standby::Parking | Standby::Later { .. } => None,
+            supervise::Standby::Parked { process } => Some(process.pid),
+            supervise::Standby::None | supervise::Standby::Parking | supervise::Standby::Later { .. } => None,
         };
         let event = match launched {
             Ok(Launched { pid, pidfd, mounts }) => {
@@ -230,8 +242,13 @@ impl Daemon {
         Ok(events)
     }
 
-    /// What is there before any child is.
-    fn make_place(&mut self, id: Id, name: &str, program: &Program) -> Result<Place, Refusal> {
+    /// What is there before any child is, and who waits to be it.
+    fn make_place(
+        &mut self,
+        id: Id,
+        name: &str,
+        program: &Program,
+    ) -> Result<(Place, Option<Standby>), Refusal> {
         let known = self.runtime.get(&id).and_then(|runtime| Some(runtime.planned.as_ref()?.plan().clone()));
         let plan = self.plan(id, name, program)?;
         let is_new = !known.as_ref().is_some_and(|known| Arc::ptr_eq(known, &plan));
@@ -264,65 +281,115 @@ impl Daemon {
         failpoint::hit("launch.cgroup-made");
         self.arm_pressure(id, &plan)?;
         self.begin_to_listen(id);
-        Ok(Place { plan, network, standby, ready: None })
+        Ok((Place { plan, network }, standby))
     }
 
     /// Has who waits go on, or makes a child.
-    fn begin(&mut self, id: Id, name: &str, program: &Program, place: Place) -> Result<Begun, Refusal> {
-        let Place { plan, network, standby, ready } = place;
-        let runtime = self.runtime.entry(id).or_default();
+    fn begin(
+        &mut self,
+        id: Id,
+        name: &str,
+        program: &Program,
+        place: &Place,
+        standby: Option<Standby>,
+    ) -> Result<Begun, Refusal> {
+        if let Some(standby) = standby
+            && let Some(launched) = self.release_standby(id, name, program, &place.plan, standby)?
+        {
+            return Ok(Begun::Released(launched));
+        }
+        let ready = self.stock.take(&place.plan, now());
+        self.begin_child(id, name, program, place, &ready).map(Begun::Underway)
+    }
+
+    /// Has who waits go on; `None` if it could not be used.
+    fn release_standby(
+        &mut self,
+        id: Id,
+        name: &str,
+        program: &Program,
+        plan: &Plan,
+        standby: Standby,
+    ) -> Result<Option<Launched>, Refusal> {
+        self.stock.begun(now());
+        let given = self.given(id, program)?;
+        let pid_cell = self.pid_cell(name)?;
+        // As the kernel writes it in a launch: before its first instruction that is the service's.
+        pid_cell.store(standby.pid(), Ordering::Release);
+        failpoint::hit("standby.about-to-be-released");
+        let (argv, environment) = (&program.exec.value, &given.environment);
+        let release = Release { plan, argv, environment, stdio: given.stdio(), handed: given.handed() };
+        match standby.release(&release) {
+            Ok(launched) => {
+                failpoint::hit("standby.released");
+                Ok(Some(launched))
+            }
+            Err(Missed::Failed(error)) => Err(self.refusal(id, program, &error)),
+            Err(Missed::Unfit(why)) => {
+                tracing::warn!("{name}: {why}");
+                pid_cell.store(0, Ordering::Release);
+                Ok(None)
+            }
+        }
+    }
+
+    fn begin_child(
+        &self,
+        id: Id,
+        name: &str,
+        program: &Program,
+        place: &Place,
+        ready: &Taken,
+    ) -> Result<Underway, Refusal> {
+        let given = self.given(id, program)?;
+        let underway = Underway::begin(&Launch {
+            plan: &place.plan,
+            argv: &program.exec.value,
+            others: &[],
+            environment: &given.environment,
+            stdio: given.stdio(),
+            handed: given.handed(),
+            cgroup: self.runtime.get(&id).and_then(|runtime| runtime.own_cgroup()),
+            network: place.network.as_ref().map(AsFd::as_fd),
+            ahead: ready.ahead(),
+            parent: Parent::CallersParent,
+            pid_cell: Some(self.pid_cell(name)?),
+            timings: None,
+        });
+        underway.map_err(|error| self.refusal(id, program, &error))
+    }
+
+    /// What the next process of a service is given.
+    fn given(&self, id: Id, program: &Program) -> Result<Given<'_>, Refusal> {
         let null = File::open("/dev/null").map_err(|error| Refusal::io("open /dev/null", &error))?;
-        let Some(log) = &runtime.log else { return Err(Refusal::permanent("no log pipe")) };
-        let socket = runtime.readiness.as_ref().map(|readiness| readiness.path().display().to_string());
-        let watchdog = program.watchdog.map(|interval| interval.as_micros().to_string());
-        let own_pid: &[&str] = if watchdog.is_some() { &["WATCHDOG_PID"] } else { &[] };
-        let socket = socket.map(|path| ("NOTIFY_SOCKET".to_owned(), path));
-        let watchdog = watchdog.map(|usec| ("WATCHDOG_USEC".to_owned(), usec));
-        let told = socket.into_iter().chain(watchdog);
-        let environment: Vec<_> = program.environment.iter().cloned().chain(told).collect();
+        let runtime = self.runtime.get(&id);
+        let log = runtime.and_then(|runtime| runtime.log.as_ref()).map(Log::writer);
+        let log = log.ok_or_else(|| Refusal::permanent("no log pipe"))?;
+        let socket = runtime.and_then(|runtime| runtime.readiness.as_ref());
+        let socket = socket.map(|readiness| ("NOTIFY_SOCKET", readiness.path().display().to_string()));
+        let watchdog = program.watchdog.map(|interval| ("WATCHDOG_USEC", interval.as_micros().to_string()));
+        let told = socket.into_iter().chain(watchdog).map(|(name, value)| (name.to_owned(), value));
+        let environment = program.environment.iter().cloned().chain(told).collect();
         let sockets = self.manager.graph().service(id).sockets();
         let listening =
             self.sockets.of(id).filter_map(|(number, fd)| Some((sockets.get(number)?.name.as_str(), fd)));
         // As systemd has it: first what listens, then what the service had stored.
-        let stored = runtime.held.iter().map(|held| (held.name.as_str(), held.fd.as_fd()));
-        let listen: Vec<(&str, BorrowedFd<'_>)> = listening.chain(stored).collect();
-        let Some(pid_cell) = self.table.cell(name) else {
-            return Err(Refusal::permanent("no room for another service in the state"));
-        };
-        let (argv, stdio) = (&program.exec.value, [null.as_fd(), log.writer(), log.writer()]);
-        let at = program.ready_fd.zip(runtime.ready.as_ref().and_then(Ready::writer));
-        let handed = Handed { listen: &listen, own_pid, at };
-        if let Some(standby) = standby {
-            // As the kernel writes it in a launch: before its first instruction that is the service's.
-            pid_cell.store(standby.pid(), Ordering::Release);
-            self.stock.begun(now());
-            failpoint::hit("standby.about-to-be-released");
-            match standby.release(&Release { plan: &plan, argv, environment: &environment, stdio, handed }) {
-                Ok(launched) => {
-                    failpoint::hit("standby.released");
-                    return Ok(Begun::Released(launched));
-                }
-                Err(Missed::Failed(error)) => return Err(self.refusal(id, program, &error)),
-                Err(Missed::Unfit(why)) => tracing::warn!("{name}: {why}"),
-            }
-            pid_cell.store(0, Ordering::Release);
-        }
-        let ready = ready.unwrap_or_else(|| self.stock.take(&plan, now()));
-        let underway = Underway::begin(&Launch {
-            plan: &plan,
-            argv,
-            others: &[],
-            environment: &environment,
-            stdio,
-            handed,
-            cgroup: runtime.own_cgroup(),
-            network: network.as_ref().map(AsFd::as_fd),
-            ahead: ready.ahead(),
-            parent: Parent::CallersParent,
-            pid_cell: Some(pid_cell),
-            timings: None,
-        });
-        underway.map(Begun::Underway).map_err(|error| self.refusal(id, program, &error))
+        let held = runtime.map(|runtime| runtime.held.as_slice()).unwrap_or_default();
+        let stored = held.iter().map(|held| (held.name.as_str(), held.fd.as_fd()));
+        let own_pid: &[&str] = if program.watchdog.is_some() { &["WATCHDOG_PID"] } else { &[] };
+        let ready = runtime.and_then(|runtime| runtime.ready.as_ref()).and_then(Ready::writer);
+        Ok(Given {
+            environment,
+            null,
+            log,
+            listen: listening.chain(stored).collect(),
+            own_pid,
+            at: program.ready_fd.zip(ready),
+        })
+    }
+
+    fn pid_cell(&self, name: &str) -> Result<&AtomicU32, Refusal> {
+        self.table.cell(name).ok_or_else(|| Refusal::permanent("no room for another service in the state"))
     }
 
     /// Why a service was not launched.
