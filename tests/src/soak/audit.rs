@@ -1,7 +1,7 @@
 //! The accounts: what the services say happened to them, what motherd says, and what the kernel says.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
 };
@@ -393,9 +393,41 @@ fn walk(text: &[u8]) -> Walked {
     walked
 }
 
-/// How many descriptors a process has open.
-pub fn descriptors(pid: i32) -> Result<u64> {
-    Ok(fs::read_dir(format!("/proc/{pid}/fd"))?.count() as u64)
+/// What a process has open: how many of what. The numbers in a name are left out, and of a path all but the last part is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Descriptors(BTreeMap<String, u64>);
+
+impl Descriptors {
+    /// Of this process, now.
+    pub fn of(pid: i32) -> Result<Self> {
+        let mut found = Self::default();
+        for entry in fs::read_dir(format!("/proc/{pid}/fd"))? {
+            // Closed meanwhile, or renamed below it: it counts all the same.
+            let link = fs::read_link(entry?.path()).unwrap_or_default();
+            let kind = link.file_name().map_or_else(|| "/".into(), |name| name.to_string_lossy());
+            *found.0.entry(kind.replace(|c: char| c.is_ascii_digit(), "")).or_default() += 1;
+        }
+        Ok(found)
+    }
+
+    /// How many they are.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.0.values().sum()
+    }
+
+    /// What there is more of than there was, and what less: `+2 pipe:[] -1 socket:[]`.
+    #[must_use]
+    pub fn since(&self, before: &Self) -> String {
+        let kinds: BTreeSet<&String> = self.0.keys().chain(before.0.keys()).collect();
+        let of = |found: &Self, kind| found.0.get(kind).copied().unwrap_or_default();
+        let changes = kinds.into_iter().filter_map(|kind| match (of(before, kind), of(self, kind)) {
+            (was, is) if is > was => Some(format!("+{} {kind}", is - was)),
+            (was, is) if is < was => Some(format!("-{} {kind}", was - is)),
+            _ => None,
+        });
+        changes.collect::<Vec<_>>().join(" ")
+    }
 }
 
 /// Cgroups named `*.service` below the base that no running service has.

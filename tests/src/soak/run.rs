@@ -19,10 +19,11 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
+use sandbox::template::MountWatch;
 use serde_json::json;
 
 use super::{
-    audit::{self, Counts, Places, Seen, motherd_of},
+    audit::{self, Counts, Descriptors, Places, Seen, motherd_of},
     client::{Clients, call},
     load::{Kind, Load, Place, Scale},
     modes::{FULL_LOG, SmallFs},
@@ -289,33 +290,53 @@ impl Pair {
         let after = audit::see(&self.load, &self.places)?;
         audit::compare(counts, &baseline.seen, &after);
         audit::cgroups(counts, &self.places)?;
-        // A motherd opens some things as late as it needs them; one that has just adopted everything has opened what it
-        // then did. What would leak from one to the next is in initldr's store, and shows in both.
-        self.kill_and_wait(Signal::SIGKILL)?;
-        self.settled()?;
         let after = self.descriptors()?;
-        for (who, found, before) in
-            [("initldr", after[0], baseline.descriptors[0]), ("motherd", after[1], baseline.descriptors[1])]
+        for (who, (found, before)) in
+            ["initldr", "motherd"].into_iter().zip(after.iter().zip(&baseline.descriptors))
         {
             counts.add(
                 |counts| &mut counts.leaked_fds,
-                found.saturating_sub(before),
-                || format!("{who}: {found} descriptors, {before} at the beginning"),
+                found.count().saturating_sub(before.count()),
+                || {
+                    format!(
+                        "{who}: {} descriptors, {} at the beginning: {}",
+                        found.count(),
+                        before.count(),
+                        found.since(before)
+                    )
+                },
             );
         }
         fs::remove_file(&quiet)?;
         Ok(())
     }
 
-    /// Of initldr and motherd, when they have been the same for half a second: what a motherd has ready for launches it makes
-    /// when there is nothing else to do, and the connection of a client that was just answered may not be closed yet.
-    fn descriptors(&self) -> Result<[u64; 2]> {
+    /// Of initldr, and of a motherd that has just adopted everything: it opens some things as late as it needs them, and what
+    /// would leak from one to the next is in initldr's store, and shows in both. Where something is mounted on this host meanwhile,
+    /// by others, a motherd lets go of what it had ready for launches, and makes it again later: then it is the next one's.
+    fn descriptors(&self) -> Result<[Descriptors; 2]> {
+        let deadline = Instant::now() + LIMIT;
+        loop {
+            let mounts = MountWatch::new()?;
+            self.kill_and_wait(Signal::SIGKILL)?;
+            self.settled()?;
+            let found = self.resting_descriptors()?;
+            if !mounts.changed() {
+                return Ok(found);
+            }
+            ensure!(Instant::now() < deadline, "something is mounted all the time");
+        }
+    }
+
+    /// When they have been the same for half a second: what a motherd has ready for launches it makes when there is nothing else
+    /// to do, and the connection of a client that was just answered may not be closed yet.
+    fn resting_descriptors(&self) -> Result<[Descriptors; 2]> {
         let motherd = self.motherd()?;
-        let mut last = ([0; 2], Instant::now());
+        let mut last = (<[Descriptors; 2]>::default(), Instant::now());
         self.eventually("the descriptors stay as they are", || {
-            let now = [audit::descriptors(self.init).ok()?, audit::descriptors(motherd).ok()?];
+            let now = [Descriptors::of(self.init).ok()?, Descriptors::of(motherd).ok()?];
             if now != last.0 {
-                last = (now, Instant::now());
+                last = (now.clone(), Instant::now());
             }
             (last.1.elapsed() > Duration::from_millis(500)).then_some(now)
         })
@@ -335,9 +356,6 @@ impl Pair {
         })?;
         let seen = audit::see(&self.load, &self.places)?;
         ensure!(seen.len() == self.load.names(Kind::stays).len(), "some services are not seen");
-        self.kill_and_wait(Signal::SIGKILL)?;
-        self.settled()?;
-        thread::sleep(Duration::from_millis(100));
         let descriptors = self.descriptors()?;
         fs::remove_file(&quiet)?;
         Ok(Baseline { seen, descriptors })
@@ -479,7 +497,7 @@ pub fn end(pid: i32, signal: Signal) -> Result<()> {
 pub struct Baseline {
     seen: BTreeMap<String, Seen>,
     /// Of initldr and motherd.
-    descriptors: [u64; 2],
+    descriptors: [Descriptors; 2],
 }
 
 /// Requests to motherd that never end: starts, stops, restarts, reloads.
