@@ -402,7 +402,7 @@ impl Descriptors {
     pub fn of(pid: i32) -> Result<Self> {
         let mut found = Self::default();
         for entry in fs::read_dir(format!("/proc/{pid}/fd"))? {
-            // Closed meanwhile, or renamed below it: it counts all the same.
+            // One that was closed meanwhile counts all the same.
             let link = fs::read_link(entry?.path()).unwrap_or_default();
             let kind = link.file_name().map_or_else(|| "/".into(), |name| name.to_string_lossy());
             *found.0.entry(kind.replace(|c: char| c.is_ascii_digit(), "")).or_default() += 1;
